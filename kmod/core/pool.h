@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The pool in memory: members and their free slots, extents, the volumes' maps, the record stream and the commit
+ * that makes it durable. Everything here is driven from outside: dm-sv, the simulated kernel and the explorers call
+ * the same functions, do the I/O that these ask for, and say how it ended. Nothing here sleeps or does I/O.
+ *
+ * Locking. pool->lock (irq-safe) guards: map installs, extent words, partials' allocation, slot bitmaps, record
+ * stream, tickets. It is the one critical section of [I7]: entry change and record append are made under it, so
+ * that record order is change order. Reads and owned writes take no lock: they run in an RCU read section, in
+ * which the caller also takes the member's SRCU before leaving it [I2].
+ */
+#ifndef SV_CORE_POOL_H
+#define SV_CORE_POOL_H
+
+#include "format.h"
+#include "../uapi/sv.h"
+
+/* ---- extent word: the one u64 of [I1] ---- */
+#define SV_XW_LIVE	(1ull << 0)
+#define SV_XW_PARTIAL	(1ull << 1)	/* where = partial index, not slot */
+#define SV_XW_MOVING	(1ull << 2)
+#define SV_XW_SHARED	(1ull << 3)
+#define SV_XW_HOLD	(1ull << 4)
+#define SV_XW_FREED	(1ull << 5)	/* unmapped; number and slot not yet recycled */
+#define SV_XW_GEN_SHIFT	12
+#define SV_XW_MEMBER_SHIFT 28
+#define SV_XW_WHERE_SHIFT 36
+
+static inline u32 sv_xw_where(u64 w) { return (u32)(w >> SV_XW_WHERE_SHIFT); }
+static inline u32 sv_xw_member(u64 w) { return (u32)(w >> SV_XW_MEMBER_SHIFT) & 0xff; }
+static inline u16 sv_xw_gen(u64 w) { return (u16)(w >> SV_XW_GEN_SHIFT); }
+static inline u64 sv_xw_make(u32 where, u32 member, u16 gen, u64 flags)
+{
+	return (u64)where << SV_XW_WHERE_SHIFT | (u64)member << SV_XW_MEMBER_SHIFT |
+	       (u64)gen << SV_XW_GEN_SHIFT | flags;
+}
+
+/*
+ * An extent of which only some blocks are valid. valid is written by completions (irq context, atomic or) and read
+ * by anyone; dirty says which words changed since they were last put into the record stream. 64 bytes.
+ */
+struct sv_partial {
+	atomic64_t valid[SV_VALID_WORDS];
+	atomic64_t dirty;		/* SV_DIRTY_*, and reserved VALID bytes from bit 16 up */
+	struct llist_node node;		/* dirty list of its member, free list, or quarantine */
+	u32 extent;
+	u32 slot;
+	u64 pos;			/* stream position behind its last record; pool->lock */
+};
+static_assert(sizeof(struct sv_partial) == 64, "64 bytes a partial extent");
+
+struct sv_pool;
+struct sv_volume;
+
+/* Where a run of blocks goes. */
+enum sv_plan {
+	SV_PLAN_REMAP = 0,	/* to member at sector */
+	SV_PLAN_ZERO,		/* reads as zeroes; a discard or WRITE_ZEROES of it is done */
+	SV_PLAN_DEFER,		/* memory or stream room must be refilled first: sv_pool_refill(), commit, then plan again */
+	SV_PLAN_NOSPC,		/* no slot, or no ring room, for this class of write: wait for space or ENOSPC */
+	SV_PLAN_IOERR,		/* pool failed */
+	SV_PLAN_ROFS,		/* pool or volume read-only */
+};
+
+enum sv_write_class { SV_WRITE_NORMAL = 0, SV_WRITE_FUA, SV_WRITE_META };
+
+struct sv_piece {
+	u64 sector;		/* on the member, in 512 B */
+	u32 blocks;		/* this piece's length; may be less than asked, never 0 except for errors */
+	u8 member;
+	u8 first;		/* block within the extent, where partial is set */
+	u16 resv;		/* units of ring space that this write holds until sv_write_done() */
+	struct sv_partial *partial; /* writes: bits to set at completion; NULL if all were valid */
+};
+
+/* One FLUSH or FUA write that waits for a commit. Owned by the pool from sv_ticket_add() to sv_commit_finish(). */
+struct sv_ticket {
+	struct sv_ticket *next;
+	struct sv_volume *volume;	/* NULL: everything (COMMIT) */
+	u64 mask;			/* members owed to it; from the volume at take */
+	u64 pos;			/* stream position that must be durable */
+	bool flush;			/* take what the volume is owed; otherwise mask as given (FUA) */
+	bool taken;
+	int error;			/* 0 or -EIO, set by the commit */
+};
+
+/* A commit in steps; the caller does the I/O between them. One at a time per pool. [I10] [I17] */
+struct sv_commit {
+	u64 flush_mask;			/* after take: flush these members first */
+	void *buf;			/* after batch: write this ... */
+	u32 len;			/* ... multiple of 4096 ... */
+	u64 off;			/* ... at this offset of the ring, FUA ... */
+	bool preflush;			/* ... with PREFLUSH */
+	struct sv_ticket *tickets;	/* after finish: complete these */
+	struct sv_ticket *taken;	/* internal from here on */
+	u64 pos;
+	u64 batch_pos;
+	u64 own_mask;			/* members that only the batch's PREFLUSH flushes */
+	u64 failed;
+	u32 batch_crc;
+	u64 batch_next;
+};
+
+/* --- pool.c: life and memory --- */
+struct sv_member_geometry {
+	u64 slot_off;		/* bytes */
+	u32 nr_slots;
+	u32 tier;
+	u32 flags;		/* SV_LABEL_* */
+	u64 ring_off;
+	u64 ring_len;
+};
+struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr_members,
+			    const struct sv_member_geometry *g);	/* may sleep; NULL: no memory */
+int sv_pool_add_member(struct sv_pool *p, const struct sv_member_geometry *g);	/* may sleep */
+void sv_pool_free(struct sv_pool *p);		/* nothing else may use it any more */
+bool sv_pool_wants_refill(const struct sv_pool *p);
+int sv_pool_refill(struct sv_pool *p);		/* may sleep: tops up reserves; -ENOMEM */
+enum sv_mode sv_pool_mode(const struct sv_pool *p);
+enum sv_mode sv_pool_degrade(struct sv_pool *p, enum sv_mode m);	/* the one function into a worse mode */
+u64 sv_pool_events(struct sv_pool *p);		/* take pending SV_EVENT_* */
+void sv_pool_raise(struct sv_pool *p, u64 events);
+u32 sv_pool_no_space_ms(const struct sv_pool *p);
+u32 sv_pool_commit_ms(const struct sv_pool *p);
+const u8 *sv_pool_uuid(const struct sv_pool *p);
+u32 sv_pool_nr_members(const struct sv_pool *p);
+u64 sv_pool_ring_members(const struct sv_pool *p);	/* mask of members whose ring copy is in use */
+
+/* --- volumes --- */
+struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id);
+int sv_volume_open(struct sv_volume *v);	/* its dm device exists from here; -EBUSY if it already does */
+void sv_volume_close(struct sv_volume *v);
+void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info);
+u64 sv_volume_size(const struct sv_volume *v);	/* bytes */
+
+/* --- plan.c: called in an RCU read section --- */
+enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_piece *out);
+enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_write_class c, struct sv_piece *out);
+/* REMAP is never answered for discard; for zeroes it means: write zeroes there (then sv_write_done). */
+enum sv_plan sv_plan_discard(struct sv_volume *v, u64 block, u32 blocks, bool zeroes, struct sv_piece *out);
+/*
+ * A planned write has ended (any context). Sets valid bits, marks the member as owed a flush to the volume, gives
+ * back reserved ring space. Must be called before the bio completes upward. [I3] [I11]
+ */
+void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok);
+/* Must a FUA write that just ended (after sv_write_done) wait for a commit? If so fills the ticket. */
+bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t);
+
+/* --- commit.c --- */
+/* A FLUSH of v: false if nothing is owed and nothing in flight (complete it at once), else the ticket is queued. */
+bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t);
+void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t);
+bool sv_commit_idle(struct sv_pool *p);		/* no record, no dirty bit, no ticket */
+/*
+ * all: also flush every member that has dirty bits, with or without a ticket (periodic commit, COMMIT, shutdown).
+ * Returns false if there is nothing to do (then no further call). Otherwise:
+ *	flush c->flush_mask; sv_commit_flushed(); while (sv_commit_batch()) { write; sv_commit_written() };
+ *	sv_commit_finish(); complete c->tickets. Again while tickets wait.
+ */
+bool sv_commit_take(struct sv_pool *p, struct sv_commit *c, bool all);
+void sv_commit_flushed(struct sv_pool *p, struct sv_commit *c, u64 failed_mask);
+bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c);
+/* ok_mask: ring copies that hold the batch. 0: pool fails. Fewer than in use: the others are dropped. */
+void sv_commit_written(struct sv_pool *p, struct sv_commit *c, u64 ok_mask);
+void sv_commit_finish(struct sv_pool *p, struct sv_commit *c);
+
+/* --- cmd.c: the control channel. Payload already in kernel memory, checked here. --- */
+/*
+ * in/out: count elements of the op's type (sv_op_size()). Returns 0 or -errno; *count becomes the elements written
+ * (answering ops), *done those applied. May sleep. RECYCLE is in two steps around the caller's grace periods:
+ * sv_cmd(RECYCLE) quarantines and sets *members; the caller waits (RCU, then SRCU of those members), then calls
+ * sv_recycle_finish(). COMMIT, ATTACH and WAIT: the caller commits or waits first.
+ */
+u32 sv_op_size(u32 op);				/* of an element; 0: unknown op */
+bool sv_op_answers(u32 op);
+int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 *done, u64 *members);
+int sv_recycle_finish(struct sv_pool *p);
+/* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
+bool sv_reclaim_begin(struct sv_pool *p, u64 *members);
+void sv_reclaim_finish(struct sv_pool *p);
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The kernel's side of port.h. */
+#ifndef SV_CORE_PORT_KERNEL_H
+#define SV_CORE_PORT_KERNEL_H
+
+#include <linux/atomic.h>
+#include <linux/bitmap.h>
+#include <linux/bitops.h>
+#include <linux/build_bug.h>
+#include <linux/crc32c.h>
+#include <linux/errno.h>
+#include <linux/llist.h>
+#include <linux/mm.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/string.h>
+#include <linux/types.h>
+#include <linux/vmalloc.h>
+
+typedef spinlock_t sv_lock_t;
+typedef unsigned long sv_lock_flags_t;
+
+#define sv_lock_init(l)		spin_lock_init(l)
+#define sv_lock(l, f)		spin_lock_irqsave((l), (f))
+#define sv_unlock(l, f)		spin_unlock_irqrestore((l), (f))
+#define sv_lock_assert(l)	lockdep_assert_held(l)
+
+/* May sleep; zeroed; NULL on failure. */
+static inline void *sv_zalloc(size_t bytes)
+{
+	return kvzalloc(bytes, GFP_KERNEL);
+}
+
+static inline void sv_free(void *p)
+{
+	kvfree(p);
+}
+
+/* CRC32C with initial value ~0 and final xor ~0, continued from @crc (0 to begin). */
+static inline u32 sv_crc32c(u32 crc, const void *p, size_t n)
+{
+	return ~crc32c(~crc, p, n);
+}
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The user-space side of port.h: names of the kernel over the compiler's builtins, in C11 and C++20. Locks assert
+ * that they are not taken twice; whoever drives the core from several threads holds a mutex of its own around it.
+ */
+#ifndef SV_CORE_PORT_USER_H
+#define SV_CORE_PORT_USER_H
+
+#include <assert.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/types.h>
+
+typedef uint8_t u8;
+typedef uint16_t u16;
+typedef uint32_t u32;
+typedef uint64_t u64;
+typedef int64_t s64;
+
+#ifndef __cplusplus
+#define static_assert _Static_assert
+#endif
+#define __force
+#define __rcu
+#define __must_check	__attribute__((warn_unused_result))
+#ifndef __always_unused
+#define __always_unused	__attribute__((unused))
+#endif
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "svctl runs on little-endian machines");
+
+static inline u16 le16_to_cpu(__le16 v) { return (u16)v; }
+static inline u32 le32_to_cpu(__le32 v) { return (u32)v; }
+static inline u64 le64_to_cpu(__le64 v) { return (u64)v; }
+static inline __le16 cpu_to_le16(u16 v) { return (__le16)v; }
+static inline __le32 cpu_to_le32(u32 v) { return (__le32)v; }
+static inline __le64 cpu_to_le64(u64 v) { return (__le64)v; }
+
+#define likely(x)	__builtin_expect(!!(x), 1)
+#define unlikely(x)	__builtin_expect(!!(x), 0)
+#define min_t(t, a, b)	((t)(a) < (t)(b) ? (t)(a) : (t)(b))
+#define max_t(t, a, b)	((t)(a) > (t)(b) ? (t)(a) : (t)(b))
+#define ALIGN(x, a)	(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
+#define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
+#define container_of(p, t, m) ((t *)((char *)(p) - offsetof(t, m)))
+
+#define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))
+#define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
+#define smp_load_acquire(p)	__atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define smp_store_release(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define smp_mb()	__atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define smp_mb__after_atomic()	smp_mb()
+#define rcu_dereference(p)	__atomic_load_n(&(p), __ATOMIC_CONSUME)
+#define rcu_dereference_protected(p, c)	(p)
+#define rcu_assign_pointer(p, v) __atomic_store_n(&(p), (v), __ATOMIC_RELEASE)
+#define RCU_INIT_POINTER(p, v)	((p) = (v))
+#define WARN_ON_ONCE(c)	({ bool sv_w_ = !!(c); assert(!sv_w_); sv_w_; })
+
+typedef struct { s64 counter; } atomic64_t;
+static inline s64 atomic64_read(const atomic64_t *a) { return __atomic_load_n(&a->counter, __ATOMIC_RELAXED); }
+static inline void atomic64_set(atomic64_t *a, s64 v) { __atomic_store_n(&a->counter, v, __ATOMIC_RELAXED); }
+static inline void atomic64_add(s64 v, atomic64_t *a) { __atomic_fetch_add(&a->counter, v, __ATOMIC_RELAXED); }
+static inline void atomic64_sub(s64 v, atomic64_t *a) { __atomic_fetch_sub(&a->counter, v, __ATOMIC_RELAXED); }
+static inline s64 atomic64_add_return(s64 v, atomic64_t *a) { return __atomic_add_fetch(&a->counter, v, __ATOMIC_SEQ_CST); }
+static inline void atomic64_or(s64 v, atomic64_t *a) { __atomic_fetch_or(&a->counter, v, __ATOMIC_RELAXED); }
+static inline void atomic64_andnot(s64 v, atomic64_t *a) { __atomic_fetch_and(&a->counter, ~v, __ATOMIC_RELAXED); }
+static inline s64 atomic64_fetch_or(s64 v, atomic64_t *a) { return __atomic_fetch_or(&a->counter, v, __ATOMIC_SEQ_CST); }
+static inline s64 atomic64_xchg(atomic64_t *a, s64 v) { return __atomic_exchange_n(&a->counter, v, __ATOMIC_SEQ_CST); }
+
+struct llist_node { struct llist_node *next; };
+struct llist_head { struct llist_node *first; };
+static inline void init_llist_head(struct llist_head *h) { h->first = NULL; }
+static inline bool llist_empty(const struct llist_head *h) { return !__atomic_load_n(&h->first, __ATOMIC_RELAXED); }
+static inline bool llist_add(struct llist_node *n, struct llist_head *h)
+{
+	struct llist_node *first = __atomic_load_n(&h->first, __ATOMIC_RELAXED);
+
+	do
+		n->next = first;
+	while (!__atomic_compare_exchange_n(&h->first, &first, n, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+	return !first;
+}
+static inline struct llist_node *llist_del_all(struct llist_head *h)
+{
+	return __atomic_exchange_n(&h->first, (struct llist_node *)NULL, __ATOMIC_SEQ_CST);
+}
+#define llist_entry(p, t, m)	container_of(p, t, m)
+
+typedef struct { bool held; } sv_lock_t;
+typedef unsigned long sv_lock_flags_t;
+static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }
+#define sv_lock(l, f)	do { assert(!(l)->held); (l)->held = true; (f) = 0; } while (0)
+#define sv_unlock(l, f)	do { assert((l)->held); (l)->held = false; (void)(f); } while (0)
+#define sv_lock_assert(l) assert((l)->held)
+
+static inline void *sv_zalloc(size_t bytes) { return calloc(1, bytes); }
+static inline void sv_free(void *p) { free(p); }
+
+#ifdef __cplusplus
+extern "C"
+#endif
+u32 sv_crc32c(u32 crc, const void *p, size_t n);	/* port_user.c */
+
+#endif

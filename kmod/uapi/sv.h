@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * The control channel of a pool: /dev/svctl-<pool uuid>, opened by svd (CAP_SYS_ADMIN; one opener for writing).
+ *
+ * One request is a struct sv_cmd. It comes by ioctl(fd, SV_IOC_CMD, &cmd) or as IORING_OP_URING_CMD with cmd_op
+ * SV_IOC_CMD and the address of the struct in sqe->addr; both reach the same dispatch function (core/cmd.c), which
+ * the simulated kernel calls too. The payload at cmd.addr is an array of cmd.count elements of cmd.size bytes, of
+ * the type that the op names; size lets both sides differ in age (missing tail: zero; unknown non-zero tail:
+ * E2BIG). At most SV_CMD_MAX bytes. It is copied once, checked as if hostile, then applied; an op that fails has
+ * changed nothing, unless cmd.done says how many elements were applied.
+ *
+ * Session: HELLO, ATTACH (returns the epoch that all later commands carry; an older one gets ESTALE). A pool that
+ * was just created is loading: JOURNAL, EXTENTS, PARTIALS, VOLUME_CREATE, MAP, GRANT, then ACTIVATE. After a
+ * restart of svd the pool is already active and ATTACH says so: nothing is loaded again; svd reads the journal up
+ * to committed_seq, applies, trims, and asks LIST_FREED.
+ *
+ * Errors: EINVAL malformed or out of range; ENOENT no such volume or extent; EEXIST already there; EBUSY in use
+ * or wrong state; ESTALE session; ENOMEM; ENOSPC; EIO pool failed; EROFS pool read-only; EOPNOTSUPP unknown op.
+ */
+#ifndef SV_UAPI_H
+#define SV_UAPI_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+#define SV_ABI_VERSION	1
+#define SV_CMD_MAX	(1u << 20)
+
+/* Feature bits of HELLO. */
+#define SV_FEATURE_URING	(1ull << 0)
+#define SV_FEATURE_SNAPSHOT	(1ull << 1)	/* reserved */
+#define SV_FEATURE_MOVE		(1ull << 2)	/* reserved */
+#define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
+
+struct sv_cmd {
+	__u32	op;
+	__u32	size;		/* of one element */
+	__u32	count;		/* in: elements at addr (room, where the op answers); out: elements written there */
+	__u32	done;		/* out: elements applied before an error */
+	__u64	epoch;
+	__u64	addr;
+	__u64	flags;		/* must be 0 */
+	__u64	reserved;	/* must be 0 */
+};
+
+#define SV_IOC_CMD	_IOWR(0xb5, 1, struct sv_cmd)
+
+enum sv_op {
+	SV_OP_HELLO = 1,	/* out sv_hello */
+	SV_OP_ATTACH,		/* out sv_attach; commits first */
+	SV_OP_STATE,		/* out sv_state */
+	SV_OP_MEMBERS,		/* out sv_member_state[] */
+	SV_OP_JOURNAL,		/* in sv_journal_pos; loading */
+	SV_OP_EXTENTS,		/* in sv_extent[]; loading */
+	SV_OP_PARTIALS,		/* in sv_partial_bits[]; loading, after EXTENTS */
+	SV_OP_VOLUME_CREATE,	/* in sv_volume_info[] */
+	SV_OP_VOLUME_RESIZE,	/* in sv_volume_info[]: id, size; grows only */
+	SV_OP_VOLUME_DROP,	/* in sv_volume_info[]: id; not while its dm device exists: EBUSY */
+	SV_OP_VOLUMES,		/* out sv_volume_info[] */
+	SV_OP_MAP,		/* in sv_map_entry[]; before the volume has a dm device */
+	SV_OP_GRANT,		/* in sv_grant[]; loading, or slots of a new member */
+	SV_OP_ACTIVATE,		/* loading -> write (or read-only, flags in sv_activate) */
+	SV_OP_COMMIT,		/* out sv_state; commits everything first */
+	SV_OP_TRIM,		/* in sv_trim */
+	SV_OP_LIST_FREED,	/* out sv_freed[]: freed extents whose record is trimmed */
+	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space */
+	SV_OP_POLICY,		/* in sv_policy */
+	SV_OP_WAIT,		/* out sv_event; waits (ioctl: up to sv_event.timeout_ms in) */
+	SV_OP_DUMP_EXTENTS,	/* in first element's extent as start, out sv_extent[] of live extents */
+	SV_OP_DUMP_PARTIALS,	/* likewise, sv_partial_bits[] */
+	SV_OP_DUMP_MAP,		/* in first element's volume and index as start, out sv_map_entry[] */
+};
+
+struct sv_hello {
+	__u32	abi;
+	__u32	pad;
+	__u64	features;
+	__u8	pool_uuid[16];
+};
+
+enum sv_pool_state { SV_STATE_LOADING = 0, SV_STATE_ACTIVE = 1 };
+/* Ordered by degradation. */
+enum sv_mode { SV_MODE_WRITE = 0, SV_MODE_OUT_OF_SPACE, SV_MODE_READ_ONLY, SV_MODE_FAIL };
+
+struct sv_attach {
+	__u64	epoch;
+	__u64	committed_seq;
+	__u32	state;
+	__u32	mode;
+};
+
+struct sv_state {
+	__u64	committed_seq;
+	__u64	tail_seq;	/* oldest untrimmed */
+	__u64	ring_bytes;
+	__u64	ring_used;	/* with what is reserved */
+	__u64	ring_reserved;
+	__u64	total_slots;	/* data slots of all members */
+	__u64	free_slots;
+	__u64	freed_extents;	/* unmapped, not yet recycled */
+	__u64	partials;
+	__u64	commits;
+	__u64	records;
+	__u64	journal_bytes;
+	__u64	events;		/* SV_EVENT_* pending */
+	__u64	memory;		/* bytes held for map, extents, partials, bitmaps */
+	__u32	state;
+	__u32	mode;
+};
+
+struct sv_member_state {
+	__u32	member;
+	__u32	tier;
+	__u32	nr_slots;
+	__u32	free_slots;
+	__u64	errors;
+	__u64	flags;		/* SV_LABEL_* of its label, SV_MEMBER_* */
+};
+#define SV_MEMBER_RING_LOST	(1ull << 32)	/* its journal copy was dropped */
+
+struct sv_journal_pos {
+	__u64	next_seq;
+	__u64	next_off;	/* byte offset in the ring */
+	__u32	prev_crc;
+	__u32	pad;
+};
+
+struct sv_extent {
+	__u32	extent;		/* from 1 */
+	__u32	slot;
+	__u16	member;
+	__u16	gen;
+	__u32	flags;		/* SV_EXTENT_PARTIAL; others must be 0 */
+};
+#define SV_EXTENT_PARTIAL	(1u << 0)
+#define SV_EXTENT_FREED		(1u << 1)	/* DUMP only */
+
+struct sv_partial_bits {
+	__u32	extent;
+	__u32	pad;
+	__u64	valid[4];
+};
+
+struct sv_volume_info {
+	__u32	id;		/* 1 to 2^24 - 1, never reused */
+	__u32	layer;		/* head */
+	__u32	owned_since;
+	__u32	flags;		/* SV_VOLUME_READ_ONLY */
+	__u64	size;		/* bytes, a multiple of 4096 */
+	__u64	mapped;		/* out: extents mapped */
+	__u64	tiers;		/* where first writes go: one tier rank a byte, first choice lowest, 0xff ends; ~0: by rank */
+};
+#define SV_VOLUME_READ_ONLY	(1u << 0)
+
+struct sv_map_entry {
+	__u64	index;
+	__u32	volume;
+	__u32	extent;		/* 0: tombstone */
+	__u32	layer;
+	__u32	pad;
+};
+
+struct sv_grant {
+	__u32	member;
+	__u32	first;
+	__u32	count;
+	__u32	pad;
+};
+
+struct sv_activate {
+	__u32	read_only;
+	__u32	pad;
+};
+
+struct sv_trim {
+	__u64	seq;		/* this and all before are in the catalogue */
+};
+
+struct sv_freed {
+	__u32	extent;
+	__u16	gen;
+	__u16	pad;
+};
+
+struct sv_policy {
+	__u32	no_space_ms;	/* how long a write waits for space before ENOSPC; 0: not at all */
+	__u32	commit_ms;	/* commit by itself after this long, 100 to 60000 */
+};
+
+#define SV_EVENT_RING		(1ull << 0)	/* a quarter of the ring is used: checkpoint */
+#define SV_EVENT_SPACE		(1ull << 1)	/* a write found no space */
+#define SV_EVENT_MODE		(1ull << 2)
+#define SV_EVENT_FREED		(1ull << 3)	/* many freed extents wait */
+#define SV_EVENT_COPY_LOST	(1ull << 4)
+
+struct sv_event {
+	__u64	events;
+	__u32	timeout_ms;
+	__u32	mode;
+};
+
+#endif
