@@ -1,0 +1,74 @@
+# The only entry to building and testing. `make check` on a bare Debian 12, as
+# root, installs what it needs. KVER chooses the kernel that the module is built
+# for and the guests run (6.12, 6.1); V=1 shows commands.
+
+KVER ?= 6.12
+BUILD := build
+VM_RUN := /usr/bin/python3 tests/vm/run --kernel $(KVER)
+VM_FLAGS ?=
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.PHONY: all deps kmod daemon cli unit lint demo check check-full check-debug soak vm-check clean
+
+all: kmod daemon cli
+
+# --- what the machine needs ---------------------------------------------------
+
+deps: $(BUILD)/.deps-$(KVER)
+
+$(BUILD)/.deps-%: mk/deps.sh mk/backports.py
+	@mkdir -p $(@D)
+	mk/deps.sh $(BUILD) $*
+	@touch $@
+
+include mk/kmod.mk
+-include kmod/rules.mk daemon/rules.mk cli/rules.mk tests/unit/rules.mk tests/lint/rules.mk
+
+# --- tests --------------------------------------------------------------------
+
+# A part whose rules are not there yet adds nothing.
+daemon cli unit demo soak:
+
+lint: suite-lint
+
+# Each suite runs to its end whatever the others found; tests/summary adds up
+# their last lines and fails if one failed, gave no count, or none ran.
+CHECK_SUITES = unit lint vm
+FULL_SUITES = unit lint vm-full
+
+check: deps
+	@$(MAKE) all unit
+	@tests/summary $(BUILD)/check $(foreach s,$(CHECK_SUITES),$(s)='$(MAKE) suite-$(s)')
+
+check-full: deps
+	@$(MAKE) all unit
+	@tests/summary $(BUILD)/check-full $(foreach s,$(FULL_SUITES),$(s)='$(MAKE) suite-$(s)')
+
+check-debug: deps
+	@$(MAKE) all KVER=debug
+	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
+
+.PHONY: suite-unit suite-lint suite-vm suite-vm-full suite-vm-debug
+
+suite-unit:
+	@tests/run-unit $(BUILD)/tests/unit
+
+suite-lint:
+	@tests/run-lint
+
+suite-vm:
+	@$(VM_RUN) $(VM_FLAGS)
+
+suite-vm-full:
+	@$(VM_RUN) --full $(VM_FLAGS)
+
+suite-vm-debug:
+	@$(VM_RUN) --debug $(VM_FLAGS)
+
+vm-check: deps
+	@$(MAKE) all suite-vm
+
+clean:
+	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true

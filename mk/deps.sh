@@ -1,0 +1,121 @@
+#!/bin/bash
+# Installs what building and testing need on a bare Debian 12, as root.
+# usage: deps.sh BUILD_DIR KVER...
+# The kernels (6.12, 6.1, ...) are unpacked below BUILD_DIR/kernels/KVER: an
+# installed linux-image would run its initramfs and boot loader hooks here.
+set -euo pipefail
+
+build=$1
+shift
+here=$(cd "$(dirname "$0")" && pwd)
+export DEBIAN_FRONTEND=noninteractive
+
+packages=(
+	build-essential sparse pkg-config xz-utils
+	libdevmapper-dev libblkid-dev uuid-dev liburing-dev libsqlite3-dev
+	libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
+	libfdisk-dev
+	qemu-system-x86 qemu-utils nbdkit nbdkit-plugin-dev libnbd-bin
+	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
+	python3 util-linux fdisk mmdebstrap shellcheck
+	libelf1 libssl3 # the kernel's build tools
+)
+
+# Waits for another apt on the machine rather than failing.
+apt_get() {
+	apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=3 "$@"
+}
+
+install() {
+	apt_get install --no-install-recommends "$@"
+}
+
+# The packages among "$@" that are not installed.
+missing() {
+	local p
+	for p in "$@"; do
+		dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null |
+			grep -qx installed || echo "$p"
+	done
+}
+
+# Asked only where the configured suites have no such kernel.
+add_backports() {
+	local out=/etc/apt/sources.list.d/svctl-backports.sources
+	if apt-cache policy | grep -q 'n=bookworm-backports'; then
+		return
+	fi
+	/usr/bin/python3 "$here/backports.py" > "$out.new"
+	mv "$out.new" "$out"
+	apt_get update
+}
+
+# The newest release of kernel version $1 that has both an image and headers.
+newest_release() {
+	local re="${1//./\\.}\\.[0-9][0-9a-z.+-]*-amd64"
+	comm -12 \
+		<(apt-cache pkgnames linux-image- | sed -n "s/^linux-image-\($re\)$/\1/p" | sort) \
+		<(apt-cache pkgnames linux-headers- | sed -n "s/^linux-headers-\($re\)$/\1/p" | sort) |
+		grep -Ev -- '-(cloud|rt|dbg)-' | sort -V | tail -n 1
+}
+
+# The packages that building modules for release $1 takes. apt would install the
+# image along with them.
+header_packages() {
+	echo "linux-headers-$1"
+	apt-cache depends "linux-headers-$1" |
+		sed -n 's/^ *Depends: \(linux-headers-.*\|linux-kbuild-.*\)$/\1/p'
+}
+
+# Unpacks the package files of directory $1 in place.
+unpack() {
+	local deb
+	for deb in "$1"/*.deb; do
+		dpkg-deb -x "$deb" "$1"
+		rm "$deb"
+	done
+	[[ -d $1/lib/modules ]] || { mkdir -p "$1/lib"; mv "$1/usr/lib/modules" "$1/lib/"; }
+}
+
+# Unpacks image and headers of kernel version $1. The file "release" is written
+# last: where it exists, the directory is complete.
+fetch_kernel() {
+	local kver=$1 dir=$build/kernels/$1 rel tmp
+	[[ ! -e $dir/release ]] || return 0
+	rel=$(newest_release "$kver")
+	if [[ -z $rel ]]; then
+		add_backports
+		rel=$(newest_release "$kver")
+	fi
+	[[ -n $rel ]] || { echo "no packaged kernel $kver" >&2; return 1; }
+	rm -rf "$dir" "$dir.new"
+	mkdir -p "$dir.new"
+	tmp=$(cd "$dir.new" && pwd)
+	# Downloads as root without a sandbox user: the tree may be closed to it.
+	# shellcheck disable=SC2046 # one word per package
+	(cd "$tmp" && apt_get -o APT::Sandbox::User=root download \
+		"linux-image-$rel" $(header_packages "$rel"))
+	unpack "$tmp"
+	ln -s "usr/src/linux-headers-$rel" "$tmp/headers"
+	# The packaged makefile names the other half by its installed path.
+	# shellcheck disable=SC2016 # make's variables, not the shell's
+	sed -i 's,^include /usr/src/\([^/]*\)/,include $(dir $(realpath $(lastword $(MAKEFILE_LIST))))../\1/,' \
+		"$tmp/headers/Makefile"
+	depmod -b "$tmp" "$rel"
+	mv "$dir.new" "$dir"
+	echo "$rel" > "$dir/release"
+}
+
+main() {
+	local want
+	mapfile -t want < <(missing "${packages[@]}")
+	apt_get update
+	command -v python3 > /dev/null || install python3
+	[[ ${#want[@]} -eq 0 ]] || install "${want[@]}"
+	local kver
+	for kver in "$@"; do
+		fetch_kernel "$kver"
+	done
+}
+
+main "$@"

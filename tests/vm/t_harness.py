@@ -1,0 +1,158 @@
+"""The harness itself: what the other guest tests rest on."""
+
+import os
+import subprocess
+import sys
+import time
+
+import blklog
+import vm
+
+READ = "dd if={} bs=512 count=1 skip={} status=none | tr -d '\\0'"
+WRITE = "printf %-512s {} | dd of={} bs=512 seek={} count=1 iflag=fullblock oflag=direct status=none"
+
+
+def write(guest, disk, word, sector=0, sync=False):
+    guest.run(WRITE.format(word, disk.dev, sector) + (f"; blockdev --flushbufs {disk.dev}; sync -f {disk.dev}; "
+              f"python3 -c 'import os; os.fsync(os.open(\"{disk.dev}\", os.O_RDWR))'" if sync else ""))
+
+
+def read(guest, disk, sector=0):
+    return guest.run(READ.format(disk.dev, sector)).strip()
+
+
+def test_boots_with_kernel_modules_and_disks(bench):
+    disks = [bench.disk("a", "64M"), bench.disk("b", "1G", logical=4096),
+             bench.disk("c", "64M", readonly=True), bench.disk("d", "64M", write_cache=False)]
+    with bench.boot(disks) as guest:
+        print(f"booted in {guest.boot_seconds:.1f} s")
+        assert guest.run("uname -r").strip() == bench.kernel.release
+        for module in "dm-mod dm-thin-pool dm-flakey dm-log-writes dm-delay null_blk".split():
+            guest.run(f"modprobe {module}")
+        assert guest.run(f"blockdev --getsize64 {disks[1].dev}").strip() == str(1 << 30)
+        assert guest.run(f"blockdev --getss {disks[1].dev}").strip() == "4096"
+        assert guest.run(f"blockdev --getro {disks[2].dev}").strip() == "1"
+        caches = guest.run("cat /sys/block/vd[ad]/queue/write_cache").split("\n")
+        assert caches[:2] == ["write back", "write through"], caches
+        assert guest.run("cat /sys/block/vda/queue/discard_max_bytes").strip() != "0"
+        guest.run("touch /root/x /usr/lib/x")  # the overlay takes writes
+    assert not os.path.exists("/usr/lib/x")
+
+
+def test_device_mapper_works_without_udev(bench):
+    disk = bench.disk("a", "64M")
+    with bench.boot([disk]) as guest:
+        guest.run(f"dmsetup create t --table '0 2048 linear {disk.dev} 0'\n"
+                  "mkfs.ext4 -q /dev/mapper/t; mount /dev/mapper/t /mnt; echo hi > /mnt/f\n"
+                  "umount /mnt; dmsetup remove t")
+
+
+def test_runs_scripts_side_by_side(bench):
+    with bench.boot() as guest:
+        slow = guest.start("echo early; sleep 3; echo late")
+        assert guest.run("echo quick") == "quick\n"
+        assert slow.output == "early\n", slow.output
+        assert slow.wait() == "early\nlate\n"
+        try:
+            guest.run("echo out; false; echo never")
+            raise AssertionError("a failed script was not noticed")
+        except vm.CommandFailed as failed:
+            assert failed.code == 1 and failed.output == "out\n", failed
+
+
+def test_reboot_keeps_data(bench):
+    disks = [bench.disk(b, "64M", backend=b) for b in ("file", "volatile", "logged")]
+    with bench.boot(disks) as guest:
+        for disk in disks:
+            write(guest, disk, "kept")
+    with bench.boot(disks) as guest:
+        for disk in disks:
+            assert read(guest, disk) == "kept", disk.name
+
+
+def test_power_cut_loses_what_was_not_flushed(bench):
+    cached = bench.disk("cached", "64M", backend="volatile")
+    through = bench.disk("through", "64M", backend="volatile", write_cache=False)
+    with bench.boot([cached, through]) as guest:
+        write(guest, cached, "flushed", 0, sync=True)
+        write(guest, cached, "unflushed", 1)
+        write(guest, through, "through", 1)
+        assert read(guest, cached, 1) == "unflushed"
+        guest.power_cut()
+    with bench.boot([cached, through]) as guest:
+        assert read(guest, cached, 0) == "flushed"
+        assert read(guest, cached, 1) == ""
+        assert read(guest, through, 1) == "through"
+
+
+def test_fua_survives_power_cut(bench):
+    """A file system's journal commit is a FUA write after a flush."""
+    disk = bench.disk("a", "256M", backend="volatile")
+    with bench.boot([disk]) as guest:
+        guest.run(f"mkfs.ext4 -q {disk.dev}; mount {disk.dev} /mnt; echo kept > /mnt/f; sync -f /mnt/f\n"
+                  "echo lost > /mnt/g")
+        guest.power_cut()
+    with bench.boot([disk]) as guest:
+        assert guest.run(f"mount {disk.dev} /mnt; cat /mnt/f; ls /mnt/g 2>&1 || true").startswith("kept\n")
+
+
+def test_early_destaging_tears_writes(bench):
+    """With early=50 about half of the sectors outlive a power cut."""
+    disk = bench.disk("a", "64M", backend="volatile", early=50)
+    with bench.boot([disk]) as guest:
+        guest.run(f"head -c 1M /dev/zero | tr '\\0' x | dd of={disk.dev} bs=64k iflag=fullblock oflag=direct")
+        guest.power_cut()
+    with open(disk.path, "rb") as f:
+        kept = f.read(1 << 20).count(b"x" * 512)
+    assert 700 < kept < 1350, kept
+
+
+def test_crash_image_from_log(bench):
+    disk = bench.disk("a", "64M", backend="logged")
+    with bench.boot([disk]) as guest:
+        write(guest, disk, "flushed", 0, sync=True)
+        guest.run("for i in $(seq 1 64); do " + WRITE.format("unflushed", disk.dev, "$i") + "; done")
+        guest.power_cut()
+    log = blklog.Log(disk.log)
+    assert any(e.flags & blklog.FLUSH for e in log.entries)
+    counts = set()
+    for seed in range(5):
+        image = bench.crash_disk(f"crash{seed}", disk, seed=seed)
+        with open(image.path, "rb") as f:
+            data = f.read(65 * 512)
+        assert data.startswith(b"flushed")
+        counts.add(data.count(b"unflushed"))
+    assert len(counts) > 1 and all(0 < c < 64 for c in counts), counts
+    # Bounded by the number of entries, the log gives each earlier state.
+    empty = bench.crash_disk("empty", disk, upto=0)
+    with open(empty.path, "rb") as f:
+        assert not f.read(512).strip(b"\0")
+    with bench.boot([bench.crash_disk("last", disk, seed=1)]) as guest:
+        assert read(guest, disk, 0) == "flushed"
+
+
+def test_icount_repeats(bench):
+    """Virtual time counts instructions: the same work takes the same time."""
+    # No fork and no file: waiting for the host is the part that does not repeat.
+    script = "s=${EPOCHREALTIME/./}; for ((i = 0; i < 20000; i++)); do :; done; echo $((${EPOCHREALTIME/./} - s))"
+    times = []
+    for _ in range(2):
+        with bench.boot(icount=True) as guest:
+            times.append(int(guest.run(script)))
+    assert abs(times[0] - times[1]) < times[0] * 0.02, times
+
+
+def test_runner_reports_failures(bench):
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, os.path.join(vm.HERE, "run"), "--kernel", bench.kver,
+         "--dir", os.path.join(vm.HERE, "fixtures"), "--out", os.path.join(bench.dir, "out")],
+        stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 1
+    assert done.stdout.endswith("0 passed, 5 failed, 1 skipped\n")
+    for line in ("FAIL bad.warns: vm.Failure: kernel trouble", "FAIL bad.panics: vm.Failure: kernel trouble",
+                 "FAIL bad.exit_code: vm.CommandFailed: exit code 3", "FAIL bad.hangs: time limit of 2 s",
+                 "FAIL bad.hangs_in_guest: time limit of 20 s", "skip bad.skips: for a reason"):
+        assert line in done.stdout, line
+    assert time.monotonic() - started < 60

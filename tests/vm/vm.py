@@ -1,0 +1,525 @@
+"""Test guests: disks that can lose power, and QEMU around them.
+
+A test is a function test_*(bench) in tests/vm/t_*.py:
+
+    def test_survives_power_cut(bench):
+        disk = bench.disk("a", "1G", backend="volatile")
+        with bench.boot([disk]) as guest:
+            guest.run("dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync")
+            guest.power_cut()
+        with bench.boot([disk]) as guest:
+            ...
+
+README.md beside this file says the rest.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+import blklog
+import initramfs
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+REPO = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.path.join(REPO, "build")
+
+# What a healthy kernel never prints; a guest that printed it has failed its test.
+KERNEL_TROUBLE = re.compile(
+    r"WARNING:|BUG:|Oops|hung task|blocked for more than|INFO: possible|INFO: rcu|INFO: trying"
+    r"|KASAN|UBSAN|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
+
+
+class Skip(Exception):
+    """A test cannot run here, and why."""
+
+
+class Failure(AssertionError):
+    """A test found a fault."""
+
+
+class GuestDied(Failure):
+    """QEMU ended while the test still wanted its guest."""
+
+
+class CommandFailed(Failure):
+    """A script in the guest ended with an exit code other than 0."""
+
+    def __init__(self, script, code, output):
+        self.code, self.output = code, output
+        super().__init__(f"exit code {code} from: {script.strip()[:300]}\n{output[-3000:]}")
+
+
+# Marks on test functions, read by the runner.
+
+def full(function):
+    """The test belongs to check-full only."""
+    function.full = True
+    return function
+
+
+def debug(function):
+    """The test belongs to check-debug only (a kernel with KASAN and lockdep)."""
+    function.debug = True
+    return function
+
+
+def limit(seconds):
+    """The test's time limit; without it DEFAULT_LIMIT of the runner holds."""
+    def mark(function):
+        function.limit = seconds
+        return function
+    return mark
+
+
+def parse_size(size):
+    """Bytes of "512", "64K", "1G", ..."""
+    if isinstance(size, int):
+        return size
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    return int(size[:-1]) << units[size[-1]] if size[-1] in units else int(size)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """One builder at a time of something that tests share."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="ascii") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def is_newer(target, *sources):
+    return os.path.exists(target) and all(
+        os.path.getmtime(target) >= os.path.getmtime(s) for s in sources)
+
+
+class Kernel:
+    """A guest kernel, as mk/deps.sh unpacked it."""
+
+    def __init__(self, kver):
+        self.dir = os.path.join(BUILD, "kernels", kver)
+        try:
+            with open(os.path.join(self.dir, "release"), encoding="ascii") as f:
+                self.release = f.read().strip()
+        except FileNotFoundError:
+            raise Skip(f"no kernel {kver}: make deps KVER={kver}") from None
+        self.image = os.path.join(self.dir, "boot", "vmlinuz-" + self.release)
+        self.modules = os.path.join(self.dir, "lib", "modules")
+
+    def initrd(self):
+        path = os.path.join(self.dir, "initramfs.cpio")
+        with locked(os.path.join(BUILD, "vm", ".initramfs.lock")):
+            sources = [os.path.join(HERE, "guest/initramfs-init"), os.path.join(HERE, "initramfs.py"), self.image]
+            if not is_newer(path, *sources):
+                initramfs.build(os.path.join(self.modules, self.release), path)
+        return path
+
+
+def accelerator(kernel):
+    """"kvm" where a guest gets to its first process with it, else "tcg". /dev/kvm
+    alone proves nothing: there are machines where stock kernels hang under it."""
+    cache = os.path.join(BUILD, "vm", "accel")
+    with locked(cache + ".lock"):
+        if not os.path.exists(cache):
+            accel = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) and boots_with_kvm(kernel) else "tcg"
+            with open(cache, "w", encoding="ascii") as f:
+                f.write(accel)
+        with open(cache, encoding="ascii") as f:
+            return f.read().strip()
+
+
+def boots_with_kvm(kernel):
+    """The initramfs finds no root and powers off, within a second or so."""
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+               "-accel", "kvm", "-cpu", "host", "-m", "256", "-serial", "stdio",
+               "-kernel", kernel.image, "-initrd", kernel.initrd(), "-append", "console=ttyS0 quiet panic=-1"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, timeout=8, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return b"initramfs: cannot mount the root" in done.stdout
+
+
+def volatile_plugin():
+    """The nbdkit plugin behind backend="volatile", compiled when needed."""
+    source, plugin = os.path.join(HERE, "volatile.c"), os.path.join(BUILD, "vm", "volatile.so")
+    with locked(plugin + ".lock"):
+        if not is_newer(plugin, source):
+            subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", plugin + ".new", source], check=True)
+            os.rename(plugin + ".new", plugin)
+    return plugin
+
+
+class Disk:
+    """A disk that outlives guests. Backends:
+
+    file      a sparse file through the host's page cache: keeps every write
+    volatile  a write cache of its own: a power cut loses what was not flushed
+    logged    as file, with every write and flush in a log for Bench.crash_disk()
+
+    write_cache=False is a disk without a volatile cache: every acknowledged write
+    is kept. `early` percent of the sectors written to a volatile disk reach the
+    medium at once, in an order of their own (`seed`), as caches of real disks do;
+    its cache holds `cache` bytes.
+    """
+
+    def __init__(self, directory, name, size, backend="file", *, serial=None, write_cache=True,
+                 readonly=False, logical=512, physical=4096, early=0, seed=1, cache="64M"):
+        if backend not in ("file", "volatile", "logged"):
+            raise ValueError(f"no disk backend {backend}")
+        self.name, self.backend, self.size = name, backend, parse_size(size)
+        self.serial = serial or name
+        self.write_cache, self.readonly = write_cache, readonly
+        self.logical, self.physical = logical, physical
+        self.early, self.seed, self.cache = early, seed, cache
+        self.path = os.path.join(directory, name + ".img")
+        self.log = os.path.join(directory, name + ".log")
+        self.server = None
+        with open(self.path, "wb") as f:
+            f.truncate(self.size)
+
+    @property
+    def dev(self):
+        """The disk's path in a guest."""
+        return f"/dev/disk/by-id/virtio-{self.serial}"
+
+    def start(self, directory):
+        """Called before each boot: starts the server, prepares the log."""
+        if self.backend == "volatile":
+            self._start_server(directory)
+        if self.backend == "logged" and not os.path.exists(self.log):
+            with open(self.log, "wb"):
+                pass
+
+    def _start_server(self, directory):
+        # In the run directory, whose name is short: socket addresses are.
+        self.socket = os.path.join(directory, self.name + ".sock")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.socket)
+        command = ["nbdkit", "--foreground", "--exit-with-parent", "--unix", self.socket, volatile_plugin(),
+                   "file=" + self.path, f"early={self.early}", f"seed={self.seed}", f"cache={self.cache}"]
+        self.server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self.seed += 1
+        wait_until(lambda: os.path.exists(self.socket) or self.server.poll() is not None, 10, "nbdkit")
+        if self.server.poll() is not None:
+            raise Failure("nbdkit ended: " + " ".join(command))
+
+    def kill(self):
+        if self.server:
+            self.server.kill()
+            self.server.wait()
+            self.server = None
+
+    def remove(self):
+        for path in (self.path, self.log):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def qemu_args(self, index):
+        node = f"disk{index}"
+        device = (f"virtio-blk-pci,drive={node},serial={self.serial},discard=on,write-zeroes=on"
+                  f",write-cache={'on' if self.write_cache else 'off'}"
+                  f",logical_block_size={self.logical},physical_block_size={self.physical}")
+        return self._blockdevs(node) + ["-device", device]
+
+    def _blockdevs(self, node):
+        common = f",discard=unmap,read-only={'on' if self.readonly else 'off'}"
+        # The host outlives every test: its own flushes would only take time.
+        file = f"driver=file,filename={self.path},locking=off,cache.no-flush=on"
+        if self.backend == "volatile":
+            return ["-blockdev", f"driver=nbd,node-name={node},server.type=unix,server.path={self.socket}{common}"]
+        if self.backend == "file" or self.readonly:
+            return ["-blockdev", f"driver=raw,node-name={node}{common}," + nested("file", file + ",discard=unmap")]
+        # Synchronous super block updates: a killed QEMU leaves a complete log.
+        mode = "log-append=on" if os.path.getsize(self.log) else "log-sector-size=512"
+        return ["-blockdev", f"driver=raw,node-name={node}-data,discard=unmap," + nested("file", file + ",discard=unmap"),
+                "-blockdev", f"driver=file,node-name={node}-log,filename={self.log},locking=off,cache.no-flush=on",
+                "-blockdev", f"driver=blklogwrites,node-name={node},file={node}-data,log={node}-log"
+                             f",{mode},log-super-update-interval=1{common}"]
+
+
+def nested(prefix, options):
+    """"a=1,b=2" as options of the child node `prefix`."""
+    return ",".join(f"{prefix}.{o}" for o in options.split(","))
+
+
+def wait_until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failure(f"no {what} after {seconds} s")
+        time.sleep(0.01)
+
+
+class Command:
+    """A script that runs in a guest."""
+
+    def __init__(self, guest, number, script):
+        self.guest, self.number, self.script = guest, number, script
+        self.code = None
+
+    @property
+    def output(self):
+        """What it has printed so far; also after a power cut."""
+        try:
+            with open(self.guest.share_path(f"{self.number}.out"), encoding="utf-8", errors="replace") as f:
+                return f.read()
+        except FileNotFoundError:
+            return ""
+
+    def wait(self, timeout=60, check=True):
+        """The output, once the script has ended."""
+        deadline = time.monotonic() + timeout
+        while self.code is None:
+            self.guest.receive(deadline, self.script)
+        if check and self.code:
+            raise CommandFailed(self.script, self.code, self.output)
+        return self.output
+
+
+class Guest:
+    """A booted guest. Ends by shutdown() or power_cut(); leaving its `with` block
+    shuts it down, and then its console is searched for kernel trouble."""
+
+    def __init__(self, bench, disks, directory, *, cpus=2, mem="1G", icount=False, cmdline="",
+                 root="/", expect=(), kernel=None, accel=None, boot_timeout=60):
+        self.bench, self.disks, self.dir = bench, disks, directory
+        self.cpus, self.mem, self.icount, self.cmdline, self.root = cpus, mem, icount, cmdline, root
+        self.kernel = kernel or bench.kernel
+        self.accel = accel or ("tcg" if icount else accelerator(self.kernel))
+        self.expect = [re.compile(e) for e in expect]
+        self.commands, self.qemu, self.port, self.received = {}, None, None, b""
+        os.makedirs(self.share_path(""))
+        self.console, self.qemu_log = os.path.join(directory, "console"), os.path.join(directory, "qemu")
+        try:
+            started = time.monotonic()
+            self._start()
+            self.receive_ready(time.monotonic() + boot_timeout)
+            self.boot_seconds = time.monotonic() - started
+        except BaseException:
+            self.kill()
+            raise
+
+    def share_path(self, name):
+        """Host path of /share/NAME in the guest."""
+        return os.path.join(self.dir, "share", name)
+
+    # Starting
+
+    def _start(self):
+        for disk in self.disks:
+            disk.start(self.bench.run_dir)
+        # The connected socket is inherited: no address, and nobody to accept.
+        self.port, theirs = socket.socketpair()
+        command = self._qemu_command(theirs.fileno())
+        with open(self.qemu_log, "w", encoding="utf-8") as log:
+            log.write(" ".join(command) + "\n")
+            log.flush()
+            self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                         pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def _qemu_command(self, port_fd):
+        command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                   "-machine", "q35", "-m", self.mem, "-smp", str(1 if self.icount else self.cpus)]
+        command += self._accel_args()
+        command += ["-kernel", self.kernel.image, "-initrd", self.kernel.initrd(), "-append", self._cmdline(),
+                    "-serial", "file:" + self.console, "-device", "virtio-rng-pci",
+                    "-chardev", f"socket,id=agent,fd={port_fd}", "-device", "virtio-serial-pci",
+                    "-device", "virtserialport,chardev=agent,name=sv.agent"]
+        for tag, path, readonly in (("root", self.root, "on"), ("modules", self.kernel.modules, "on"),
+                                    ("share", self.share_path(""), "off")):
+            command += ["-fsdev", f"local,id={tag},path={path},security_model=none,readonly={readonly},multidevs=remap",
+                        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        for index, disk in enumerate(self.disks):
+            command += disk.qemu_args(index)
+        return command
+
+    def _accel_args(self):
+        if self.accel == "kvm":
+            return ["-accel", "kvm", "-cpu", "host"]
+        if self.icount:
+            return ["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-icount", "shift=0,sleep=off"]
+        return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
+
+    def _cmdline(self):
+        # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well.
+        words = ["console=ttyS0", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
+                 "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), self.cmdline]
+        return " ".join(words)
+
+    # Talking to it
+
+    def receive_ready(self, deadline):
+        while self.receive_line(deadline, "boot") != "READY":
+            pass
+
+    def receive(self, deadline, what):
+        """Takes one DONE message."""
+        words = self.receive_line(deadline, what).split()
+        if len(words) == 3 and words[0] == "DONE":
+            self.commands[int(words[1])].code = int(words[2])
+
+    def receive_line(self, deadline, what):
+        while b"\n" not in self.received:
+            self.port.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                data = self.port.recv(4096)
+            except TimeoutError:
+                raise Failure(f"time limit in guest: {what.strip()[:300]}\n{self.tail()}") from None
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.qemu.wait(10)
+                raise GuestDied(f"guest ended during: {what.strip()[:300]}\n{self.tail()}")
+            self.received += data
+        line, self.received = self.received.split(b"\n", 1)
+        return line.decode(errors="replace").strip()
+
+    def start(self, script):
+        """Starts a bash script in the guest without waiting for it."""
+        number = len(self.commands) + 1
+        command = self.commands[number] = Command(self, number, script)
+        with open(self.share_path(f"{number}.sh"), "w", encoding="utf-8") as f:
+            f.write("set -euo pipefail\n" + script)
+        self.port.settimeout(10)
+        self.port.sendall(f"RUN {number}\n".encode())
+        return command
+
+    def run(self, script, timeout=60, check=True):
+        """Runs a bash script (with -euo pipefail) in the guest and returns what it
+        printed; raises CommandFailed on an exit code other than 0."""
+        return self.start(script).wait(timeout, check)
+
+    def put(self, name, contents):
+        """Makes /share/NAME in the guest."""
+        with open(self.share_path(name), "wb") as f:
+            f.write(contents if isinstance(contents, bytes) else contents.encode())
+        return "/share/" + name
+
+    def get(self, name):
+        """The contents of /share/NAME."""
+        with open(self.share_path(name), "rb") as f:
+            return f.read()
+
+    def load_sv(self, params=""):
+        """Loads the project's module and what it depends on."""
+        module = os.path.join(BUILD, "kmod", self.kernel.release, "dm-sv.ko")
+        if not os.path.exists(module):
+            raise Skip(f"no dm-sv.ko for {self.kernel.release}: make kmod")
+        self.run(f"for m in $(modinfo -F depends {module} | tr , ' '); do modprobe $m; done\n"
+                 f"insmod {module} {params}")
+
+    # Ending it
+
+    @property
+    def running(self):
+        return self.qemu is not None and self.qemu.poll() is None
+
+    def kill(self):
+        if self.running:
+            self.qemu.kill()
+        if self.qemu:
+            self.qemu.wait()
+        for disk in self.disks:
+            disk.kill()
+        if self.port:
+            self.port.close()
+
+    def power_cut(self):
+        """Ends guest and disks at once: what no flush covered is lost (backend
+        "volatile"). Servers first, lest a dying QEMU still reach them."""
+        for disk in self.disks:
+            disk.kill()
+        self.kill()
+        self.check_console()
+
+    def shutdown(self, timeout=60):
+        """Syncs and resets the guest; file systems are not unmounted."""
+        if not self.running:
+            return
+        self.port.settimeout(10)
+        self.port.sendall(b"HALT\n")
+        try:
+            self.qemu.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"guest did not shut down in {timeout} s\n{self.tail()}") from None
+        finally:
+            self.kill()
+        self.check_console()
+
+    # Its console
+
+    def console_text(self):
+        """What the kernel printed; where QEMU did not start, why."""
+        path = self.console if os.path.exists(self.console) else self.qemu_log
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read().replace("\r", "")
+
+    def tail(self, lines=25):
+        return "\n".join(self.console_text().splitlines()[-lines:])
+
+    def check_console(self):
+        """Fails on kernel trouble that the test did not expect."""
+        lines = self.console_text().splitlines()
+        for i, line in enumerate(lines):
+            if KERNEL_TROUBLE.search(line) and not any(e.search(line) for e in self.expect):
+                raise Failure("kernel trouble in guest:\n" + "\n".join(lines[max(0, i - 3):i + 25]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, traceback):
+        if kind is None:
+            self.shutdown()
+            return
+        self.kill()
+        # What the kernel said first explains what the test saw then.
+        if not issubclass(kind, Skip):
+            self.check_console()
+
+
+class Bench:
+    """What a test gets: a directory for its logs, disks and guests."""
+
+    def __init__(self, directory, kver="6.12"):
+        self.dir, self.kver = directory, kver
+        self.kernel = Kernel(kver)
+        # For socket addresses, which must be short.
+        self.run_dir = tempfile.mkdtemp(prefix="svvm-")
+        self.disks, self.guests, self.boots = [], [], 0
+
+    def disk(self, name, size, backend="file", **options):
+        disk = Disk(self.dir, name, size, backend, **options)
+        self.disks.append(disk)
+        return disk
+
+    def crash_disk(self, name, logged, upto=None, seed=0, atom=512):
+        """A disk as a power cut could have left the logged one, after the first
+        `upto` entries of its log (default: all)."""
+        disk = self.disk(name, logged.size, serial=logged.serial, logical=logged.logical,
+                         physical=logged.physical, write_cache=logged.write_cache)
+        blklog.Log(logged.log).rebuild(disk.path, disk.size, upto, seed, atom)
+        return disk
+
+    def boot(self, disks=(), **options):
+        self.boots += 1
+        guest = Guest(self, list(disks), os.path.join(self.dir, f"boot{self.boots}"), **options)
+        self.guests.append(guest)
+        return guest
+
+    def close(self, keep_disks=False):
+        for guest in self.guests:
+            guest.kill()
+        if not keep_disks:
+            for disk in self.disks:
+                disk.remove()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
