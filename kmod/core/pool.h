@@ -22,6 +22,7 @@
 #define SV_XW_SHARED	(1ull << 3)
 #define SV_XW_HOLD	(1ull << 4)
 #define SV_XW_FREED	(1ull << 5)	/* unmapped; number and slot not yet recycled */
+#define SV_XW_MAPPED	(1ull << 6)	/* some map names it */
 #define SV_XW_GEN_SHIFT	12
 #define SV_XW_MEMBER_SHIFT 28
 #define SV_XW_WHERE_SHIFT 36
@@ -41,11 +42,11 @@ static inline u64 sv_xw_make(u32 where, u32 member, u16 gen, u64 flags)
  */
 struct sv_partial {
 	atomic64_t valid[SV_VALID_WORDS];
-	atomic64_t dirty;		/* SV_DIRTY_*, and reserved VALID bytes from bit 16 up */
+	atomic64_t dirty;		/* SV_DIRTY_* of internal.h */
 	struct llist_node node;		/* dirty list of its member, free list, or quarantine */
 	u32 extent;
 	u32 slot;
-	u64 pos;			/* stream position behind its last record; pool->lock */
+	u64 pos;			/* stream position behind its last VALID; a list's link once dead; pool->lock */
 };
 static_assert(sizeof(struct sv_partial) == 64, "64 bytes a partial extent");
 
@@ -68,9 +69,9 @@ struct sv_piece {
 	u64 sector;		/* on the member, in 512 B */
 	u32 blocks;		/* this piece's length; may be less than asked, never 0 except for errors */
 	u8 member;
-	u8 first;		/* block within the extent, where partial is set */
+	u8 first;		/* block within the extent, of the first block */
 	u16 resv;		/* units of ring space that this write holds until sv_write_done() */
-	struct sv_partial *partial; /* writes: bits to set at completion; NULL if all were valid */
+	struct sv_partial *partial; /* of a write's extent, if it has one; resv != 0: bits to set at completion */
 };
 
 /* One FLUSH or FUA write that waits for a commit. Owned by the pool from sv_ticket_add() to sv_commit_finish(). */
@@ -128,7 +129,7 @@ u64 sv_pool_ring_members(const struct sv_pool *p);	/* mask of members whose ring
 
 /* --- volumes --- */
 struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id);
-int sv_volume_open(struct sv_volume *v);	/* its dm device exists from here; -EBUSY if it already does */
+int sv_volume_open(struct sv_volume *v);	/* by a table's constructor; -EBUSY: pool not active */
 void sv_volume_close(struct sv_volume *v);
 void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info);
 u64 sv_volume_size(const struct sv_volume *v);	/* bytes */

@@ -69,6 +69,7 @@ static inline s64 atomic64_add_return(s64 v, atomic64_t *a) { return __atomic_ad
 static inline void atomic64_or(s64 v, atomic64_t *a) { __atomic_fetch_or(&a->counter, v, __ATOMIC_RELAXED); }
 static inline void atomic64_andnot(s64 v, atomic64_t *a) { __atomic_fetch_and(&a->counter, ~v, __ATOMIC_RELAXED); }
 static inline s64 atomic64_fetch_or(s64 v, atomic64_t *a) { return __atomic_fetch_or(&a->counter, v, __ATOMIC_SEQ_CST); }
+static inline s64 atomic64_fetch_andnot(s64 v, atomic64_t *a) { return __atomic_fetch_and(&a->counter, ~v, __ATOMIC_SEQ_CST); }
 static inline s64 atomic64_xchg(atomic64_t *a, s64 v) { return __atomic_exchange_n(&a->counter, v, __ATOMIC_SEQ_CST); }
 
 struct llist_node { struct llist_node *next; };

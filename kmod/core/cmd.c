@@ -1,0 +1,744 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The control channel's commands, all checked as if hostile. Called with the payload in memory that only we see, in
+ * a context that may sleep, by one session at a time (the caller serialises). The kernel's character device and the
+ * simulated kernel come through sv_cmd() alike.
+ */
+#include "internal.h"
+
+#define CHUNK 4096u		/* slots or words handled under one hold of the lock */
+
+typedef int (*op_fn)(struct sv_pool *p, void *payload, u32 *count, u32 *done);
+
+static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_hello *h = payload;
+
+	memset(h, 0, sizeof(*h));
+	h->abi = SV_ABI_VERSION;
+	memcpy(h->pool_uuid, p->uuid, 16);
+	*count = 1;
+	return 0;
+}
+
+static int op_attach(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_attach *a = payload;
+	sv_lock_flags_t f;
+
+	sv_lock(&p->lock, f);
+	a->epoch = ++p->epoch;
+	a->committed_seq = p->next_seq - 1;
+	a->state = p->state;
+	a->mode = p->mode;
+	sv_unlock(&p->lock, f);
+	*count = 1;
+	return 0;
+}
+
+static u64 memory_of(const struct sv_pool *p)
+{
+	u64 n = (p->node_count + p->nr_nodes) * sizeof(struct sv_node) + (u64)p->xt_chunks * SV_XT_CHUNK * 8 +
+		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(struct sv_partial) + p->nr_extents / 8 +
+		(u64)p->pt_max * sizeof(void *);
+
+	return n + p->total_slots / 4 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
+}
+
+static int op_state(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_state *s = payload;
+	sv_lock_flags_t f;
+
+	memset(s, 0, sizeof(*s));
+	sv_lock(&p->lock, f);
+	s->committed_seq = p->next_seq - 1;
+	s->tail_seq = p->tail_seq;
+	s->ring_bytes = p->ring_len;
+	s->ring_reserved = (u64)max_t(s64, atomic64_read(&p->resv), 0) + p->head - p->durable;
+	s->ring_used = p->ring_head - p->ring_tail + s->ring_reserved;
+	s->total_slots = p->total_slots;
+	s->free_slots = p->free_slots;
+	s->freed_extents = p->freed;
+	s->partials = p->pt_live;
+	s->commits = p->commits;
+	s->records = p->records;
+	s->journal_bytes = p->journal_bytes;
+	s->events = (u64)atomic64_read(&p->events);
+	s->memory = memory_of(p);
+	s->state = p->state;
+	s->mode = p->mode;
+	sv_unlock(&p->lock, f);
+	*count = 1;
+	return 0;
+}
+
+static int op_members(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_member_state *s = payload;
+	sv_lock_flags_t f;
+	u32 i;
+
+	sv_lock(&p->lock, f);
+	for (i = 0; i < *count && i < p->nr_members; i++) {
+		const struct sv_member *m = p->members[i];
+
+		memset(&s[i], 0, sizeof(s[i]));
+		s[i].member = i;
+		s[i].tier = m->g.tier;
+		s[i].nr_slots = m->g.nr_slots;
+		s[i].free_slots = m->free;
+		s[i].errors = m->errors;
+		s[i].flags = m->g.flags;
+		if ((m->g.flags & SV_LABEL_HAS_RING) && !(p->ring_copies >> i & 1))
+			s[i].flags |= SV_MEMBER_RING_LOST;
+	}
+	sv_unlock(&p->lock, f);
+	*count = i;
+	return 0;
+}
+
+static int op_journal(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_journal_pos *j = payload;
+	sv_lock_flags_t f;
+
+	if (*count != 1 || !j->next_seq || j->pad || j->next_off % SV_BATCH_ALIGN || j->next_off > p->ring_len)
+		return -EINVAL;
+	sv_lock(&p->lock, f);
+	p->next_seq = j->next_seq;
+	p->tail_seq = j->next_seq;
+	p->prev_crc = j->prev_crc;
+	p->ring_head = j->next_off % p->ring_len;
+	p->ring_tail = p->ring_head;
+	sv_unlock(&p->lock, f);
+	*done = 1;
+	return 0;
+}
+
+static int have_partials(struct sv_pool *p)
+{
+	if (READ_ONCE(p->pt_nfree))
+		return 0;
+	return sv_pool_refill(p);
+}
+
+static int load_extent(struct sv_pool *p, const struct sv_extent *x)
+{
+	u64 flags = SV_XW_LIVE, *w = sv_xt_word(p, x->extent);
+	u32 where = x->slot;
+
+	if (!w || x->member >= p->nr_members || x->slot >= p->members[x->member]->g.nr_slots ||
+	    (x->flags & ~SV_EXTENT_PARTIAL))
+		return -EINVAL;
+	if (sv_bit(p->numbers, x->extent) || sv_bit(p->members[x->member]->live, x->slot) ||
+	    !sv_bit(p->members[x->member]->used, x->slot))
+		return -EEXIST;
+	if (x->flags & SV_EXTENT_PARTIAL) {
+		where = sv_partial_new(p, x->extent, x->slot, 0);
+		if (!where)
+			return -ENOMEM;
+		flags |= SV_XW_PARTIAL;
+	}
+	sv_bit_set(p->numbers, x->extent);
+	sv_slot_take(p, x->member, x->slot);
+	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));
+	return 0;
+}
+
+static int op_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_extent *x = payload;
+	sv_lock_flags_t f;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r) {
+		r = have_partials(p);
+		if (r)
+			break;
+		sv_lock(&p->lock, f);
+		r = load_extent(p, &x[*done]);
+		sv_unlock(&p->lock, f);
+	}
+	return r;
+}
+
+static int load_bits(struct sv_pool *p, const struct sv_partial_bits *b)
+{
+	const u64 *w = sv_xt_word(p, b->extent);
+	struct sv_partial *pt;
+	u32 i;
+
+	if (!w || b->pad || !(*w & SV_XW_PARTIAL))
+		return -EINVAL;
+	pt = sv_partial_at(p, sv_xw_where(*w));
+	for (i = 0; i < SV_VALID_WORDS; i++)
+		atomic64_set(&pt->valid[i], (s64)b->valid[i]);
+	return 0;
+}
+
+static int op_partials(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_partial_bits *b = payload;
+	sv_lock_flags_t f;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r) {
+		sv_lock(&p->lock, f);
+		r = load_bits(p, &b[*done]);
+		sv_unlock(&p->lock, f);
+	}
+	return r;
+}
+
+/* ---- volumes ---- */
+
+static bool size_ok(u64 size)
+{
+	return size && !(size % SV_BLOCK_SIZE) &&
+	       size <= 1ull << (SV_EXTENT_SHIFT + SV_MAX_DEPTH * SV_NODE_SHIFT);
+}
+
+static int create_volume(struct sv_pool *p, const struct sv_volume_info *i)
+{
+	struct sv_volume *v;
+	sv_lock_flags_t f;
+	int r;
+
+	if (!i->id || i->id > SV_VOLUME_ID_MAX || !size_ok(i->size) || !i->owned_since || i->layer < i->owned_since ||
+	    (i->flags & ~SV_VOLUME_READ_ONLY))
+		return -EINVAL;
+	if (sv_volume_find(p, i->id))
+		return -EEXIST;
+	v = sv_zalloc(sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	v->pool = p;
+	v->id = i->id;
+	v->layer = i->layer;
+	v->owned_since = i->owned_since;
+	v->flags = i->flags;
+	v->size = i->size;
+	v->tiers = i->tiers;
+	v->stream_slot = SV_NO_SLOT;
+	r = sv_map_grow(v, i->size);
+	if (r) {
+		sv_free(v);
+		return r;
+	}
+	sv_lock(&p->lock, f);
+	v->next = p->volumes;
+	p->volumes = v;
+	sv_unlock(&p->lock, f);
+	return 0;
+}
+
+static int resize_volume(struct sv_pool *p, const struct sv_volume_info *i)
+{
+	struct sv_volume *v = sv_volume_find(p, i->id);
+	int r;
+
+	if (!v)
+		return -ENOENT;
+	if (!size_ok(i->size) || i->size < v->size)
+		return -EINVAL;
+	r = sv_map_grow(v, i->size);
+	if (!r)
+		WRITE_ONCE(v->size, i->size);
+	return r;
+}
+
+/* Everything that a leaf names becomes freed: the caller's catalogue said durably that the volume is gone. */
+static void free_leaf(struct sv_pool *p, const struct sv_node *n)
+{
+	sv_lock_flags_t f;
+	u32 i;
+
+	sv_lock(&p->lock, f);
+	for (i = 0; i < SV_NODE_ENTRIES; i++) {
+		u64 *w = sv_xt_word(p, sv_entry_extent(n->entry[i]));
+
+		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
+			continue;
+		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);
+		p->freed++;
+	}
+	sv_unlock(&p->lock, f);
+}
+
+static void free_mapped(struct sv_pool *p, const struct sv_node *n, u32 level)
+{
+	u32 i;
+
+	if (!n)
+		return;
+	if (level == 1) {
+		free_leaf(p, n);
+		return;
+	}
+	for (i = 0; i < SV_NODE_ENTRIES; i++)
+		free_mapped(p, n->child[i], level - 1);
+}
+
+static int drop_volume(struct sv_pool *p, const struct sv_volume_info *info)
+{
+	struct sv_volume **at, *v;
+	sv_lock_flags_t f;
+	int r = -ENOENT;
+
+	sv_lock(&p->lock, f);
+	for (at = &p->volumes; (v = *at); at = &v->next) {
+		if (v->id != info->id)
+			continue;
+		r = v->opens ? -EBUSY : 0;
+		if (!r)
+			*at = v->next;
+		break;
+	}
+	sv_unlock(&p->lock, f);
+	if (r)
+		return r;
+	free_mapped(p, v->root->node, v->root->depth);
+	sv_map_free(v);
+	sv_free(v);
+	return 0;
+}
+
+static int each_volume(struct sv_pool *p, void *payload, const u32 *count, u32 *done,
+		       int (*fn)(struct sv_pool *p, const struct sv_volume_info *i))
+{
+	const struct sv_volume_info *i = payload;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r)
+		r = fn(p, &i[*done]);
+	return r;
+}
+
+static int op_create(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	return each_volume(p, payload, count, done, create_volume);
+}
+
+static int op_resize(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	return each_volume(p, payload, count, done, resize_volume);
+}
+
+static int op_drop(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	return each_volume(p, payload, count, done, drop_volume);
+}
+
+static int op_volumes(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_volume_info *out = payload;
+	struct sv_volume *v;
+	sv_lock_flags_t f;
+	u32 n = 0;
+
+	sv_lock(&p->lock, f);
+	for (v = p->volumes; v && n < *count; v = v->next)
+		sv_volume_get_info(v, &out[n++]);
+	sv_unlock(&p->lock, f);
+	*count = n;
+	return 0;
+}
+
+static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
+{
+	struct sv_pool *p = v->pool;
+	u64 *w = sv_xt_word(p, e->extent);
+
+	if (e->pad || e->layer < v->owned_since || e->layer > v->layer ||
+	    e->index >= DIV_ROUND_UP(v->size, (u64)SV_EXTENT_SIZE))
+		return -EINVAL;
+	if (e->extent && (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED)))
+		return -ENOENT;
+	if (sv_map_lookup(v, e->index) || (e->extent && (*w & SV_XW_MAPPED)))
+		return -EEXIST;
+	if (sv_map_nodes_needed(v, e->index) > p->nr_nodes)
+		return -ENOMEM;
+	if (e->extent) {
+		smp_store_release(w, *w | SV_XW_MAPPED);
+		v->mapped++;
+	}
+	sv_map_install(v, e->index, sv_entry_make(e->extent, e->layer));
+	return 0;
+}
+
+static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_map_entry *e = payload;
+	struct sv_volume *v = NULL;
+	sv_lock_flags_t f;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r) {
+		if (!v || v->id != e[*done].volume)
+			v = sv_volume_find(p, e[*done].volume);
+		if (!v || v->opens)
+			return v ? -EBUSY : -ENOENT;
+		if (READ_ONCE(p->nr_nodes) < SV_MAX_DEPTH && sv_pool_refill(p))
+			return -ENOMEM;
+		sv_lock(&p->lock, f);
+		r = map_one(v, &e[*done]);
+		sv_unlock(&p->lock, f);
+	}
+	return r;
+}
+
+/* ---- space ---- */
+
+static int grant_run(struct sv_pool *p, u32 member, u32 first, u32 count, bool apply)
+{
+	const struct sv_member *m = p->members[member];
+	sv_lock_flags_t f;
+	int r = 0;
+	u32 i;
+
+	sv_lock(&p->lock, f);
+	for (i = first; !r && i < first + count; i++) {
+		if (apply)
+			sv_slot_grant(p, member, i);
+		else if (!sv_bit(m->used, i) || sv_bit(m->live, i))
+			r = -EINVAL;		/* offered twice, or an extent lies there [I23] */
+	}
+	sv_unlock(&p->lock, f);
+	return r;
+}
+
+static int grant(struct sv_pool *p, const struct sv_grant *g)
+{
+	bool apply;
+	u32 at, n;
+	int r = 0;
+
+	if (g->member >= p->nr_members || g->pad || !g->count)
+		return -EINVAL;
+	if ((u64)g->first + g->count > p->members[g->member]->g.nr_slots)
+		return -EINVAL;
+	for (apply = false; !r; apply = true) {
+		for (at = 0; !r && at < g->count; at += n) {
+			n = min_t(u32, CHUNK, g->count - at);
+			r = grant_run(p, g->member, g->first + at, n, apply);
+		}
+		if (apply)
+			break;
+	}
+	return r;
+}
+
+static int op_grant(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_grant *g = payload;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r)
+		r = grant(p, &g[*done]);
+	return r;
+}
+
+static int op_activate(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_activate *a = payload;
+	sv_lock_flags_t f;
+
+	if (*count != 1 || a->read_only > 1 || a->pad)
+		return -EINVAL;
+	if (a->read_only)
+		sv_pool_degrade(p, SV_MODE_READ_ONLY);
+	sv_lock(&p->lock, f);
+	p->state = SV_STATE_ACTIVE;
+	sv_unlock(&p->lock, f);
+	*done = 1;
+	return 0;
+}
+
+static int op_trim(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_trim *t = payload;
+	sv_lock_flags_t f;
+	int r = 0;
+
+	if (*count != 1)
+		return -EINVAL;
+	sv_lock(&p->lock, f);
+	if (t->seq >= p->next_seq) {
+		r = -EINVAL;			/* not committed [I19] */
+	} else if (t->seq >= p->tail_seq) {
+		u64 end = (u64)p->batch_end[t->seq % p->ring_blocks] * SV_BATCH_ALIGN;
+		u64 at = p->ring_tail - p->ring_tail % p->ring_len + end;
+
+		if (at <= p->ring_tail)
+			at += p->ring_len;
+		p->tail_seq = t->seq + 1;
+		WRITE_ONCE(p->ring_tail, at);
+	}
+	sv_unlock(&p->lock, f);
+	*done = !r;
+	return r;
+}
+
+static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_freed *out = payload;
+	u32 n = 0, x;
+
+	if (!*count)
+		return -EINVAL;
+	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
+		u64 w = READ_ONCE(*sv_xt_word(p, x));
+
+		if (!(w & SV_XW_FREED) || (w & SV_XW_RECYCLING))
+			continue;
+		out[n].extent = x;
+		out[n].gen = sv_xw_gen(w);
+		out[n++].pad = 0;
+	}
+	*count = n;
+	return 0;
+}
+
+/* Step one: nobody will find the extent any more, its partial goes to quarantine. */
+static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members)
+{
+	u64 *w = sv_xt_word(p, x->extent);
+	u32 member, where;
+
+	if (!w || x->pad)
+		return -EINVAL;
+	if (!(*w & SV_XW_FREED) || (*w & SV_XW_RECYCLING) || sv_xw_gen(*w) != x->gen)
+		return -ENOENT;
+	member = sv_xw_member(*w);
+	where = sv_xw_where(*w);
+	if (*w & SV_XW_PARTIAL) {
+		u32 index = where;
+
+		where = sv_partial_at(p, index)->slot;
+		sv_partial_quarantine(p, index, member);
+	}
+	smp_store_release(w, sv_xw_make(where, member, x->gen, SV_XW_LIVE | SV_XW_FREED | SV_XW_RECYCLING));
+	*members |= 1ull << member;
+	return 0;
+}
+
+static int recycle(struct sv_pool *p, const struct sv_freed *x, u32 count, u32 *done, u64 *members)
+{
+	sv_lock_flags_t f;
+	int r = 0;
+
+	if (p->recycling)
+		return -EBUSY;
+	p->recycling = sv_zalloc((size_t)(count + 1) * sizeof(*x));
+	if (!p->recycling)
+		return -ENOMEM;
+	for (; !r && *done < count; *done += !r) {
+		sv_lock(&p->lock, f);
+		r = recycle_one(p, &x[*done], members);
+		sv_unlock(&p->lock, f);
+		p->recycling[*done] = x[*done];
+	}
+	p->nr_recycling = *done;
+	return r;
+}
+
+int sv_recycle_finish(struct sv_pool *p)
+{
+	sv_lock_flags_t f;
+	u32 i;
+
+	for (i = 0; i < p->nr_recycling; i++) {
+		u32 x = p->recycling[i].extent;
+		u64 *w = sv_xt_word(p, x);
+
+		sv_lock(&p->lock, f);
+		sv_slot_release(p, sv_xw_member(*w), sv_xw_where(*w));
+		sv_number_release(p, x);
+		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));
+		p->freed--;
+		sv_unlock(&p->lock, f);
+	}
+	sv_free(p->recycling);
+	p->recycling = NULL;
+	p->nr_recycling = 0;
+	return 0;
+}
+
+static int op_policy(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_policy *y = payload;
+
+	if (*count != 1 || y->commit_ms < 100 || y->commit_ms > 60000 || y->no_space_ms > 86400000)
+		return -EINVAL;
+	WRITE_ONCE(p->no_space_ms, y->no_space_ms);
+	WRITE_ONCE(p->commit_ms, y->commit_ms);
+	*done = 1;
+	return 0;
+}
+
+static int op_wait(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_event *e = payload;
+
+	if (!*count)
+		return -EINVAL;
+	e->events = sv_pool_events(p);
+	e->mode = READ_ONCE(p->mode);
+	*count = 1;
+	return 0;
+}
+
+/* ---- dumps: the catalogue plus the journal must say the same ---- */
+
+static int op_dump_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_extent *out = payload;
+	u32 n = 0, x;
+
+	if (!*count)
+		return -EINVAL;
+	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
+		sv_lock_flags_t f;
+		u64 w;
+
+		if (!(READ_ONCE(*sv_xt_word(p, x)) & SV_XW_LIVE))
+			continue;
+		sv_lock(&p->lock, f);
+		w = *sv_xt_word(p, x);
+		memset(&out[n], 0, sizeof(out[n]));
+		out[n].slot = w & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(w))->slot : sv_xw_where(w);
+		sv_unlock(&p->lock, f);
+		out[n].extent = x;
+		out[n].member = (u16)sv_xw_member(w);
+		out[n].gen = sv_xw_gen(w);
+		out[n].flags = (w & SV_XW_PARTIAL ? SV_EXTENT_PARTIAL : 0) | (w & SV_XW_FREED ? SV_EXTENT_FREED : 0);
+		n++;
+	}
+	*count = n;
+	return 0;
+}
+
+static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_partial_bits *out = payload;
+	u32 n = 0, x, i;
+
+	if (!*count)
+		return -EINVAL;
+	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
+		const struct sv_partial *pt;
+		sv_lock_flags_t f;
+		u64 w;
+
+		if (!(READ_ONCE(*sv_xt_word(p, x)) & SV_XW_PARTIAL))
+			continue;
+		sv_lock(&p->lock, f);
+		w = *sv_xt_word(p, x);
+		if ((w & SV_XW_PARTIAL) && !(w & SV_XW_FREED)) {
+			pt = sv_partial_at(p, sv_xw_where(w));
+			out[n].extent = x;
+			out[n].pad = 0;
+			for (i = 0; i < SV_VALID_WORDS; i++)
+				out[n].valid[i] = (u64)atomic64_read(&pt->valid[i]);
+			n++;
+		}
+		sv_unlock(&p->lock, f);
+	}
+	*count = n;
+	return 0;
+}
+
+static int op_dump_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_map_entry *out = payload, at;
+	struct sv_volume *v;
+	u64 index, end;
+	u32 n = 0;
+
+	if (!*count)
+		return -EINVAL;
+	at = out[0];
+	v = sv_volume_find(p, at.volume);
+	if (!v)
+		return -ENOENT;
+	end = DIV_ROUND_UP(READ_ONCE(v->size), (u64)SV_EXTENT_SIZE);
+	for (index = at.index; n < *count && index < end; index++) {
+		u64 e = sv_map_lookup(v, index);
+
+		if (!e)
+			continue;
+		out[n].index = index;
+		out[n].volume = v->id;
+		out[n].extent = sv_entry_extent(e);
+		out[n].layer = sv_entry_layer(e);
+		out[n++].pad = 0;
+	}
+	*count = n;
+	return 0;
+}
+
+/* ---- dispatch ---- */
+
+#define LOADING	(1u << SV_STATE_LOADING)
+#define ACTIVE	(1u << SV_STATE_ACTIVE)
+#define ANY	(LOADING | ACTIVE)
+
+static const struct {
+	u32 size;
+	bool answers;
+	u32 states;
+	op_fn fn;
+} ops[] = {
+	[SV_OP_HELLO]		= { sizeof(struct sv_hello), true, ANY, op_hello },
+	[SV_OP_ATTACH]		= { sizeof(struct sv_attach), true, ANY, op_attach },
+	[SV_OP_STATE]		= { sizeof(struct sv_state), true, ANY, op_state },
+	[SV_OP_MEMBERS]		= { sizeof(struct sv_member_state), true, ANY, op_members },
+	[SV_OP_JOURNAL]		= { sizeof(struct sv_journal_pos), false, LOADING, op_journal },
+	[SV_OP_EXTENTS]		= { sizeof(struct sv_extent), false, LOADING, op_extents },
+	[SV_OP_PARTIALS]	= { sizeof(struct sv_partial_bits), false, LOADING, op_partials },
+	[SV_OP_VOLUME_CREATE]	= { sizeof(struct sv_volume_info), false, ANY, op_create },
+	[SV_OP_VOLUME_RESIZE]	= { sizeof(struct sv_volume_info), false, ANY, op_resize },
+	[SV_OP_VOLUME_DROP]	= { sizeof(struct sv_volume_info), false, ANY, op_drop },
+	[SV_OP_VOLUMES]		= { sizeof(struct sv_volume_info), true, ANY, op_volumes },
+	[SV_OP_MAP]		= { sizeof(struct sv_map_entry), false, LOADING, op_map },
+	[SV_OP_GRANT]		= { sizeof(struct sv_grant), false, ANY, op_grant },
+	[SV_OP_ACTIVATE]	= { sizeof(struct sv_activate), false, LOADING, op_activate },
+	[SV_OP_COMMIT]		= { sizeof(struct sv_state), true, ANY, op_state },
+	[SV_OP_TRIM]		= { sizeof(struct sv_trim), false, ACTIVE, op_trim },
+	[SV_OP_LIST_FREED]	= { sizeof(struct sv_freed), true, ACTIVE, op_list_freed },
+	[SV_OP_RECYCLE]		= { sizeof(struct sv_freed), false, ACTIVE, NULL },
+	[SV_OP_POLICY]		= { sizeof(struct sv_policy), false, ANY, op_policy },
+	[SV_OP_WAIT]		= { sizeof(struct sv_event), true, ANY, op_wait },
+	[SV_OP_DUMP_EXTENTS]	= { sizeof(struct sv_extent), true, ANY, op_dump_extents },
+	[SV_OP_DUMP_PARTIALS]	= { sizeof(struct sv_partial_bits), true, ANY, op_dump_partials },
+	[SV_OP_DUMP_MAP]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_map },
+};
+#define NR_OPS (sizeof(ops) / sizeof(ops[0]))
+
+u32 sv_op_size(u32 op)
+{
+	return op < NR_OPS ? ops[op].size : 0;
+}
+
+bool sv_op_answers(u32 op)
+{
+	return op < NR_OPS && ops[op].answers;
+}
+
+int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 *done, u64 *members)
+{
+	*done = 0;
+	*members = 0;
+	if (!sv_op_size(op))
+		return -EOPNOTSUPP;
+	if (op != SV_OP_HELLO && op != SV_OP_ATTACH && epoch != p->epoch)
+		return -ESTALE;
+	if (!(ops[op].states >> p->state & 1))
+		return -EBUSY;
+	if (!*count || (u64)*count * ops[op].size > SV_CMD_MAX)
+		return -EINVAL;
+	if (op == SV_OP_RECYCLE)
+		return recycle(p, payload, *count, done, members);
+	return ops[op].fn(p, payload, count, done);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The pool's structures, for the files of kmod/core alone. pool.h has the contract and the locking rule; what is
+ * said here is who may touch which field.
+ */
+#ifndef SV_CORE_INTERNAL_H
+#define SV_CORE_INTERNAL_H
+
+#include "journal.h"
+#include "pool.h"
+
+#define SV_NODE_SHIFT		9
+#define SV_NODE_ENTRIES		(1u << SV_NODE_SHIFT)
+#define SV_MAX_DEPTH		4u		/* 2^36 extents: 64 PiB */
+#define SV_NODE_RESERVE		64u		/* map nodes kept ready */
+#define SV_PARTIAL_CHUNK	64u		/* partials in a 4 KiB page */
+#define SV_PARTIAL_RESERVE	2048u		/* free partials kept ready */
+#define SV_STREAM_BYTES		(4u << 20)	/* records waiting for a commit */
+#define SV_VALID_REC		16u
+#define SV_DIRTY_WORDS		0xfull		/* partial.dirty: words that changed */
+#define SV_DIRTY_LISTED		(1ull << 8)	/* on its member's dirty list */
+#define SV_DIRTY_RESV		16		/* bits 16 to 39: VALID records that have ring space reserved */
+#define SV_DIRTY_RESV_MAX	0xffffffull
+#define SV_DIRTY_INFLIGHT	40		/* from this bit: writes to blocks that are not valid yet */
+#define SV_DIRTY_TAKE		((1ull << SV_DIRTY_INFLIGHT) - 1)
+#define SV_RESV_UNIT		16u		/* of piece.resv, bytes */
+#define SV_RESV_WRITE		((SV_BATCH_ALIGN + SV_VALID_WORDS * SV_VALID_REC) / SV_RESV_UNIT)
+#define SV_SETTLE_MAX		16384u		/* partials put into the stream by one take */
+
+/* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
+struct sv_node {
+	union {
+		u64 entry[SV_NODE_ENTRIES];
+		struct sv_node *child[SV_NODE_ENTRIES];
+		struct sv_node *next_free;
+	};
+};
+
+/* A root with its depth, so that a reader sees both in one load; replaced when the volume grows. */
+struct sv_root {
+	struct sv_node *node;
+	u32 depth;			/* 1: node is a leaf */
+	struct sv_root *older;		/* freed with the volume */
+};
+
+struct sv_volume {
+	struct sv_pool *pool;
+	struct sv_volume *next;		/* pool's list: RCU readers by sv_volume_find under pool->lock */
+	struct sv_root *root;		/* READ_ONCE / release under pool->lock */
+	u64 size;			/* bytes */
+	u32 id;
+	u32 layer;
+	u32 owned_since;
+	u32 flags;
+	u64 tiers;
+	u32 opens;			/* tables that name it: two during a reload */
+	u64 mapped;
+	u64 rec_pos;			/* stream position behind the volume's last MAP, UNMAP or CLEAR; pool->lock */
+	atomic64_t owed;		/* members that completed a write since their last flush for us [I11] */
+	u64 stream_index;		/* logical extent expected next by a sequential writer */
+	u32 stream_member;
+	u32 stream_slot;		/* SV_NO_SLOT: none */
+};
+#define SV_NO_SLOT	(~0u)
+
+struct sv_member {
+	struct sv_member_geometry g;
+	u64 *used;			/* 1: not grantable; pool->lock */
+	u64 *live;			/* 1: an extent lies here (live or freed, not yet recycled); pool->lock */
+	u64 *room;			/* summary: 1: this word of used has a zero bit; pool->lock */
+	u32 free;
+	u32 rotor;			/* word where the next search for an empty word starts */
+	struct llist_head dirty;	/* partials with new valid bits on this member */
+	struct sv_partial *todo;	/* taken from dirty, not yet put into the stream; commit only */
+	u64 errors;
+};
+
+struct sv_pool {
+	sv_lock_t lock;
+	u8 uuid[16];
+	u64 incarnation;
+	u32 state;			/* enum sv_pool_state; pool->lock */
+	u32 mode;			/* enum sv_mode; READ_ONCE, written under pool->lock, only upward */
+	u64 epoch;
+	atomic64_t events;
+	u32 no_space_ms;
+	u32 commit_ms;
+
+	u32 nr_members;
+	struct sv_member *members[SV_MAX_MEMBERS];
+	u64 total_slots;
+	u64 free_slots;
+	u64 reserve;			/* slots that NORMAL writes may not take */
+
+	/* Extent table: chunks, so that adding a member never moves a word under a reader. */
+	u64 **xt;			/* xt[extent >> SV_XT_SHIFT][extent & SV_XT_MASK] */
+	u32 nr_extents;			/* numbers 1 .. nr_extents - 1 */
+	u32 xt_chunks;
+	u64 *numbers;			/* 1: in use; pool->lock */
+	u32 number_hint;
+	u64 freed;			/* words with FREED */
+
+	/* Partials, by index. */
+	struct sv_partial **pt;		/* chunks of SV_PARTIAL_CHUNK */
+	struct sv_partial ***pt_old;	/* directories outgrown, for readers; freed with the pool */
+	u32 nr_pt_old;
+	u32 pt_chunks;
+	u32 pt_max;
+	/*
+	 * Lists by index (0 ends): free ones, and those that no word names any more but a bio may still hold. The
+	 * link is in pos, since node may at any moment put such a partial on a dirty list.
+	 */
+	u32 pt_free, pt_nfree;
+	u64 pt_live;
+	u32 quarantine;
+	u64 quarantine_members;
+	u32 grace;			/* of the quarantine, what is waiting for its grace periods */
+	u32 *settle;			/* put into the stream with all bits valid; looked at when that is durable */
+	u32 nr_settle;
+
+	struct sv_node *nodes;		/* reserve */
+	u32 nr_nodes;
+	u64 node_count;
+
+	struct sv_volume *volumes;
+
+	/* Record stream: a byte ring; [durable, head) is not yet acknowledged. pool->lock */
+	u8 *stream;
+	u64 head;
+	u64 durable;
+
+	/* Journal ring. Virtual offsets grow for ever; the physical one is modulo ring_len. */
+	u64 ring_len;
+	u64 ring_copies;		/* mask of members whose copy is in use */
+	bool copy_lost;			/* to be recorded in the next batch [I32] */
+	u64 ring_head;
+	u64 ring_tail;
+	u64 next_seq;
+	u64 tail_seq;
+	u32 prev_crc;
+	u32 *batch_end;			/* by seq % nr_blocks: physical end in 4 KiB */
+	u32 ring_blocks;
+	u32 batch_max;
+	u64 ring_slack;			/* never promised: padding, wraps, batches of single members */
+	atomic64_t resv;		/* bytes of ring reserved by obligations [I16] */
+	u8 *batch;			/* SV_BATCH_MAX, the one batch in flight */
+
+	struct sv_ticket *tickets;	/* waiting for the next take; pool->lock */
+	struct sv_ticket **tickets_end;
+	struct sv_ticket *in_flight;	/* taken by the commit that runs */
+	bool committing;
+
+	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
+	struct sv_freed *recycling;
+	u32 nr_recycling;
+
+	u64 commits, records, journal_bytes;
+};
+
+#define SV_XW_RECYCLING	SV_XW_HOLD	/* of a FREED word: between the two steps of RECYCLE */
+#define SV_XT_MAX_CHUNKS 65536u
+#define SV_XT_SHIFT	16
+#define SV_XT_CHUNK	(1u << SV_XT_SHIFT)
+
+/* The word of an extent, or NULL where there is no such number. */
+static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
+{
+	if (extent == 0 || extent >= READ_ONCE(p->nr_extents))
+		return NULL;
+	return &p->xt[extent >> SV_XT_SHIFT][extent & (SV_XT_CHUNK - 1)];
+}
+
+static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
+{
+	return &smp_load_acquire(&p->pt)[i / SV_PARTIAL_CHUNK][i % SV_PARTIAL_CHUNK];
+}
+
+static inline u32 sv_entry_extent(u64 e) { return (u32)e; }
+static inline u32 sv_entry_layer(u64 e) { return (u32)(e >> 32); }
+static inline u64 sv_entry_make(u32 extent, u32 layer) { return (u64)layer << 32 | extent; }
+
+/* bitmap helpers: atomicity comes from pool->lock */
+static inline bool sv_bit(const u64 *m, u32 i) { return m[i / 64] >> (i % 64) & 1; }
+static inline void sv_bit_set(u64 *m, u32 i) { m[i / 64] |= 1ull << (i % 64); }
+static inline void sv_bit_clear(u64 *m, u32 i) { m[i / 64] &= ~(1ull << (i % 64)); }
+
+/* map.c */
+u64 sv_map_lookup(const struct sv_volume *v, u64 index);		/* RCU or lock */
+u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
+void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* lock; nodes are in the reserve */
+int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
+void sv_map_free(struct sv_volume *v);
+u32 sv_map_depth_for(u64 extents);
+
+/* alloc.c: all under pool->lock */
+bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *member, u32 *slot);
+void sv_slot_take(struct sv_pool *p, u32 member, u32 slot);
+void sv_slot_release(struct sv_pool *p, u32 member, u32 slot);
+void sv_slot_grant(struct sv_pool *p, u32 member, u32 slot);
+u32 sv_alloc_number(struct sv_pool *p);					/* 0: none */
+void sv_number_release(struct sv_pool *p, u32 extent);
+u64 sv_reserve_for(u64 total_slots);
+
+/* partial.c: all under pool->lock but where said */
+u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u64 valid);	/* index; 0: none free */
+void sv_partial_quarantine(struct sv_pool *p, u32 index, u32 member);
+bool sv_partial_is_live(const struct sv_pool *p, const struct sv_partial *pt);
+bool sv_partial_all_valid(const struct sv_partial *pt);
+bool sv_partial_none_valid(const struct sv_partial *pt);
+void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv); /* any context */
+bool sv_partial_emit(struct sv_pool *p, struct sv_partial *pt);		/* false: no room */
+void sv_partial_settle(struct sv_pool *p);
+
+/* stream.c: records on their way to the ring, and its space; under pool->lock but where said */
+bool sv_stream_room(const struct sv_pool *p, u32 bytes);
+void sv_stream_append(struct sv_pool *p, const void *rec, u32 bytes);
+bool sv_ring_reserve(struct sv_pool *p, u64 bytes);			/* any context */
+void sv_ring_unreserve(struct sv_pool *p, u64 bytes);			/* any context */
+u64 sv_ring_free(const struct sv_pool *p);
+
+#endif

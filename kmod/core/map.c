@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A volume's map: a 512-ary radix of 4 KiB nodes, entry {u32 extent, u32 layer}. Readers (sv_map_lookup) take no
+ * lock: a node is complete before it is published with a release store, and none is freed while the volume lives.
+ * Writers hold pool->lock and take nodes from the pool's reserve.
+ */
+#include "internal.h"
+
+static u32 slot_of(u64 index, u32 level)
+{
+	return (u32)(index >> (level * SV_NODE_SHIFT)) & (SV_NODE_ENTRIES - 1);
+}
+
+u32 sv_map_depth_for(u64 extents)
+{
+	u32 depth = 1;
+
+	while (depth < SV_MAX_DEPTH && extents > 1ull << (depth * SV_NODE_SHIFT))
+		depth++;
+	return depth;
+}
+
+u64 sv_map_lookup(const struct sv_volume *v, u64 index)
+{
+	const struct sv_root *r = smp_load_acquire(&v->root);
+	const struct sv_node *n = smp_load_acquire(&r->node);
+	u32 level = r->depth;
+
+	if (index >> (level * SV_NODE_SHIFT))
+		return 0;
+	while (n && --level)
+		n = smp_load_acquire(&n->child[slot_of(index, level)]);
+	return n ? smp_load_acquire(&n->entry[slot_of(index, 0)]) : 0;
+}
+
+u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index)
+{
+	const struct sv_node *n = v->root->node;
+	u32 level = v->root->depth;
+
+	while (n && --level)
+		n = n->child[slot_of(index, level)];
+	return n ? 0 : level ? level : 1;
+}
+
+static struct sv_node *take_node(struct sv_pool *p)
+{
+	struct sv_node *n = p->nodes;
+
+	p->nodes = n->next_free;
+	p->nr_nodes--;
+	p->node_count++;
+	n->next_free = NULL;
+	return n;
+}
+
+void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
+{
+	struct sv_node **at = &v->root->node;
+	u32 level = v->root->depth;
+
+	sv_lock_assert(&v->pool->lock);
+	for (;;) {
+		if (!*at)
+			smp_store_release(at, take_node(v->pool));
+		if (!--level)
+			break;
+		at = &(*at)->child[slot_of(index, level)];
+	}
+	smp_store_release(&(*at)->entry[slot_of(index, 0)], entry);
+}
+
+/*
+ * A larger volume may need a deeper tree. The new root is published whole, and the old one is kept for readers
+ * that still descend from it: what they see stays true, since its top node is the new one's first child.
+ */
+int sv_map_grow(struct sv_volume *v, u64 size)
+{
+	u32 depth = sv_map_depth_for(DIV_ROUND_UP(size, (u64)SV_EXTENT_SIZE));
+	struct sv_root *r, *old;
+	struct sv_node *top[SV_MAX_DEPTH] = { NULL };
+	sv_lock_flags_t f;
+	u32 d, i;
+
+	if (v->root && depth <= v->root->depth)
+		return 0;
+	r = sv_zalloc(sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->depth = depth;
+	for (d = v->root ? v->root->depth : depth, i = d; i < depth; i++) {
+		top[i] = sv_zalloc(sizeof(struct sv_node));
+		if (!top[i])
+			goto nomem;
+	}
+	sv_lock(&v->pool->lock, f);
+	old = v->root;
+	r->older = old;
+	r->node = old ? old->node : NULL;
+	for (i = d; i < depth; i++) {
+		/* An empty tree grows too: its first child is then made by the first install. */
+		top[i]->child[0] = r->node;
+		r->node = top[i];
+		v->pool->node_count++;
+	}
+	smp_store_release(&v->root, r);
+	sv_unlock(&v->pool->lock, f);
+	return 0;
+nomem:
+	for (i = d; i < depth; i++)
+		sv_free(top[i]);
+	sv_free(r);
+	return -ENOMEM;
+}
+
+static u64 free_node(struct sv_node *n, u32 level)
+{
+	u64 freed = 1;
+	u32 i;
+
+	if (!n)
+		return 0;
+	for (i = 0; level > 1 && i < SV_NODE_ENTRIES; i++)
+		freed += free_node(n->child[i], level - 1);
+	sv_free(n);
+	return freed;
+}
+
+/* Nobody looks the volume up any more. Recursion is at most SV_MAX_DEPTH deep. */
+void sv_map_free(struct sv_volume *v)
+{
+	struct sv_root *r = v->root;
+
+	if (!r)
+		return;
+	v->pool->node_count -= free_node(r->node, r->depth);
+	while (r) {
+		struct sv_root *older = r->older;
+
+		sv_free(r);
+		r = older;
+	}
+	v->root = NULL;
+}

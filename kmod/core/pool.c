@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A pool's life and memory. Tables that lock-free readers index never move under them: the extent table is chunked
+ * behind a directory of full size, the partials' directory is replaced whole and the old one kept.
+ */
+#include "internal.h"
+
+static u64 *bitmap_new(u64 bits, bool ones)
+{
+	u64 n = DIV_ROUND_UP(bits, 64) + 1;
+	u64 *m = sv_zalloc(n * sizeof(u64));
+
+	if (m && ones)
+		memset(m, 0xff, n * sizeof(u64));
+	return m;
+}
+
+static void member_free(struct sv_member *m)
+{
+	if (!m)
+		return;
+	sv_free(m->used);
+	sv_free(m->live);
+	sv_free(m->room);
+	sv_free(m);
+}
+
+static struct sv_member *member_new(const struct sv_member_geometry *g)
+{
+	struct sv_member *m = sv_zalloc(sizeof(*m));
+
+	if (!m)
+		return NULL;
+	m->g = *g;
+	init_llist_head(&m->dirty);
+	m->used = bitmap_new(g->nr_slots, true);
+	m->live = bitmap_new(g->nr_slots, false);
+	m->room = bitmap_new(DIV_ROUND_UP(g->nr_slots, 64), false);
+	if (!m->used || !m->live || !m->room) {
+		member_free(m);
+		return NULL;
+	}
+	return m;
+}
+
+static bool geometry_ok(const struct sv_member_geometry *g)
+{
+	return g->nr_slots <= SV_MAX_SLOTS && g->tier < SV_MAX_TIERS && !(g->slot_off % SV_BLOCK_SIZE) &&
+	       (!(g->flags & SV_LABEL_HAS_RING) || (g->ring_len >= SV_RING_MIN && !(g->ring_len % SV_EXTENT_SIZE)));
+}
+
+/* Room for extent numbers below nr. Readers see the larger count only once the words are there. */
+static int grow_extents(struct sv_pool *p, u64 nr)
+{
+	u64 *numbers, *old;
+	sv_lock_flags_t f;
+
+	if (nr >= ~0u)
+		return -ENOSPC;
+	for (; (u64)p->xt_chunks << SV_XT_SHIFT < nr; p->xt_chunks++) {
+		p->xt[p->xt_chunks] = sv_zalloc(SV_XT_CHUNK * sizeof(u64));
+		if (!p->xt[p->xt_chunks])
+			return -ENOMEM;
+	}
+	numbers = bitmap_new(nr, false);
+	if (!numbers)
+		return -ENOMEM;
+	sv_lock(&p->lock, f);
+	old = p->numbers;
+	if (old)
+		memcpy(numbers, old, DIV_ROUND_UP((u64)p->nr_extents, 64) * sizeof(u64));
+	sv_bit_set(numbers, 0);
+	p->numbers = numbers;
+	smp_store_release(&p->nr_extents, (u32)nr);
+	sv_unlock(&p->lock, f);
+	sv_free(old);
+	return 0;
+}
+
+/* Directory for one partial an extent, and what quarantine may hold on top. */
+static int grow_partials(struct sv_pool *p, u64 nr)
+{
+	u64 max = DIV_ROUND_UP(nr + 4 * SV_PARTIAL_RESERVE, SV_PARTIAL_CHUNK);
+	struct sv_partial **dir = sv_zalloc(max * sizeof(*dir)), ***keep = sv_zalloc((p->nr_pt_old + 1) * sizeof(*keep));
+	struct sv_partial ***old_keep;
+	sv_lock_flags_t f;
+
+	if (!dir || !keep) {
+		sv_free(dir);
+		sv_free(keep);
+		return -ENOMEM;
+	}
+	sv_lock(&p->lock, f);
+	old_keep = p->pt_old;
+	if (p->pt) {
+		memcpy(dir, p->pt, p->pt_chunks * sizeof(*dir));
+		if (old_keep)
+			memcpy(keep, old_keep, p->nr_pt_old * sizeof(*keep));
+		keep[p->nr_pt_old++] = p->pt;
+	}
+	p->pt_old = keep;
+	p->pt_max = (u32)max;
+	smp_store_release(&p->pt, dir);
+	sv_unlock(&p->lock, f);
+	sv_free(old_keep);
+	return 0;
+}
+
+static int ring_init(struct sv_pool *p, u32 nr, const struct sv_member_geometry *g)
+{
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		if (!(g[i].flags & SV_LABEL_HAS_RING))
+			continue;
+		if (p->ring_len && p->ring_len != g[i].ring_len)
+			return -EINVAL;
+		p->ring_len = g[i].ring_len;
+		p->ring_copies |= 1ull << i;
+	}
+	if (!p->ring_len)
+		return -EINVAL;
+	p->ring_blocks = (u32)(p->ring_len / SV_BATCH_ALIGN);
+	p->batch_max = (u32)min_t(u64, SV_BATCH_MAX, p->ring_len / 16);
+	/* Wrap, a partly filled last batch, one batch of its own a member, commits that overlap obligations. */
+	p->ring_slack = 3ull * p->batch_max + (SV_MAX_MEMBERS + 2) * (u64)SV_BATCH_ALIGN;
+	p->batch_end = sv_zalloc(p->ring_blocks * sizeof(u32));
+	p->batch = sv_zalloc(SV_BATCH_MAX);
+	return p->batch_end && p->batch ? 0 : -ENOMEM;
+}
+
+static int add_members(struct sv_pool *p, u32 nr, const struct sv_member_geometry *g)
+{
+	u64 total = p->total_slots;
+	struct sv_member *m;
+	sv_lock_flags_t f;
+	u32 i;
+	int r;
+
+	for (i = 0; i < nr; i++) {
+		if (!geometry_ok(&g[i]))
+			return -EINVAL;
+		total += g[i].nr_slots;
+	}
+	if (p->nr_members + nr > SV_MAX_MEMBERS)
+		return -ENOSPC;
+	r = grow_extents(p, total + 1);
+	if (!r)
+		r = grow_partials(p, total + 1);
+	for (i = 0; !r && i < nr; i++) {
+		m = member_new(&g[i]);
+		if (!m)
+			return -ENOMEM;
+		sv_lock(&p->lock, f);
+		p->members[p->nr_members] = m;
+		smp_store_release(&p->nr_members, p->nr_members + 1);
+		p->total_slots += g[i].nr_slots;
+		p->reserve = sv_reserve_for(p->total_slots);
+		sv_unlock(&p->lock, f);
+	}
+	return r;
+}
+
+int sv_pool_add_member(struct sv_pool *p, const struct sv_member_geometry *g)
+{
+	if (g->flags & SV_LABEL_HAS_RING)
+		return -EINVAL;
+	return add_members(p, 1, g);
+}
+
+struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr, const struct sv_member_geometry *g)
+{
+	struct sv_pool *p = sv_zalloc(sizeof(*p));
+
+	if (!p)
+		return NULL;
+	sv_lock_init(&p->lock);
+	memcpy(p->uuid, uuid, 16);
+	p->incarnation = incarnation;
+	p->no_space_ms = 60000;
+	p->commit_ms = 1000;
+	p->next_seq = 1;
+	p->tail_seq = 1;
+	p->tickets_end = &p->tickets;
+	p->stream = sv_zalloc(SV_STREAM_BYTES);
+	p->settle = sv_zalloc(SV_SETTLE_MAX * sizeof(u32));
+	p->xt = sv_zalloc(SV_XT_MAX_CHUNKS * sizeof(*p->xt));
+	if (!p->stream || !p->settle || !p->xt || ring_init(p, nr, g) || add_members(p, nr, g) ||
+	    sv_pool_refill(p)) {
+		sv_pool_free(p);
+		return NULL;
+	}
+	return p;
+}
+
+static void free_partials(struct sv_pool *p)
+{
+	u32 i;
+
+	for (i = 0; i < p->pt_chunks; i++)
+		sv_free(p->pt[i]);
+	for (i = 0; i < p->nr_pt_old; i++)
+		sv_free(p->pt_old[i]);
+	sv_free(p->pt_old);
+	sv_free(p->pt);
+}
+
+static void free_nodes(struct sv_pool *p)
+{
+	while (p->nodes) {
+		struct sv_node *n = p->nodes;
+
+		p->nodes = n->next_free;
+		sv_free(n);
+	}
+}
+
+void sv_pool_free(struct sv_pool *p)
+{
+	u32 i;
+
+	if (!p)
+		return;
+	while (p->volumes) {
+		struct sv_volume *v = p->volumes;
+
+		p->volumes = v->next;
+		sv_map_free(v);
+		sv_free(v);
+	}
+	for (i = 0; i < p->nr_members; i++)
+		member_free(p->members[i]);
+	for (i = 0; i < p->xt_chunks; i++)
+		sv_free(p->xt[i]);
+	free_partials(p);
+	free_nodes(p);
+	sv_free(p->xt);
+	sv_free(p->numbers);
+	sv_free(p->batch_end);
+	sv_free(p->batch);
+	sv_free(p->recycling);
+	sv_free(p->settle);
+	sv_free(p->stream);
+	sv_free(p);
+}
+
+/* ---- reserves: filled outside the I/O path [I9] ---- */
+
+bool sv_pool_wants_refill(const struct sv_pool *p)
+{
+	return READ_ONCE(p->pt_nfree) < SV_PARTIAL_RESERVE / 2 || READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE / 2;
+}
+
+static int refill_nodes(struct sv_pool *p)
+{
+	sv_lock_flags_t f;
+
+	while (READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE) {
+		struct sv_node *n = sv_zalloc(sizeof(*n));
+
+		if (!n)
+			return -ENOMEM;
+		sv_lock(&p->lock, f);
+		n->next_free = p->nodes;
+		p->nodes = n;
+		p->nr_nodes++;
+		sv_unlock(&p->lock, f);
+	}
+	return 0;
+}
+
+/* Index 0 ends lists, so the first partial of all is never used. */
+static void add_chunk(struct sv_pool *p, struct sv_partial *chunk)
+{
+	u32 base = p->pt_chunks * SV_PARTIAL_CHUNK, i;
+
+	p->pt[p->pt_chunks++] = chunk;
+	for (i = SV_PARTIAL_CHUNK; i-- > (base ? 0u : 1u);) {
+		chunk[i].pos = p->pt_free;
+		p->pt_free = base + i;
+		p->pt_nfree++;
+	}
+}
+
+int sv_pool_refill(struct sv_pool *p)
+{
+	sv_lock_flags_t f;
+
+	while (READ_ONCE(p->pt_nfree) < SV_PARTIAL_RESERVE && READ_ONCE(p->pt_chunks) < p->pt_max) {
+		struct sv_partial *chunk = sv_zalloc(SV_PARTIAL_CHUNK * sizeof(*chunk));
+
+		if (!chunk)
+			return -ENOMEM;
+		sv_lock(&p->lock, f);
+		if (p->pt_chunks < p->pt_max) {
+			add_chunk(p, chunk);
+			chunk = NULL;
+		}
+		sv_unlock(&p->lock, f);
+		sv_free(chunk);
+	}
+	return refill_nodes(p);
+}
+
+/* ---- small questions ---- */
+
+enum sv_mode sv_pool_mode(const struct sv_pool *p)
+{
+	return READ_ONCE(p->mode);
+}
+
+enum sv_mode sv_pool_degrade(struct sv_pool *p, enum sv_mode m)
+{
+	sv_lock_flags_t f;
+	u32 now;
+
+	sv_lock(&p->lock, f);
+	if (m > p->mode) {
+		WRITE_ONCE(p->mode, m);
+		atomic64_or(SV_EVENT_MODE, &p->events);
+	}
+	now = p->mode;
+	sv_unlock(&p->lock, f);
+	return now;
+}
+
+u64 sv_pool_events(struct sv_pool *p)
+{
+	return atomic64_read(&p->events) ? (u64)atomic64_xchg(&p->events, 0) : 0;
+}
+
+void sv_pool_raise(struct sv_pool *p, u64 events)
+{
+	if (((u64)atomic64_read(&p->events) & events) != events)
+		atomic64_or((s64)events, &p->events);
+}
+
+u32 sv_pool_no_space_ms(const struct sv_pool *p)
+{
+	return READ_ONCE(p->no_space_ms);
+}
+
+u32 sv_pool_commit_ms(const struct sv_pool *p)
+{
+	return READ_ONCE(p->commit_ms);
+}
+
+const u8 *sv_pool_uuid(const struct sv_pool *p)
+{
+	return p->uuid;
+}
+
+u32 sv_pool_nr_members(const struct sv_pool *p)
+{
+	return smp_load_acquire(&p->nr_members);
+}
+
+u64 sv_pool_ring_members(const struct sv_pool *p)
+{
+	return READ_ONCE(p->ring_copies);
+}
+
+/* ---- volumes ---- */
+
+struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id)
+{
+	struct sv_volume *v;
+	sv_lock_flags_t f;
+
+	sv_lock(&p->lock, f);
+	for (v = p->volumes; v && v->id != id; v = v->next)
+		;
+	sv_unlock(&p->lock, f);
+	return v;
+}
+
+int sv_volume_open(struct sv_volume *v)
+{
+	sv_lock_flags_t f;
+	int r = 0;
+
+	sv_lock(&v->pool->lock, f);
+	if (v->pool->state != SV_STATE_ACTIVE)
+		r = -EBUSY;
+	else
+		v->opens++;
+	sv_unlock(&v->pool->lock, f);
+	return r;
+}
+
+void sv_volume_close(struct sv_volume *v)
+{
+	sv_lock_flags_t f;
+
+	sv_lock(&v->pool->lock, f);
+	v->opens--;
+	sv_unlock(&v->pool->lock, f);
+}
+
+void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info)
+{
+	memset(info, 0, sizeof(*info));
+	info->id = v->id;
+	info->layer = v->layer;
+	info->owned_since = v->owned_since;
+	info->flags = v->flags;
+	info->size = READ_ONCE(v->size);
+	info->mapped = READ_ONCE(v->mapped);
+	info->tiers = v->tiers;
+}
+
+u64 sv_volume_size(const struct sv_volume *v)
+{
+	return READ_ONCE(v->size);
+}
