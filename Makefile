@@ -35,8 +35,8 @@ lint: suite-lint
 
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
-CHECK_SUITES = unit lint vm
-FULL_SUITES = unit lint vm-full
+CHECK_SUITES = unit model lint vm
+FULL_SUITES = unit model lint vm-full
 
 check: deps
 	@$(MAKE) all unit
@@ -50,10 +50,13 @@ check-debug: deps
 	@$(MAKE) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-lint suite-vm suite-vm-full suite-vm-debug
+.PHONY: suite-unit suite-model suite-lint suite-vm suite-vm-full suite-vm-debug
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
+
+suite-model:
+	@tests/model/run
 
 suite-lint:
 	@tests/run-lint

@@ -110,13 +110,20 @@ static u64 take_tickets(struct sv_pool *p, struct sv_commit *c)
 	c->taken = p->tickets;
 	p->tickets = NULL;
 	p->tickets_end = &p->tickets;
+	/* All flushes of one volume are owed the same: if one of them fails, so do the others. */
+	for (t = c->taken; t; t = t->next)
+		if (t->flush)
+			t->volume->taking |= (u64)atomic64_xchg(&t->volume->owed, 0);
 	for (t = c->taken; t; t = t->next) {
 		if (t->flush)
-			t->mask |= (u64)atomic64_xchg(&t->volume->owed, 0);
+			t->mask |= t->volume->taking;
 		else if (!t->volume)
 			t->mask |= dirty_members(p);
 		mask |= t->mask;
 	}
+	for (t = c->taken; t; t = t->next)
+		if (t->flush)
+			t->volume->taking = 0;
 	return mask;
 }
 

@@ -57,6 +57,7 @@ struct sv_volume {
 	u64 mapped;
 	u64 rec_pos;			/* stream position behind the volume's last MAP, UNMAP or CLEAR; pool->lock */
 	atomic64_t owed;		/* members that completed a write since their last flush for us [I11] */
+	u64 taking;			/* owed, during one take */
 	u64 stream_index;		/* logical extent expected next by a sequential writer */
 	u32 stream_member;
 	u32 stream_slot;		/* SV_NO_SLOT: none */

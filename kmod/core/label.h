@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define SV_MIB			(1ull << 20)
+#define SV_MIB			1048576ull
 #define SV_CATALOGUE_MIN	(4 * SV_MIB)
 #define SV_RING_MAX		(4096 * SV_MIB)
 

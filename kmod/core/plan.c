@@ -324,7 +324,7 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 	if (ok) {
 		u64 words = set_valid(pt, piece->first, piece->blocks);
 
-		resv = (u32)__builtin_popcountll(words);
+		resv = (u32)hweight64(words);
 		sv_partial_mark(v->pool, pt, piece->member, words, resv);
 	}
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_VALID_REC);
@@ -335,14 +335,15 @@ bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_
 {
 	struct sv_pool *p = v->pool;
 	struct sv_partial *pt = piece->partial;
-	bool own = false, live, wait;
+	bool own = false, wait;
 	sv_lock_flags_t f;
 
 	sv_lock(&p->lock, f);
-	live = pt && sv_partial_is_live(p, pt);
+	/* A VALID in the stream may yet be taken back, if the flush before it fails: it is owed until durable. */
 	if (pt)
-		own = piece->resv || (atomic64_read(&pt->dirty) & (s64)(SV_DIRTY_WORDS | SV_DIRTY_LISTED));
-	wait = own || v->rec_pos > p->durable || (live && pt->pos > p->durable);
+		own = piece->resv || (atomic64_read(&pt->dirty) & (s64)(SV_DIRTY_WORDS | SV_DIRTY_LISTED)) ||
+		      (sv_partial_is_live(p, pt) && pt->pos > p->durable);
+	wait = own || v->rec_pos > p->durable;
 	sv_unlock(&p->lock, f);
 	if (!wait)
 		return false;

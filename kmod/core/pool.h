@@ -15,6 +15,10 @@
 #include "format.h"
 #include "../uapi/sv.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---- extent word: the one u64 of [I1] ---- */
 #define SV_XW_LIVE	(1ull << 0)
 #define SV_XW_PARTIAL	(1ull << 1)	/* where = partial index, not slot */
@@ -179,5 +183,9 @@ int sv_recycle_finish(struct sv_pool *p);
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members);
 void sv_reclaim_finish(struct sv_pool *p);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -46,6 +46,7 @@ static inline __le64 cpu_to_le64(u64 v) { return (__le64)v; }
 #define max_t(t, a, b)	((t)(a) > (t)(b) ? (t)(a) : (t)(b))
 #define ALIGN(x, a)	(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
+#define hweight64(x)	__builtin_popcountll(x)
 #define container_of(p, t, m) ((t *)((char *)(p) - offsetof(t, m)))
 
 #define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))

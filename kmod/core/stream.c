@@ -48,3 +48,12 @@ void sv_ring_unreserve(struct sv_pool *p, u64 bytes)
 {
 	atomic64_sub((s64)bytes, &p->resv);
 }
+
+#ifndef __KERNEL__
+#include "internal_test.h"
+
+s64 sv_test_reserved(const struct sv_pool *p)
+{
+	return atomic64_read(&p->resv);
+}
+#endif

@@ -1,0 +1,41 @@
+# Every tests/unit/test_*.cc becomes two programs, plain and with ASan + UBSan:
+# build/tests/unit/test_X and test_X.asan. `make unit` builds them, `make
+# suite-unit` runs them. All link kmod/core; those that include a header of
+# daemon/ link svd's modules too (daemon/rules.mk: DAEMON_SRC, DAEMON_LIB, SVD_LIBS).
+include mk/core.mk
+
+UNIT_OUT := $(BUILD)/tests/unit
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.cc))
+UNIT_TESTS := $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OUT)/%)
+UNIT_OF_DAEMON := $(shell grep -l '^.include "daemon/' /dev/null $(UNIT_SRC))
+UNIT_CXXFLAGS := -std=c++20 -g -O1 -Wall -Wextra -Werror -I.
+UNIT_LIBS := -lgtest_main -lgtest -lpthread
+DAEMON_LIB_ASAN := $(BUILD)/daemon-asan/libsvd.a
+
+unit: $(UNIT_TESTS) $(UNIT_TESTS:=.asan)
+
+# Libraries in link order: svd's use the core's.
+$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%): $(DAEMON_LIB)
+$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): $(DAEMON_LIB_ASAN)
+$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%) $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): \
+	UNIT_LIBS += $(SVD_LIBS)
+
+$(UNIT_TESTS): $(UNIT_OUT)/%: tests/unit/%.cc $(CORE_LIB) tests/unit/rules.mk
+	@mkdir -p $(@D) $(UNIT_OUT)-deps
+	$(CXX) $(UNIT_CXXFLAGS) -MMD -MP -MF $(UNIT_OUT)-deps/$*.d -o $@ $< \
+		$(filter-out $(CORE_LIB),$(filter %.a,$^)) $(CORE_LIB) $(UNIT_LIBS)
+
+$(UNIT_TESTS:=.asan): $(UNIT_OUT)/%.asan: tests/unit/%.cc $(CORE_LIB_ASAN) tests/unit/rules.mk
+	@mkdir -p $(@D) $(UNIT_OUT)-deps
+	$(CXX) $(UNIT_CXXFLAGS) $(SANITIZE) -MMD -MP -MF $(UNIT_OUT)-deps/$*.asan.d -o $@ $< \
+		$(filter-out $(CORE_LIB_ASAN),$(filter %.a,$^)) $(CORE_LIB_ASAN) $(UNIT_LIBS)
+
+$(BUILD)/daemon-asan/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_CXXFLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
+
+$(DAEMON_LIB_ASAN): $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.o)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+-include $(wildcard $(UNIT_OUT)-deps/*.d) $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.d)

@@ -1,0 +1,467 @@
+// The real commit, planners and allocator under every kind of trouble that a scheduler and a power cut can make, with
+// one seed reproducing everything: writes, FUA writes, flushes, discards and commits in random interleavings of their
+// steps, members that lose any subset of what was not flushed, then recovery from the ring and comparison.
+//
+// Claim, for every block: after a crash it reads as it was after some operation not older than the newest one that a
+// FLUSH or FUA acknowledged, and never as what lay in the slot before. (commit_model's claim, on the real code.)
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "kmod/core/internal_test.h"
+
+namespace {
+
+constexpr uint64_t kRing = 1ull << 20;
+constexpr uint32_t kSlots = 12;
+constexpr uint64_t kVolumeExtents = 6;
+constexpr int64_t kGarbage = -1;
+
+// A member's data area by 4 KiB block, with a volatile cache: what was written since the last flush may or may not
+// be there after a crash, each version of it.
+class Disk {
+ public:
+  void write(uint64_t block, int64_t value, bool fua) {
+    auto& c = cells_[block];
+    if (fua) c.versions.clear(), c.durable = value;
+    else c.versions.push_back(value);
+    c.latest = value;
+  }
+  void flush() {
+    for (auto& [block, c] : cells_) c.durable = c.latest, c.versions.clear();
+  }
+  void crash(std::mt19937_64& r) {
+    for (auto& [block, c] : cells_) {
+      if (!c.versions.empty()) {
+        auto i = r() % (c.versions.size() + 1);
+        if (i) c.durable = c.versions[i - 1];
+      }
+      c.versions.clear();
+      c.latest = c.durable;
+    }
+  }
+  int64_t read(uint64_t block) { return cells_[block].latest; }
+
+ private:
+  struct Cell {
+    int64_t durable = kGarbage, latest = kGarbage;
+    std::vector<int64_t> versions;
+  };
+  std::map<uint64_t, Cell> cells_;
+};
+
+struct Write {
+  sv_piece piece{};
+  uint64_t block = 0;
+  int64_t value = 0;
+  bool fua = false;
+};
+
+struct Ticket {
+  sv_ticket t{};
+  std::map<uint64_t, int64_t> covers;  // what is promised once it is acknowledged
+};
+
+struct History {
+  std::vector<int64_t> values{0};  // by operation on this block; 0 reads as zeroes
+  size_t floor = 0;                // index into values
+  int64_t busy = 0;
+  size_t completed = 0;
+};
+
+struct Shape {
+  uint32_t members = 2;
+  uint32_t ring_copies = 1;
+  int flush_failures = 0;  // in 1000
+};
+
+class World {
+ public:
+  World(uint64_t seed, Shape shape) : r_(seed), shape_(shape) { boot_first(seed); }
+  ~World() {
+    for (auto* t : waiting_) delete t;
+    sv_pool_free(pool_);
+  }
+
+  void step() {
+    switch (r_() % 17) {
+      case 16: checkpoint(); break;
+      case 0: case 1: case 2: case 3: submit(); break;
+      case 4: case 5: case 6: case 7: complete(); break;
+      case 8: case 9: flush(); break;
+      case 10: discard(); break;
+      default: commit_step(); break;
+    }
+  }
+
+  // Power cut, then recovery by the codecs alone; everything in memory is gone.
+  std::string crash_and_check() {
+    std::vector<Disk> disks = disks_;
+    for (auto& d : disks) d.crash(r_);
+    auto map = replay();
+    for (auto& [block, h] : history_) {
+      int64_t got = read(disks, map, block);
+      bool ok = false;
+      for (size_t i = h.floor; i < h.values.size(); i++) ok |= h.values[i] == got;
+      if (!ok)
+        return "block " + std::to_string(block) + " reads " + std::to_string(got) + ", acknowledged " +
+               std::to_string(h.values[h.floor]);
+    }
+    return "";
+  }
+
+  // What a reader sees now, through the planner.
+  std::string check_reads() {
+    for (auto& [block, h] : history_) {
+      if (h.busy) continue;
+      sv_piece p;
+      auto plan = sv_plan_read(volume_, block, 1, &p);
+      int64_t got = plan == SV_PLAN_ZERO ? 0 : disks_[p.member].read(p.sector / 8);
+      if (got != h.values[h.completed])
+        return "live block " + std::to_string(block) + " reads " + std::to_string(got) + " not " +
+               std::to_string(h.values[h.completed]);
+    }
+    return "";
+  }
+
+  void settle() {
+    while (!in_flight_.empty()) complete();
+    for (int i = 0; i < 100 && !(stage_ == 0 && sv_commit_idle(pool_)); i++) {
+      if (stage_ == 0) all_ = true;
+      commit_step();
+    }
+    EXPECT_TRUE(sv_commit_idle(pool_));
+    EXPECT_TRUE(waiting_.empty());
+    EXPECT_EQ(0, sv_test_reserved(pool_));
+  }
+
+ private:
+  struct Mapped {
+    uint32_t extent = 0;
+  };
+  struct Ext {
+    uint32_t member = 0, slot = 0;
+    uint16_t gen = 0;
+    std::vector<bool> valid = std::vector<bool>(256);
+  };
+  struct State {
+    std::map<uint64_t, uint32_t> map;
+    std::map<uint32_t, Ext> exts;
+    uint64_t seq = 0, off = 0;  // applied up to here
+    uint32_t crc = 0;
+    bool live(uint32_t extent) const {
+      for (auto& [index, x] : map)
+        if (x == extent) return true;
+      return false;
+    }
+  };
+
+  void boot_first(uint64_t seed) {
+    std::vector<sv_member_geometry> g(shape_.members);
+    for (uint32_t i = 0; i < shape_.members; i++) {
+      g[i] = {.slot_off = 1 << 20, .nr_slots = kSlots, .tier = i, .flags = 0, .ring_off = 0, .ring_len = 0};
+      if (i < shape_.ring_copies) g[i].tier = 0, g[i].flags = SV_LABEL_HAS_RING, g[i].ring_len = kRing;
+    }
+    uint8_t uuid[16] = {1};
+    pool_ = sv_pool_new(uuid, 7, shape_.members, g.data());
+    ASSERT_NE(nullptr, pool_);
+    disks_.resize(shape_.members);
+    ring_.resize(kRing);
+    // Whole volume on one member first, which one by seed: data with the ring, and data away from it.
+    const uint64_t tiers[] = {~0ull, 0xffffffffffff0001, 0xffffffffff000102};
+    sv_volume_info v{.id = 1, .layer = 1, .owned_since = 1, .flags = 0, .size = kVolumeExtents << 20, .mapped = 0, .tiers = tiers[seed % 3]};
+    command(SV_OP_ATTACH, nullptr, 0, sizeof(sv_attach));
+    command(SV_OP_VOLUME_CREATE, &v, 1, sizeof(v));
+    for (uint32_t i = 0; i < shape_.members; i++) {
+      sv_grant grant{.member = i, .first = 0, .count = kSlots, .pad = 0};
+      command(SV_OP_GRANT, &grant, 1, sizeof(grant));
+    }
+    sv_activate a{};
+    command(SV_OP_ACTIVATE, &a, 1, sizeof(a));
+    volume_ = sv_volume_find(pool_, 1);
+    ASSERT_EQ(0, sv_volume_open(volume_));
+  }
+
+  void command(uint32_t op, const void* payload, uint32_t count, size_t size) {
+    std::vector<uint8_t> buf(size * std::max(count, 1u));
+    if (payload) memcpy(buf.data(), payload, size * count);
+    uint32_t n = std::max(count, 1u), done = 0;
+    uint64_t members = 0;
+    ASSERT_EQ(0, sv_cmd(pool_, op, epoch_, buf.data(), &n, &done, &members)) << op;
+    if (op == SV_OP_ATTACH) epoch_ = reinterpret_cast<sv_attach*>(buf.data())->epoch;
+  }
+
+  uint64_t some_block() {
+    static const uint32_t in[] = {0, 1, 63, 64, 200, 255};
+    return (r_() % kVolumeExtents) * 256 + in[r_() % 6];
+  }
+
+  void submit() {
+    Write w;
+    w.block = some_block();
+    auto& h = history_[w.block];
+    if (h.busy || in_flight_.size() > 6) return;
+    w.fua = r_() % 4 == 0;
+    auto plan = sv_plan_write(volume_, w.block, 1, w.fua ? SV_WRITE_FUA : SV_WRITE_NORMAL, &w.piece);
+    if (plan == SV_PLAN_DEFER) return (void)sv_pool_refill(pool_);
+    if (plan != SV_PLAN_REMAP) return;
+    w.value = ++next_value_;
+    h.busy = 1;
+    h.values.push_back(w.value);
+    if (r_() % 2) disks_[w.piece.member].write(w.piece.sector / 8, w.value, false);  // reached the cache early
+    in_flight_.push_back(w);
+  }
+
+  void complete() {
+    if (in_flight_.empty()) return;
+    size_t i = r_() % in_flight_.size();
+    Write w = in_flight_[i];
+    in_flight_.erase(in_flight_.begin() + static_cast<long>(i));
+    auto& h = history_[w.block];
+    disks_[w.piece.member].write(w.piece.sector / 8, w.value, w.fua);
+    sv_write_done(volume_, &w.piece, true);
+    if (!w.fua) {
+      h.busy = 0;
+      h.completed = h.values.size() - 1;
+      return;
+    }
+    auto t = std::make_unique<Ticket>();
+    t->covers[w.block] = static_cast<int64_t>(h.values.size() - 1);
+    if (sv_fua_ticket(volume_, &w.piece, &t->t)) {
+      sv_ticket_add(pool_, &t->t);
+      waiting_.insert(t.release());
+    } else {
+      acknowledge(*t);
+    }
+    h.busy = 0;
+    h.completed = h.values.size() - 1;
+  }
+
+  void acknowledge(const Ticket& t) {
+    for (auto [block, index] : t.covers) {
+      auto& f = history_[block].floor;
+      f = std::max(f, static_cast<size_t>(index));
+    }
+  }
+
+  void flush() {
+    if (waiting_.size() > 4) return;
+    auto t = std::make_unique<Ticket>();
+    for (auto& [block, h] : history_) t->covers[block] = static_cast<int64_t>(h.completed);
+    if (sv_flush_ticket(volume_, &t->t)) waiting_.insert(t.release());
+    else acknowledge(*t);
+  }
+
+  bool range_busy(uint64_t block, uint32_t n) {
+    auto it = history_.lower_bound(block);
+    for (; it != history_.end() && it->first < block + n; ++it)
+      if (it->second.busy) return true;
+    return false;
+  }
+
+  void discard() {
+    uint64_t block = some_block();
+    uint32_t n = 1;
+    if (r_() % 2) block -= block % 256, n = 256;
+    if (range_busy(block, n)) return;
+    sv_piece p;
+    if (sv_plan_discard(volume_, block, n, true, &p) != SV_PLAN_ZERO) return;
+    for (auto it = history_.lower_bound(block); it != history_.end() && it->first < block + p.blocks; ++it) {
+      it->second.values.push_back(0);
+      it->second.completed = it->second.values.size() - 1;
+    }
+  }
+
+  void commit_step() {
+    switch (stage_) {
+      case 0:
+        if (!sv_commit_take(pool_, &c_, all_ || r_() % 8 == 0)) return;
+        all_ = false;
+        stage_ = 1;
+        break;
+      case 1:
+        do_flushes();
+        stage_ = 2;
+        break;
+      case 2:
+        stage_ = sv_commit_batch(pool_, &c_) ? 3 : 4;
+        if (stage_ == 3 && r_() % 2) {
+          torn_ = r_() % (c_.len / 512 + 1);
+          if (torn_ && c_.preflush) disks_[0].flush();  // nothing of the batch is on the medium before
+        }
+        break;
+      case 3:
+        if (c_.preflush) disks_[0].flush();
+        memcpy(ring_.data() + c_.off, c_.buf, c_.len);
+        torn_ = 0;
+        sv_commit_written(pool_, &c_, sv_pool_ring_members(pool_));
+        stage_ = 2;
+        break;
+      default:
+        sv_commit_finish(pool_, &c_);
+        stage_ = 0;
+        finish_tickets();
+    }
+  }
+
+  void do_flushes() {
+    uint64_t failed = 0;
+    for (uint32_t i = 0; i < shape_.members; i++) {
+      if (!(c_.flush_mask >> i & 1)) continue;
+      if (static_cast<int>(r_() % 1000) < shape_.flush_failures) failed |= 1ull << i;
+      else disks_[i].flush();
+    }
+    sv_commit_flushed(pool_, &c_, failed);
+  }
+
+  void finish_tickets() {
+    for (sv_ticket* t = c_.tickets; t;) {
+      sv_ticket* next = t->next;
+      auto* mine = reinterpret_cast<Ticket*>(t);
+      if (!t->error) acknowledge(*mine);
+      waiting_.erase(mine);
+      delete mine;
+      t = next;
+    }
+    uint64_t members;
+    if (sv_reclaim_begin(pool_, &members) && in_flight_.empty()) sv_reclaim_finish(pool_);
+  }
+
+  // What svd does: committed records into the catalogue (durable at once here), trim, recycle what it proves dead.
+  void checkpoint() {
+    if (stage_ != 0) return;
+    catalogue_ = replay();
+    sv_trim trim{.seq = catalogue_.seq};
+    if (trim.seq) command(SV_OP_TRIM, &trim, 1, sizeof(trim));
+    if (!in_flight_.empty()) return;  // the grace periods would wait for them
+    std::vector<sv_freed> freed(64);
+    uint32_t n = 64, done = 0;
+    uint64_t members = 0;
+    freed[0] = {};
+    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_LIST_FREED, epoch_, freed.data(), &n, &done, &members));
+    std::erase_if(freed, [&, i = 0u](const sv_freed& x) mutable { return i++ >= n || catalogue_.live(x.extent); });
+    if (freed.empty()) return;
+    n = static_cast<uint32_t>(freed.size());
+    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_RECYCLE, epoch_, freed.data(), &n, &done, &members));
+    ASSERT_EQ(0, sv_recycle_finish(pool_));
+    recycled_ += n;
+  }
+
+  State replay() {
+    std::vector<uint8_t> whole(ring_.begin() + static_cast<long>(c_.off), ring_.begin() + static_cast<long>(c_.off + c_.len));
+    if (stage_ == 3 && torn_) memcpy(ring_.data() + c_.off, c_.buf, torn_ * 512);
+    State s = read_ring();
+    std::copy(whole.begin(), whole.end(), ring_.begin() + static_cast<long>(c_.off));
+    return s;
+  }
+
+  State read_ring() {
+    State s = catalogue_;
+    while (next_batch(s, s.off) || (s.off && next_batch(s, 0))) {
+    }
+    return s;
+  }
+
+  bool next_batch(State& s, uint64_t off) {
+    if (off >= kRing) return false;
+    const char* why = nullptr;
+    auto have = static_cast<uint32_t>(std::min<uint64_t>(kRing - off, SV_BATCH_MAX));
+    if (sv_batch_check(ring_.data() + off, have, s.seq + 1, 7, s.crc, off, &why)) return false;
+    apply(s, ring_.data() + off);
+    s.crc = reinterpret_cast<const sv_batch_disk*>(ring_.data() + off)->crc;
+    s.off = off + sv_batch_len(ring_.data() + off);
+    s.seq++;
+    return true;
+  }
+
+  void apply(State& s, const uint8_t* batch) {
+    auto* b = reinterpret_cast<const sv_batch_disk*>(batch);
+    for (uint32_t at = SV_BATCH_HEAD; at < b->bytes;) {
+      auto* h = reinterpret_cast<const sv_rec_head*>(batch + at);
+      if (h->type == SV_REC_MAP) {
+        auto* m = reinterpret_cast<const sv_rec_map*>(h);
+        s.map[m->index_volume & ((1ull << SV_INDEX_BITS) - 1)] = h->extent;
+        s.exts[h->extent] = {m->member, m->slot, h->gen, std::vector<bool>(256)};
+      } else if (h->type == SV_REC_UNMAP) {
+        s.map.erase(reinterpret_cast<const sv_rec_unmap*>(h)->index);
+      } else {
+        bits(s, h);
+      }
+      at += sv_rec_size(h->type);
+    }
+  }
+
+  void bits(State& s, const sv_rec_head* h) {
+    auto it = s.exts.find(h->extent);
+    if (it == s.exts.end() || it->second.gen != h->gen) return;
+    auto* v = reinterpret_cast<const sv_rec_valid*>(h);
+    uint32_t base = (h->flags & SV_VALID_WORD) * 64;
+    for (uint32_t i = 0; i < 256; i++) {
+      bool named = (h->flags & SV_VALID_ALL) || (i >= base && i < base + 64 && (v->bits >> (i - base) & 1));
+      if (named) it->second.valid[i] = h->type == SV_REC_VALID;
+    }
+  }
+
+  int64_t read(std::vector<Disk>& disks, State& s, uint64_t block) {
+    auto it = s.map.find(block / 256);
+    if (it == s.map.end()) return 0;
+    auto& x = s.exts[it->second];
+    if (!x.valid[block % 256]) return 0;
+    return disks[x.member].read((1 << 20) / 4096 + x.slot * 256ull + block % 256);
+  }
+
+  std::mt19937_64 r_;
+  Shape shape_;
+  sv_pool* pool_ = nullptr;
+  sv_volume* volume_ = nullptr;
+  uint64_t epoch_ = 0;
+  std::vector<Disk> disks_;
+  std::vector<uint8_t> ring_;
+  std::map<uint64_t, History> history_;
+  std::vector<Write> in_flight_;
+  std::set<Ticket*> waiting_;
+  sv_commit c_{};
+  int stage_ = 0;
+  bool all_ = false;
+  uint64_t torn_ = 0;
+  int64_t next_value_ = 0;
+  State catalogue_;
+
+ public:
+  uint64_t recycled_ = 0;
+};
+
+uint64_t runs() {
+  const char* e = getenv("SV_CRASH_RUNS");
+  return e ? strtoull(e, nullptr, 10) : 1500;
+}
+
+void explore(Shape shape, uint64_t seed0) {
+  uint64_t recycled = 0;
+  for (uint64_t seed = seed0; seed < seed0 + runs(); seed++) {
+    World w(seed, shape);
+    for (int i = 0; i < 160; i++) {
+      w.step();
+      if (i % 4) continue;
+      ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " step " << i;
+      ASSERT_EQ("", w.check_reads()) << "seed " << seed << " step " << i;
+    }
+    w.settle();
+    recycled += w.recycled_;
+    ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " settled";
+    ASSERT_EQ("", w.check_reads()) << "seed " << seed << " settled";
+  }
+  EXPECT_GT(recycled, 0u);  // or the explorer no longer tries reuse
+}
+
+TEST(CoreCrash, one_member_holds_ring_and_data) { explore({.members = 1, .ring_copies = 1, .flush_failures = 0}, 1); }
+TEST(CoreCrash, ring_on_fast_member_data_on_both) { explore({.members = 2, .ring_copies = 1, .flush_failures = 0}, 100001); }
+TEST(CoreCrash, two_ring_copies) { explore({.members = 2, .ring_copies = 2, .flush_failures = 0}, 200001); }
+TEST(CoreCrash, flushes_fail) { explore({.members = 3, .ring_copies = 1, .flush_failures = 100}, 300001); }
+
+}  // namespace
