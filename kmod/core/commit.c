@@ -71,7 +71,8 @@ bool sv_commit_idle(struct sv_pool *p)
 	bool idle;
 
 	sv_lock(&p->lock, f);
-	idle = !p->tickets && p->head == p->durable && !dirty_members(p) && !p->copy_lost;
+	idle = !p->tickets && (p->mode == SV_MODE_FAIL ||
+			       (p->head == p->durable && !dirty_members(p) && !p->copy_lost));
 	sv_unlock(&p->lock, f);
 	return idle;
 }
@@ -170,7 +171,9 @@ bool sv_commit_take(struct sv_pool *p, struct sv_commit *c, bool all)
 		c->own_mask = p->ring_copies;
 		c->flush_mask &= ~p->ring_copies;
 	}
-	work = c->taken || c->flush_mask || p->head != p->durable || p->copy_lost;
+	work = c->taken;
+	if (p->mode < SV_MODE_FAIL)	/* nothing becomes durable any more: tickets only learn so */
+		work = work || c->flush_mask || p->head != p->durable || p->copy_lost;
 	p->committing = work;
 	p->in_flight = c->taken;
 	sv_unlock(&p->lock, f);
@@ -192,9 +195,12 @@ static void take_back(struct sv_pool *p, struct sv_commit *c, u64 failed)
 			((struct sv_rec_valid *)rec)->h.flags = 0;
 			((struct sv_rec_valid *)rec)->bits = 0;
 			w = sv_xw_where(*x);
-			if (*x & SV_XW_PARTIAL && sv_ring_reserve(p, SV_VALID_WORDS * SV_VALID_REC))
+			/* Promised without asking: the place of the emptied record is slack that it gives back. */
+			if (*x & SV_XW_PARTIAL) {
+				atomic64_add(SV_VALID_WORDS * SV_VALID_REC, &p->resv);
 				sv_partial_mark(p, sv_partial_at(p, w), sv_xw_member(*x), SV_DIRTY_WORDS,
 						SV_VALID_WORDS);
+			}
 		}
 		at += sv_rec_size(rec[0]);
 	}

@@ -62,8 +62,9 @@ enum sv_op {
 	SV_OP_ACTIVATE,		/* loading -> write (or read-only, flags in sv_activate) */
 	SV_OP_COMMIT,		/* out sv_state; commits everything first */
 	SV_OP_TRIM,		/* in sv_trim */
-	SV_OP_LIST_FREED,	/* out sv_freed[]: freed extents whose record is trimmed */
-	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space */
+	SV_OP_LIST_FREED,	/* in first element's extent as start, out sv_freed[]: freed, not yet recycled */
+	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space; only for
+				 * extents that are not in a catalogue whose sequence has been trimmed [I20] */
 	SV_OP_POLICY,		/* in sv_policy */
 	SV_OP_WAIT,		/* out sv_event; waits (ioctl: up to sv_event.timeout_ms in) */
 	SV_OP_DUMP_EXTENTS,	/* in first element's extent as start, out sv_extent[] of live extents */

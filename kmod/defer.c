@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Bios that map() could not answer at once, and the upkeep that lets it answer: refilling reserves, and reclaiming
+ * what only a grace period still holds. remap.c hands bios in, from any context. One worker per pool runs them.
+ * Each of them ends without user space: DEFER by a refill and a commit, NOSPC by its deadline [I30].
+ */
+#include <linux/device-mapper.h>
+#include <linux/sched/mm.h>
+
+#include "sv.h"
+
+#define SV_SPACE_POLL	(HZ / 10)	/* bios that wait for space look again this often, besides when kicked */
+
+void sv_defer_io(struct sv_kpool *kp, struct sv_io *io)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&kp->defer_lock, flags);
+	list_add_tail(&io->list, &kp->deferred);
+	spin_unlock_irqrestore(&kp->defer_lock, flags);
+	mod_delayed_work(kp->wq, &kp->defer_work, 0);
+}
+
+/* Space or memory has come, or a target suspends: look again. */
+void sv_defer_kick(struct sv_kpool *kp)
+{
+	if (!list_empty_careful(&kp->deferred))
+		mod_delayed_work(kp->wq, &kp->defer_work, 0);
+}
+
+void sv_defer_refill(struct sv_kpool *kp)
+{
+	if (unlikely(sv_pool_wants_refill(kp->core)))
+		queue_work(kp->wq, &kp->refill_work);
+}
+
+void sv_defer_reclaim(struct sv_kpool *kp)
+{
+	queue_work(kp->wq, &kp->reclaim_work);
+}
+
+/* The memory is for writeback: waiting for writeback to get it could be for ever. [I9] */
+static int sv_refill(struct sv_kpool *kp)
+{
+	unsigned int noio = memalloc_noio_save();
+	int ret;
+
+	mutex_lock(&kp->refill_lock);
+	ret = sv_pool_refill(kp->core);
+	mutex_unlock(&kp->refill_lock);
+	memalloc_noio_restore(noio);
+	return ret;
+}
+
+static void sv_refill_work(struct work_struct *work)
+{
+	struct sv_kpool *kp = container_of(work, struct sv_kpool, refill_work);
+
+	if (!sv_refill(kp))
+		sv_defer_kick(kp);
+}
+
+static void sv_reclaim_work(struct work_struct *work)
+{
+	struct sv_kpool *kp = container_of(work, struct sv_kpool, reclaim_work);
+	u64 members;
+
+	if (!sv_reclaim_begin(kp->core, &members))
+		return;
+	sv_kpool_wait_readers(kp, members);
+	sv_reclaim_finish(kp->core);
+	sv_defer_kick(kp);
+}
+
+/* True: the bio has ended, for it has waited for space long enough. */
+static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
+{
+	struct sv_vtarget *t = io->target;
+
+	if (!io->waits) {
+		io->waits = true;
+		io->deadline = jiffies + msecs_to_jiffies(sv_pool_no_space_ms(kp->core));
+	}
+	if (!READ_ONCE(t->suspending) && time_before(jiffies, io->deadline))
+		return false;
+	sv_io_end(io, READ_ONCE(t->suspending) && t->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
+	return true;
+}
+
+/* Runs the bios of @list; those that must wait stay on it. */
+static bool sv_run_list(struct sv_kpool *kp, struct list_head *list)
+{
+	struct sv_io *io, *next;
+	bool refill = false;
+
+	list_for_each_entry_safe(io, next, list, list) {
+		list_del(&io->list);
+		switch (sv_io_run(io)) {
+		case SV_RUN_GONE:
+			continue;
+		case SV_RUN_DEFER:
+			refill = true;
+			break;
+		case SV_RUN_NOSPC:
+			if (sv_give_up(kp, io))
+				continue;
+			break;
+		}
+		list_add_tail(&io->list, &next->list);
+	}
+	return refill;
+}
+
+static void sv_defer_work(struct work_struct *work)
+{
+	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, defer_work);
+	unsigned int noio = memalloc_noio_save();
+	unsigned long delay = SV_SPACE_POLL;
+	LIST_HEAD(list);
+
+	spin_lock_irq(&kp->defer_lock);
+	list_splice_init(&kp->deferred, &list);
+	spin_unlock_irq(&kp->defer_lock);
+
+	sv_defer_refill(kp);
+	if (sv_run_list(kp, &list)) {
+		delay = sv_refill(kp) ? HZ / 50 : 1;
+		sv_commit_wait(kp);
+		sv_defer_reclaim(kp);
+	}
+	if (!list_empty(&list)) {
+		if (wq_has_sleeper(&kp->events_wait))
+			wake_up_interruptible(&kp->events_wait);
+		spin_lock_irq(&kp->defer_lock);
+		list_splice(&list, &kp->deferred);
+		spin_unlock_irq(&kp->defer_lock);
+		queue_delayed_work(kp->wq, &kp->defer_work, delay);
+	}
+	memalloc_noio_restore(noio);
+}
+
+void sv_defer_init(struct sv_kpool *kp)
+{
+	spin_lock_init(&kp->defer_lock);
+	INIT_LIST_HEAD(&kp->deferred);
+	INIT_DELAYED_WORK(&kp->defer_work, sv_defer_work);
+	INIT_WORK(&kp->refill_work, sv_refill_work);
+	INIT_WORK(&kp->reclaim_work, sv_reclaim_work);
+	mutex_init(&kp->refill_lock);
+}
+
+/* No volume is open any more, so no bio is left. */
+void sv_defer_stop(struct sv_kpool *kp)
+{
+	cancel_delayed_work_sync(&kp->defer_work);
+	cancel_work_sync(&kp->refill_work);
+	cancel_work_sync(&kp->reclaim_work);
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A bio's way through a volume. sv_volume_map() runs in the submitter's context and never sleeps; sv_io_run() does
+ * the same from the pool's worker (defer.c), piece by piece; sv_volume_end_io() runs in any context, once for each
+ * time the bio was sent down, and once more after a commit or the worker ended it.
+ *
+ * Order kept: plan and srcu_down_read() of the member in one RCU section [I2]; sv_write_done() before anything goes
+ * up [I3] [I11]; srcu_up_read() exactly once for each plan that said REMAP.
+ */
+#include <linux/device-mapper.h>
+
+#include "sv.h"
+#include "trace.h"
+
+static struct sv_io *sv_io_of(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct sv_io));
+}
+
+static struct bio *sv_bio_of(struct sv_io *io)
+{
+	return dm_bio_from_per_bio_data(io, sizeof(struct sv_io));
+}
+
+static enum sv_write_class sv_class_of(struct bio *bio)
+{
+	if (bio->bi_opf & (REQ_META | REQ_PRIO))
+		return SV_WRITE_META;
+	return bio->bi_opf & REQ_FUA ? SV_WRITE_FUA : SV_WRITE_NORMAL;
+}
+
+static enum sv_plan sv_io_ask(struct sv_io *io, struct bio *bio, u64 block, u32 blocks)
+{
+	struct sv_volume *v = io->target->vol->core;
+
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+		return sv_plan_read(v, block, blocks, &io->piece);
+	case REQ_OP_WRITE:
+		return sv_plan_write(v, block, blocks, sv_class_of(bio), &io->piece);
+	default:
+		return sv_plan_discard(v, block, blocks, bio_op(bio) == REQ_OP_WRITE_ZEROES, &io->piece);
+	}
+}
+
+/* Plans what begins at @iter. After REMAP the member's SRCU is held. */
+static enum sv_plan sv_io_plan(struct sv_io *io, const struct bvec_iter *iter)
+{
+	struct bio *bio = sv_bio_of(io);
+	u64 block = dm_target_offset(io->target->ti, iter->bi_sector) / SV_BLOCK_SECTORS;
+	u32 blocks = iter->bi_size >> SV_BLOCK_SHIFT;
+	enum sv_plan plan;
+
+	rcu_read_lock();
+	plan = sv_io_ask(io, bio, block, blocks);
+	if (plan == SV_PLAN_REMAP) {
+		io->srcu_idx = srcu_down_read(&io->target->pool->disks[io->piece.member]->srcu);
+		io->planned = true;
+		io->write = bio_op(bio) != REQ_OP_READ;
+	}
+	rcu_read_unlock();
+	trace_sv_map(io->target->vol->id, (__force u32)bio_op(bio), block, blocks, plan, io->piece.member,
+		     io->piece.sector);
+	return plan;
+}
+
+static void sv_io_redirect(struct sv_io *io, struct bio *bio)
+{
+	bio_set_dev(bio, io->target->pool->disks[io->piece.member]->dev.bdev);
+	bio->bi_iter.bi_sector = io->piece.sector;
+}
+
+/* The piece has ended: what the plan took is given back. */
+static void sv_io_release(struct sv_io *io, blk_status_t status)
+{
+	struct sv_kpool *kp = io->target->pool;
+	struct sv_disk *d = kp->disks[io->piece.member];
+
+	io->planned = false;
+	if (io->write)
+		sv_write_done(io->target->vol->core, &io->piece, status == BLK_STS_OK);
+	srcu_up_read(&d->srcu, io->srcu_idx);
+	if (unlikely(status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP))
+		atomic64_inc(&d->errors);
+	if (io->write)
+		sv_commit_arm(kp);
+}
+
+/* Ends the bio, through sv_volume_end_io(), where it may still wait for a commit. */
+void sv_io_end(struct sv_io *io, blk_status_t status)
+{
+	struct bio *bio = sv_bio_of(io);
+
+	io->iter.bi_size = 0;
+	bio->bi_status = status;
+	bio_endio(bio);
+}
+
+static blk_status_t sv_plan_status(enum sv_plan plan)
+{
+	return plan == SV_PLAN_NOSPC ? BLK_STS_NOSPC : BLK_STS_IOERR;
+}
+
+/* ---- in the submitter's context ---- */
+
+static void sv_io_wait_done(struct sv_waiter *w)
+{
+	struct sv_io *io = container_of(w, struct sv_io, waiter);
+
+	io->committed = true;
+	sv_io_end(io, errno_to_blk_status(w->ticket.error));
+}
+
+static int sv_map_flush(struct sv_io *io)
+{
+	if (sv_flush_ticket(io->target->vol->core, &io->waiter.ticket)) {
+		sv_commit_queue(io->target->pool);	/* io may be gone from here on */
+	} else {
+		io->committed = true;
+		sv_io_end(io, BLK_STS_OK);
+	}
+	return DM_MAPIO_SUBMITTED;
+}
+
+static int sv_map_defer(struct sv_io *io, struct bio *bio)
+{
+	if (bio->bi_opf & REQ_NOWAIT) {
+		bio_wouldblock_error(bio);
+		return DM_MAPIO_SUBMITTED;
+	}
+	io->iter = bio->bi_iter;
+	trace_sv_defer(io->target->vol->id, (__force u32)bio_op(bio), io->iter.bi_sector, io->iter.bi_size);
+	sv_defer_io(io->target->pool, io);
+	return DM_MAPIO_SUBMITTED;
+}
+
+static int sv_map_no_space(struct sv_io *io, struct bio *bio)
+{
+	struct sv_kpool *kp = io->target->pool;
+
+	if (wq_has_sleeper(&kp->events_wait))
+		wake_up_interruptible(&kp->events_wait);
+	if (sv_pool_no_space_ms(kp->core))
+		return sv_map_defer(io, bio);
+	sv_io_end(io, BLK_STS_NOSPC);
+	return DM_MAPIO_SUBMITTED;
+}
+
+static int sv_map_data(struct sv_io *io, struct bio *bio)
+{
+	enum sv_plan plan = sv_io_plan(io, &bio->bi_iter);
+	u32 sectors;
+
+	/* Somebody else may have made the extent meanwhile: one more look is cheaper than the worker. */
+	if (unlikely(plan == SV_PLAN_DEFER))
+		plan = sv_io_plan(io, &bio->bi_iter);
+	if (bio_op(bio) == REQ_OP_WRITE)
+		sv_defer_refill(io->target->pool);
+	switch (plan) {
+	case SV_PLAN_REMAP:
+	case SV_PLAN_ZERO:
+		sectors = io->piece.blocks * SV_BLOCK_SECTORS;
+		if (sectors < bio_sectors(bio))
+			dm_accept_partial_bio(bio, sectors);
+		if (plan == SV_PLAN_REMAP) {
+			sv_io_redirect(io, bio);
+			return DM_MAPIO_REMAPPED;
+		}
+		zero_fill_bio(bio);
+		sv_io_end(io, BLK_STS_OK);
+		return DM_MAPIO_SUBMITTED;
+	case SV_PLAN_DEFER:
+		return sv_map_defer(io, bio);
+	case SV_PLAN_NOSPC:
+		return sv_map_no_space(io, bio);
+	default:
+		sv_io_end(io, sv_plan_status(plan));
+		return DM_MAPIO_SUBMITTED;
+	}
+}
+
+static void sv_io_init(struct sv_io *io, struct dm_target *ti, struct bio *bio)
+{
+	memset(io, 0, sizeof(*io));
+	io->target = ti->private;
+	io->waiter.done = sv_io_wait_done;
+	io->fua = bio->bi_opf & REQ_FUA;
+}
+
+int sv_volume_map(struct dm_target *ti, struct bio *bio)
+{
+	struct sv_io *io = sv_io_of(bio);
+
+	sv_io_init(io, ti, bio);
+	if (bio->bi_opf & REQ_PREFLUSH)
+		return sv_map_flush(io);
+	if (unlikely((bio->bi_iter.bi_sector | bio_sectors(bio)) % SV_BLOCK_SECTORS))
+		return DM_MAPIO_KILL;
+	if (unlikely(!bio_sectors(bio))) {
+		sv_io_end(io, BLK_STS_OK);
+		return DM_MAPIO_SUBMITTED;
+	}
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+	case REQ_OP_WRITE:
+		return sv_map_data(io, bio);
+	case REQ_OP_DISCARD:
+	case REQ_OP_WRITE_ZEROES:
+		io->pieces = true;
+		return sv_map_defer(io, bio);
+	default:
+		return DM_MAPIO_KILL;
+	}
+}
+
+/* ---- in the worker ---- */
+
+static void sv_io_send(struct sv_io *io, struct bio *bio)
+{
+	u32 bytes = io->piece.blocks << SV_BLOCK_SHIFT;
+
+	bio->bi_iter = io->iter;
+	bio->bi_iter.bi_size = bytes;
+	bio->bi_status = BLK_STS_OK;
+	bio_advance_iter(bio, &io->iter, bytes);
+	sv_io_redirect(io, bio);
+	submit_bio_noacct(bio);
+}
+
+/* Zeroes written by this thread, where the member has no command for it. */
+static bool sv_io_zero_by_hand(struct sv_io *io)
+{
+	struct block_device *bdev = io->target->pool->disks[io->piece.member]->dev.bdev;
+	u32 sectors = io->piece.blocks * SV_BLOCK_SECTORS;
+	int ret = blkdev_issue_zeroout(bdev, io->piece.sector, sectors, GFP_NOIO, BLKDEV_ZERO_NOUNMAP);
+
+	io->zero_by_hand = false;
+	sv_io_release(io, errno_to_blk_status(ret));
+	if (ret)
+		sv_io_end(io, errno_to_blk_status(ret));
+	return !ret;
+}
+
+static void sv_io_zero(struct sv_io *io, struct bio *bio)
+{
+	u32 bytes = io->piece.blocks << SV_BLOCK_SHIFT;
+
+	if (bio_op(bio) == REQ_OP_READ) {
+		bio->bi_iter = io->iter;
+		bio->bi_iter.bi_size = bytes;
+		zero_fill_bio(bio);
+	} else {
+		sv_commit_arm(io->target->pool);
+	}
+	bio_advance_iter(bio, &io->iter, bytes);
+}
+
+/* Sends the planned piece. True: it has been dealt with here, and the next may follow. */
+static bool sv_io_do_remap(struct sv_io *io, struct bio *bio)
+{
+	if (io->piece.blocks << SV_BLOCK_SHIFT < io->iter.bi_size)
+		io->pieces = true;
+	if (bio_op(bio) == REQ_OP_WRITE_ZEROES &&
+	    !bdev_write_zeroes_sectors(io->target->pool->disks[io->piece.member]->dev.bdev)) {
+		bio_advance_iter(bio, &io->iter, io->piece.blocks << SV_BLOCK_SHIFT);
+		return sv_io_zero_by_hand(io);
+	}
+	sv_io_send(io, bio);
+	return false;
+}
+
+/*
+ * Goes on with a deferred bio. GONE: it was sent or has ended, io must not be touched. Otherwise the caller keeps
+ * it, makes what is missing, and runs it again.
+ */
+enum sv_run sv_io_run(struct sv_io *io)
+{
+	struct bio *bio = sv_bio_of(io);
+
+	if (io->zero_by_hand && !sv_io_zero_by_hand(io))
+		return SV_RUN_GONE;
+	while (io->iter.bi_size) {
+		enum sv_plan plan = sv_io_plan(io, &io->iter);
+
+		switch (plan) {
+		case SV_PLAN_REMAP:
+			if (!sv_io_do_remap(io, bio))
+				return SV_RUN_GONE;
+			break;
+		case SV_PLAN_ZERO:
+			sv_io_zero(io, bio);
+			break;
+		case SV_PLAN_DEFER:
+			return SV_RUN_DEFER;
+		case SV_PLAN_NOSPC:
+			return SV_RUN_NOSPC;
+		default:
+			sv_io_end(io, sv_plan_status(plan));
+			return SV_RUN_GONE;
+		}
+		cond_resched();
+	}
+	sv_io_end(io, BLK_STS_OK);
+	return SV_RUN_GONE;
+}
+
+/* ---- ends ---- */
+
+/* bio_endio() will see this bio again: what it did for the member must not be done twice. */
+static void sv_bio_keep(struct bio *bio)
+{
+	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+}
+
+static bool sv_io_must_commit(struct sv_io *io)
+{
+	struct sv_volume *v = io->target->vol->core;
+
+	if (io->pieces)
+		return sv_flush_ticket(v, &io->waiter.ticket);
+	if (!sv_fua_ticket(v, &io->piece, &io->waiter.ticket))
+		return false;
+	sv_ticket_add(io->target->pool->core, &io->waiter.ticket);
+	return true;
+}
+
+static bool sv_refused_zeroes(struct bio *bio, blk_status_t status)
+{
+	return bio_op(bio) == REQ_OP_WRITE_ZEROES && (status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET);
+}
+
+int sv_volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
+{
+	struct sv_io *io = sv_io_of(bio);
+	struct sv_kpool *kp = io->target->pool;
+
+	if (io->committed)
+		return DM_ENDIO_DONE;
+	if (io->planned) {
+		if (unlikely(sv_refused_zeroes(bio, *error))) {
+			io->zero_by_hand = true;
+			sv_bio_keep(bio);
+			sv_defer_io(kp, io);
+			return DM_ENDIO_INCOMPLETE;
+		}
+		sv_io_release(io, *error);
+	}
+	if (*error)
+		return DM_ENDIO_DONE;
+	if (io->iter.bi_size) {
+		sv_bio_keep(bio);
+		sv_defer_io(kp, io);
+		return DM_ENDIO_INCOMPLETE;
+	}
+	if (io->fua) {
+		sv_bio_keep(bio);
+		if (sv_io_must_commit(io)) {
+			sv_commit_queue(kp);	/* io may be gone from here on */
+			return DM_ENDIO_INCOMPLETE;
+		}
+	}
+	return DM_ENDIO_DONE;
+}

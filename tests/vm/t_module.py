@@ -1,0 +1,467 @@
+"""dm-sv.ko by itself: pools and volumes driven through the control device, without svd."""
+
+import json
+
+import vm
+
+SV = f"python3 {vm.HERE}/sv_ioctl.py"
+UUID = "11111111-2222-3333-4444-555555555555"
+
+
+def sv(guest, command, **options):
+    """Output of sv_ioctl.py, decoded where there is any."""
+    out = guest.run(f"{SV} {command}", **options)
+    return json.loads(out) if out.strip() else None
+
+
+def pool_up(bench_guest, disks, ring=16):
+    bench_guest.load_sv()
+    sv(bench_guest, f"--ring {ring} up " + " ".join(disks))
+
+
+def two_tiers(bench, size="512M", **options):
+    return [bench.disk("fast", size, **options), bench.disk("slow", size, **options)]
+
+
+def devs(disks):
+    return [f"{d.dev}={i}" for i, d in enumerate(disks)]
+
+
+def test_loads_and_unloads(bench):
+    with bench.boot() as guest:
+        guest.load_sv()
+        assert "sv-volume" in guest.run("dmsetup targets")
+        guest.run("rmmod dm_sv")
+
+
+def test_pool_and_volume_come_and_go(bench):
+    disks = two_tiers(bench)
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks))
+        print(guest.run("dmsetup status pool; dmsetup table pool; ls -l /dev/svctl-*"))
+        assert guest.run("dmsetup status pool").split()[3:5] == ["write", "active"]
+        sv(guest, "create 1 1G")
+        assert guest.run("dmsetup status v1").split()[3:] == ["0", "write", "rw"]
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=8 oflag=direct status=none")
+        assert guest.run("dmsetup status v1").split()[3] == "8"
+        assert len(guest.run("dmsetup deps v1").split("dependencies")[1].split("(")) == 3
+        guest.run("dmsetup remove v1; dmsetup remove pool; ! ls /dev/svctl-*; rmmod dm_sv")
+
+
+def test_fio_verifies(bench):
+    disks = two_tiers(bench)
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks))
+        sv(guest, "create 1 256M")
+        guest.run("fio --name=v --filename=/dev/mapper/v1 --rw=randwrite --bsrange=4k-512k --bs_unaligned=0 "
+                  "--blockalign=4k --ioengine=libaio --iodepth=16 --direct=1 --size=256M --io_size=192M "
+                  "--verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 --norandommap=0 >/dev/null", timeout=150)
+        print(guest.run("dmsetup status"), sv(guest, "state"))
+
+
+def test_file_systems_live_on_volumes(bench):
+    disks = two_tiers(bench, "1G")
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks))
+        sv(guest, "create 1 600M")
+        sv(guest, "create 2 600M")
+        guest.run("mkfs.ext4 -q /dev/mapper/v1; mkfs.xfs -q /dev/mapper/v2; mkdir -p /a /b; mount /dev/mapper/v1 /a;"
+                  "mount /dev/mapper/v2 /b; for d in /a /b; do cp -r /usr/share/perl/* $d; sync -f $d;"
+                  "(cd $d; find . -type f | sort | xargs sha256sum) > /tmp/sums; umount $d; mount "
+                  "$([ $d = /a ] && echo /dev/mapper/v1 || echo /dev/mapper/v2) $d;"
+                  "(cd $d; sha256sum --quiet -c /tmp/sums); done", timeout=150)
+        mapped = int(guest.run("dmsetup status v2").split()[3])
+        guest.run("rm -rf /b/*; sync -f /b; fstrim -v /b")
+        after = int(guest.run("dmsetup status v2").split()[3])
+        print(f"mapped {mapped}, after fstrim {after}")
+        assert after < mapped
+        assert sv(guest, "checkpoint") > 0
+        guest.run("umount /a /b; fsck.ext4 -fn /dev/mapper/v1 >/dev/null; xfs_repair -n /dev/mapper/v2 2>/dev/null")
+
+
+def script(guest, text, timeout=60):
+    """Runs Python in the guest with sv_ioctl at hand; `pool` is the attached writer."""
+    path = guest.put("script.py", "import errno, os, sys, time\n" f"sys.path.insert(0, {vm.HERE!r})\n"
+                     "import sv_ioctl as sv\n\n" + text)
+    return guest.run(f"python3 {path}", timeout=timeout)
+
+
+def test_flush_reaches_only_members_that_the_volume_wrote(bench):
+    disks = two_tiers(bench, "128M")
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        script(guest, f"""
+def flushes(dev):
+    name = os.path.basename(os.path.realpath(dev))
+    return int(open(f"/sys/block/{{name}}/stat").read().split()[15])
+
+def write(fd, off):
+    os.pwrite(fd, b"x" * 4096, off)
+    os.fsync(fd)
+
+pool = sv.Pool()
+pool.attach()
+tier = lambda t: (1 << 64) - 1 & ~0xff | t
+for number in (1, 2):
+    pool.ask_nothing("VOLUME_CREATE", id=number, layer=1, owned_since=1, size=sv.MIB * 64, tiers=tier(number - 1))
+    sv.dmsetup("create", f"v{{number}}", table=sv.volume_table(number, sv.MIB * 64))
+fast, slow = {[d.dev for d in disks]!r}
+v1, v2 = (os.open(f"/dev/mapper/v{{n}}", os.O_RDWR) for n in (1, 2))
+pool.ask("COMMIT")
+before, seq = flushes(slow), pool.ask("STATE")["committed_seq"]
+write(v1, 0)
+assert pool.ask("STATE")["committed_seq"] > seq, "a first write and fsync commit"
+assert flushes(slow) == before, "v1 never wrote to the slow member"
+write(v2, 0)
+assert flushes(slow) > before
+counts, seq = (flushes(fast), flushes(slow)), pool.ask("STATE")["committed_seq"]
+os.fsync(v1)
+os.fsync(v2)
+assert (flushes(fast), flushes(slow)) == counts, "nothing is owed"
+write(v2, 0)
+assert flushes(slow) > counts[1] and flushes(fast) == counts[0], "an overwrite owes a flush and no record"
+assert pool.ask("STATE")["committed_seq"] == seq
+time.sleep(2.5)
+assert pool.ask("STATE")["committed_seq"] == seq, "idle pools do not write"
+write(v1, 4096 * 100)
+os.pwrite(v1, b"y" * 4096, 4096 * 200)
+fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT | os.O_DSYNC)
+import mmap
+buf = mmap.mmap(-1, 4096)
+seq = pool.ask("STATE")["committed_seq"]
+os.pwrite(fd, buf, 4096 * 50)
+assert pool.ask("STATE")["committed_seq"] > seq, "FUA on a new block commits"
+""")
+
+
+def test_commits_without_volatile_caches(bench):
+    disks = two_tiers(bench, "64M", write_cache=False)
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        sv(guest, "create 1 32M")
+        before = sv(guest, "state")["committed_seq"]
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=4k count=1 conv=fsync status=none")
+        assert sv(guest, "state")["committed_seq"] > before
+
+
+def test_full_pool(bench):
+    disks = [bench.disk("a", "64M")]
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        sv(guest, "create 1 1G")
+        sv(guest, "policy 0 1000")
+        fill = "dd if=/dev/urandom of=/dev/mapper/v1 bs=1M count=100 oflag=direct status=none"
+        out = guest.run(fill + " 2>&1", check=False)
+        assert "No space left" in out, out
+        # What is there can be read and overwritten, and flushed.
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=4 oflag=direct conv=fsync status=none")
+        guest.run("dd if=/dev/mapper/v1 of=/dev/null bs=1M iflag=direct count=100 status=none")
+        guest.run("blkdiscard -o 0 -l 8M /dev/mapper/v1")
+        assert sv(guest, "checkpoint") == 8
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M seek=500 count=8 oflag=direct status=none")
+        # A write that waits for space goes on when there is some.
+        sv(guest, "policy 60000 1000")
+        write = "dd if=/dev/zero of=/dev/mapper/v1 bs=1M seek={} count=1 oflag=direct status=none"
+        waiting = guest.start(write.format(600))
+        guest.run("sleep 2; blkdiscard -o 500M -l 8M /dev/mapper/v1")
+        assert sv(guest, "checkpoint") == 8
+        waiting.wait(20)
+        # Suspend ends it: with --noflush it comes back on resume, otherwise it fails.
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M seek=601 count=7 oflag=direct status=none")
+        waiting = guest.start(write.format(700))
+        guest.run("sleep 1; timeout 20 dmsetup suspend --noflush v1; dmsetup resume v1")
+        guest.run("sleep 1; blkdiscard -o 601M -l 1M /dev/mapper/v1")
+        sv(guest, "checkpoint")
+        waiting.wait(20)
+        waiting = guest.start(write.format(701))
+        guest.run("sleep 1; timeout 20 dmsetup suspend --nolockfs v1; dmsetup resume v1")
+        out = waiting.wait(20, check=False)
+        print(out)
+
+
+def test_discard_and_zeroes(bench):
+    disks = two_tiers(bench, "128M")
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        sv(guest, "create 1 64M")
+        guest.run("head -c 16M /dev/urandom > /tmp/d; dd if=/tmp/d of=/dev/mapper/v1 bs=1M oflag=direct status=none\n"
+                  # Parts of extents, and whole ones.
+                  "blkdiscard -o 8k -l 12k /dev/mapper/v1; blkdiscard -z -o 3M -l 2560k /dev/mapper/v1\n"
+                  "dd if=/dev/zero of=/tmp/d bs=4k seek=2 count=3 conv=notrunc status=none\n"
+                  "dd if=/dev/zero of=/tmp/d bs=4k seek=768 count=640 conv=notrunc status=none\n"
+                  "echo 3 > /proc/sys/vm/drop_caches; cmp -n 16M /tmp/d /dev/mapper/v1")
+        assert guest.run("dmsetup status v1").split()[3] == "14"
+        guest.run("blkdiscard /dev/mapper/v1; cmp -n 64M /dev/mapper/v1 /dev/zero")
+        assert guest.run("dmsetup status v1").split()[3] == "0"
+
+
+def test_control_device_refuses_bad_commands(bench):
+    disks = [bench.disk("a", "64M")]
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        script(guest, """
+import random
+pool = sv.Pool()
+try:
+    sv.Pool()
+    sys.exit("opened twice for writing")
+except OSError as error:
+    assert error.errno == errno.EBUSY, error
+reader = sv.Pool(write=False)
+pool.attach()
+before = pool.ask("STATE")
+assert reader.ask("STATE")["total_slots"] == before["total_slots"]
+buf = sv.ctypes.create_string_buffer(1 << 20)
+at = sv.ctypes.addressof(buf)
+op = sv.OP
+cases = [
+    ("unknown op", (0, 8, 1, at), {}, errno.EOPNOTSUPP), ("unknown op", (999, 8, 1, at), {}, errno.EOPNOTSUPP),
+    ("no element", (op["STATE"], 120, 0, at), {}, errno.EINVAL), ("no size", (op["STATE"], 0, 1, at), {}, errno.EINVAL),
+    ("too long", (op["GRANT"], 16, 0x10001, at), {}, errno.EINVAL),
+    ("overflow", (op["GRANT"], 0xffffffff, 0xffffffff, at), {}, errno.EINVAL),
+    ("bad address", (op["GRANT"], 16, 1, 0xdead0000000), {}, errno.EFAULT),
+    ("kernel address", (op["GRANT"], 16, 1, 0xffff888000000000), {}, errno.EFAULT),
+    ("flags", (op["STATE"], 120, 1, at), {"flags": 1}, errno.EINVAL),
+    ("reserved", (op["STATE"], 120, 1, at), {"reserved": 1}, errno.EINVAL),
+    ("old session", (op["STATE"], 120, 1, at), {"epoch": pool.epoch - 1}, errno.ESTALE),
+    ("loading op", (op["EXTENTS"], 16, 1, at), {}, errno.EBUSY),
+    ("granted twice", (op["GRANT"], 16, 1, at), {}, errno.EINVAL),
+]
+for what, args, more, want in cases:
+    sv.ctypes.memmove(at, sv.GRANT.pack({"count": 1}), 16)
+    got = pool.raw(*args, **more)[0]
+    assert got == want, f"{what}: {errno.errorcode.get(got, got)} instead of {errno.errorcode[want]}"
+# A newer client's longer element: fine while the tail is zero.
+buf[:] = bytes(1 << 20)
+sv.ctypes.memmove(at, sv.POLICY.pack({"no_space_ms": 1, "commit_ms": 1000}), 8)
+assert pool.raw(op["POLICY"], 24, 1, at)[0] == 0
+buf[20] = b"x"
+assert pool.raw(op["POLICY"], 24, 1, at)[0] == errno.E2BIG
+for name in ("GRANT", "ATTACH", "COMMIT", "WAIT"):
+    assert reader.raw(op[name], sv.TYPES[name].size, 1, at)[0] == errno.EPERM, name
+random.seed(1)
+for i in range(500):
+    name = random.choice([n for n in sv.OPS if n not in ("ATTACH", "WAIT", "VOLUME_CREATE", "VOLUME_DROP", "POLICY")])
+    size = random.choice([1, 4, 8, sv.TYPES[name].size, 16, 32, 4096])
+    buf[:65536] = random.randbytes(65536)
+    pool.raw(op[name], size, random.choice([1, 2, 3, 100, 3000]), at + random.randrange(64))
+after = pool.ask("STATE")
+assert {k: after[k] for k in ("free_slots", "state", "mode")} == {k: before[k] for k in ("free_slots", "state", "mode")}
+""", timeout=120)
+
+
+URING = """
+import ctypes, mmap, struct
+libc = ctypes.CDLL(None, use_errno=True)
+
+class Uring:
+    def __init__(self):
+        params = bytearray(120)
+        self.fd = libc.syscall(425, 8, (ctypes.c_char * 120).from_buffer(params))
+        assert self.fd >= 0, ctypes.get_errno()
+        self.sq = dict(zip("head tail mask entries flags dropped array".split(), struct.unpack_from("7I", params, 40)))
+        self.cq = dict(zip("head tail mask entries overflow cqes".split(), struct.unpack_from("6I", params, 80)))
+        self.ring = mmap.mmap(self.fd, 4096, offset=0)
+        self.sqes = mmap.mmap(self.fd, 4096, offset=0x10000000)
+
+    def word(self, off):
+        return struct.unpack_from("I", self.ring, off)[0]
+
+    def submit(self, file, cmd_op, addr, user_data):
+        tail = self.word(self.sq["tail"])
+        index = tail & self.word(self.sq["mask"])
+        struct.pack_into("BBHiQQIIQ", self.sqes, index * 64, 46, 0, 0, file, cmd_op, addr, 0, 0, user_data)
+        struct.pack_into("I", self.ring, self.sq["array"] + 4 * index, index)
+        struct.pack_into("I", self.ring, self.sq["tail"], tail + 1)
+        assert libc.syscall(426, self.fd, 1, 0, 0, None, 0) == 1, ctypes.get_errno()
+
+    def wait(self):
+        libc.syscall(426, self.fd, 0, 1, 1, None, 0)
+        head = self.word(self.cq["head"])
+        assert head != self.word(self.cq["tail"])
+        at = self.cq["cqes"] + 16 * (head & self.word(self.cq["mask"]))
+        struct.pack_into("I", self.ring, self.cq["head"], head + 1)
+        return struct.unpack_from("Qi", self.ring, at)
+"""
+
+
+def test_commands_by_io_uring(bench):
+    if bench.kver == "6.1":
+        raise vm.Skip("kernel 6.1 has no io_uring commands for modules")
+    disks = [bench.disk("a", "64M")]
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        script(guest, URING + """
+pool = sv.Pool()
+pool.attach()
+pool.ask("WAIT")        # what is pending already
+ring = Uring()
+
+def command(name, size, buf):
+    return ctypes.create_string_buffer(sv.CMD.pack(sv.OP[name], size, 1, 0, pool.epoch, ctypes.addressof(buf), 0, 0), 48)
+
+state, event = ctypes.create_string_buffer(120), ctypes.create_string_buffer(sv.EVENT.pack({"timeout_ms": 60000}), 16)
+wait, ask = command("WAIT", 16, event), command("STATE", 120, state)
+ring.submit(pool.fd, sv.SV_IOC_CMD, ctypes.addressof(wait), 1)
+ring.submit(pool.fd, sv.SV_IOC_CMD, ctypes.addressof(ask), 2)
+assert ring.wait() == (2, 0), "a command overtakes one that waits"
+assert sv.STATE.unpack(state, 1)[0]["total_slots"] > 0
+ring.submit(pool.fd, 12345, ctypes.addressof(ask), 3)
+assert ring.wait() == (3, -errno.ENOTTY)
+# An event ends the wait: a write that finds no space.
+pool.ask_nothing("POLICY", no_space_ms=0, commit_ms=1000)
+sv.add_volume(pool, 1, 1 << 30)
+fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT)
+buf = mmap.mmap(-1, 1 << 20)
+try:
+    for i in range(100):
+        os.pwrite(fd, buf, i << 20)
+except OSError as error:
+    assert error.errno == errno.ENOSPC, error
+assert ring.wait() == (1, 0)
+assert sv.EVENT.unpack(event, 1)[0]["events"] & sv.EVENT_SPACE
+# One that still waits when its ring is closed must not keep the process.
+event2 = ctypes.create_string_buffer(sv.EVENT.pack({"timeout_ms": 600000}), 16)
+wait2 = command("WAIT", 16, event2)
+pool.ask("WAIT")
+ring.submit(pool.fd, sv.SV_IOC_CMD, ctypes.addressof(wait2), 4)
+time.sleep(0.5)
+os.close(fd)
+""", timeout=60)
+
+
+def test_pool_grows_and_outlives_its_device(bench):
+    disks = [bench.disk(n, "64M") for n in "abc"]
+    with bench.boot(disks) as guest:
+        first, more, other = [d.dev for d in disks]
+        pool_up(guest, [first], ring=4)
+        sv(guest, "create 1 256M")
+        guest.run("dd if=/dev/urandom of=/dev/mapper/v1 bs=1M count=40 oflag=direct status=none")
+        before = guest.run("sha256sum < /dev/mapper/v1")
+        script(guest, f"""
+label = sv.label_devices(["{more}"], nr_members=2, first=1)[0]
+sv.dmsetup("reload", "pool", table=sv.pool_table(["{first}", "{more}"]))
+sv.dmsetup("suspend", "pool")
+sv.dmsetup("resume", "pool")
+pool = sv.Pool()
+pool.attach()
+assert len(pool.call("MEMBERS", room=4)) == 2
+pool.call("GRANT", [dict(member=1, count=label["nr_slots"])])
+""")
+        guest.run("dd if=/dev/urandom of=/dev/mapper/v1 bs=1M seek=40 count=40 oflag=direct status=none")
+        grown = guest.run("sha256sum < /dev/mapper/v1")
+        assert grown != before
+        # Another order, a foreign device, a device too few: refused, and nothing changed.
+        for bad in (f"{more} {first}", f"{first} {other}", f"{first} {first}"):
+            out = guest.run(f"dmsetup reload pool --table '0 2048 sv-pool {UUID} 2 {bad}' 2>&1 && echo WRONG || true")
+            assert "WRONG" not in out, out
+        guest.run(f"! dmsetup reload pool --table '0 2048 sv-pool {UUID} 1 {first}' 2>/dev/null\n"
+                  f"! dmsetup create again --table '0 2048 sv-pool {UUID} 2 {first} {more}' 2>/dev/null\n"
+                  f"! dmsetup create again --table '0 2048 sv-volume {UUID} 1' 2>/dev/null\n"
+                  f"! dmsetup create again --table '0 2048 sv-volume {UUID} 77' 2>/dev/null")
+        # The pool's device goes, the volume stays, and the device comes back to the same pool.
+        guest.run("dmsetup remove pool; dd if=/dev/zero of=/dev/mapper/v1 bs=1M seek=90 count=4 oflag=direct conv=fsync "
+                  "status=none")
+        guest.run(f"dmsetup create pool --table '0 2048 sv-pool {UUID} 2 {first} {more}'")
+        assert guest.run("sha256sum < /dev/mapper/v1") == grown
+        assert guest.run("dmsetup status v1").split()[3] == "84"
+        # Grows online.
+        script(guest, """
+pool = sv.Pool()
+pool.attach()
+pool.ask_nothing("VOLUME_RESIZE", id=1, size=300 * sv.MIB)
+sv.dmsetup("reload", "v1", table=sv.volume_table(1, 300 * sv.MIB))
+sv.dmsetup("suspend", "v1")
+sv.dmsetup("resume", "v1")
+assert sv.device_size("/dev/mapper/v1") == 300 * sv.MIB
+""")
+        guest.run("dmsetup remove v1; dmsetup remove pool; rmmod dm_sv")
+
+
+def test_bad_labels_are_refused_by_name(bench):
+    disks = two_tiers(bench, "64M")
+    with bench.boot(disks, expect=["label"]) as guest:
+        guest.load_sv()
+        names = [d.dev for d in disks]
+        create = f"dmsetup create pool --table '0 2048 sv-pool {{}} 2 {' '.join(names)}' 2>&1"
+        assert "WRONG" not in guest.run(create.format(UUID) + " && echo WRONG || true")
+        sv(guest, "--ring 4 label " + " ".join(devs(disks)))
+        assert "WRONG" not in guest.run(create.format(UUID[::-1]) + " && echo WRONG || true")
+        assert "WRONG" not in guest.run(create.format(UUID.replace("1", "9")) + " && echo WRONG || true")
+        assert "belongs to another pool" in guest.run("dmesg | tail -5")
+        guest.run(f"! dmsetup create pool --table '0 2048 sv-pool {UUID} 1 {names[0]}' 2>/dev/null")
+        # The first label is damaged: its copy serves.
+        guest.run(f"dd if=/dev/urandom of={names[0]} bs=4k count=1 oflag=direct status=none")
+        guest.run(create.format(UUID) + "; dmsetup remove pool")
+        assert "using its copy" in guest.run("dmesg | tail -5")
+
+
+def test_member_errors(bench):
+    disks = two_tiers(bench, "128M")
+    with bench.boot(disks, expect=["Buffer I/O", "I/O error"]) as guest:
+        names = [d.dev for d in disks]
+        size = (128 << 20) // 512
+        guest.run(f"dmsetup create ok0 --table '0 {size} linear {names[0]} 0'\n"
+                  f"dmsetup create ok1 --table '0 {size} linear {names[1]} 0'")
+        pool_up(guest, ["/dev/mapper/ok0=0", "/dev/mapper/ok1=1"], ring=4)
+        script(guest, """
+pool = sv.Pool()
+pool.attach()
+pool.ask_nothing("VOLUME_CREATE", id=1, layer=1, owned_since=1, size=64 * sv.MIB, tiers=(1 << 64) - 256)
+pool.ask_nothing("VOLUME_CREATE", id=2, layer=1, owned_since=1, size=64 * sv.MIB, tiers=(1 << 64) - 255)
+for number in (1, 2):
+    sv.dmsetup("create", f"v{number}", table=sv.volume_table(number, 64 * sv.MIB))
+""")
+        write = "dd if=/dev/zero of=/dev/mapper/{} bs=64k count=16 oflag=direct conv=fsync status=none"
+        guest.run(write.format("v1") + "; " + write.format("v2"))
+        # The slow member fails: its volume gets errors, the other does not notice.
+        guest.run(f"dmsetup suspend --noflush ok1; dmsetup load ok1 --table '0 {size} error'; dmsetup resume ok1")
+        guest.run("! " + write.format("v2") + " 2>/dev/null; " + write.format("v1"))
+        assert sv(guest, "members")[1]["errors"] > 0
+        assert guest.run("dmsetup status v1").split()[4] == "write"
+        # The only copy of the journal fails: so does the pool, and says so.
+        guest.run(f"dmsetup suspend --noflush ok0; dmsetup load ok0 --table '0 {size} error'; dmsetup resume ok0")
+        guest.run("! dd if=/dev/zero of=/dev/mapper/v1 bs=64k seek=40 count=1 oflag=direct conv=fsync 2>/dev/null")
+        guest.run("! dd if=/dev/zero of=/dev/mapper/v2 bs=64k seek=40 count=1 conv=fsync 2>/dev/null", check=False)
+        print(guest.run("dmsetup status"))
+        guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool")
+
+
+def test_a_lost_journal_copy_is_dropped(bench):
+    disks = [bench.disk(n, "128M") for n in "ab"]
+    with bench.boot(disks, expect=["Buffer I/O", "I/O error"]) as guest:
+        size = (128 << 20) // 512
+        for i, disk in enumerate(disks):
+            guest.run(f"dmsetup create ok{i} --table '0 {size} linear {disk.dev} 0'")
+        pool_up(guest, ["/dev/mapper/ok0", "/dev/mapper/ok1"], ring=4)
+        # First writes go to the member with most room; only the journal must need the one that fails.
+        sv(guest, "create 1 64M")
+        write = "dd if=/dev/zero of=/dev/mapper/v1 bs=4k seek={} count=1 oflag=direct conv=fsync status=none"
+        guest.run(write.format(0))
+        used = [m["nr_slots"] - m["free_slots"] for m in sv(guest, "members")]
+        assert sorted(used) == [0, 1], used
+        lost = used.index(0)
+        guest.run(f"dmsetup suspend --noflush ok{lost}; dmsetup load ok{lost} --table '0 {size} error';"
+                  f"dmsetup resume ok{lost}")
+        guest.run(write.format(1))
+        members = sv(guest, "members")
+        assert members[lost]["flags"] >> 32 == 1 and members[1 - lost]["flags"] >> 32 == 0, members
+        assert guest.run("dmsetup status v1").split()[4] == "write"
+
+
+def test_nowait_is_accepted_where_blocks_are_mapped(bench):
+    disks = [bench.disk("a", "64M")]
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        sv(guest, "create 1 32M")
+        script(guest, """
+import mmap
+fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT)
+buf = mmap.mmap(-1, 4096)
+buf[:4] = b"here"
+assert os.pwritev(fd, [buf], 8192) == 4096
+for i in range(50):
+    assert os.preadv(fd, [buf], 8192, os.RWF_NOWAIT) == 4096 and buf[:4] == b"here"
+    assert os.pwritev(fd, [buf], 8192, os.RWF_NOWAIT) == 4096
+assert os.preadv(fd, [buf], 1 << 20, os.RWF_NOWAIT) == 4096 and buf[:4] == bytes(4)
+""")
