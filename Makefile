@@ -29,7 +29,11 @@ include mk/kmod.mk
 # --- tests --------------------------------------------------------------------
 
 # A part whose rules are not there yet adds nothing.
-daemon cli unit demo soak:
+daemon cli unit soak:
+
+demo: deps
+	@$(MAKE) all
+	@tests/demo/run --kernel $(KVER)
 
 lint: suite-lint
 

@@ -192,8 +192,9 @@ static void take_back(struct sv_pool *p, struct sv_commit *c, u64 failed)
 		const u64 *x = sv_xt_word(p, extent);
 
 		if (rec[0] == SV_REC_VALID && x && (failed >> sv_xw_member(*x) & 1)) {
-			((struct sv_rec_valid *)rec)->h.flags = 0;
-			((struct sv_rec_valid *)rec)->bits = 0;
+			/* Its two halves: the stream's end may lie between them. */
+			((struct sv_rec_head *)rec)->flags = 0;
+			memset(p->stream + (at + sizeof(struct sv_rec_head)) % SV_STREAM_BYTES, 0, sizeof(__le64));
 			w = sv_xw_where(*x);
 			/* Promised without asking: the place of the emptied record is slack that it gives back. */
 			if (*x & SV_XW_PARTIAL) {
