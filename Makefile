@@ -39,8 +39,8 @@ lint: suite-lint
 
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
-CHECK_SUITES = unit model lint vm
-FULL_SUITES = unit model lint vm-full
+CHECK_SUITES = unit model e2e lint vm
+FULL_SUITES = unit model e2e lint vm-full
 
 check: deps
 	@$(MAKE) all unit
@@ -54,10 +54,13 @@ check-debug: deps
 	@$(MAKE) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-model suite-lint suite-vm suite-vm-full suite-vm-debug
+.PHONY: suite-unit suite-e2e suite-model suite-lint suite-vm suite-vm-full suite-vm-debug
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
+
+suite-e2e:
+	@tests/e2e/run
 
 suite-model:
 	@tests/model/run

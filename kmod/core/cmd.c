@@ -195,8 +195,9 @@ static int op_partials(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 static bool size_ok(u64 size)
 {
-	return size && !(size % SV_BLOCK_SIZE) &&
-	       size <= 1ull << (SV_EXTENT_SHIFT + SV_MAX_DEPTH * SV_NODE_SHIFT);
+	static_assert(SV_VOLUME_SIZE_MAX == 1ull << (SV_EXTENT_SHIFT + SV_MAX_DEPTH * SV_NODE_SHIFT), "the map's reach");
+
+	return size && !(size % SV_BLOCK_SIZE) && size <= SV_VOLUME_SIZE_MAX;
 }
 
 static int create_volume(struct sv_pool *p, const struct sv_volume_info *i)

@@ -30,6 +30,7 @@
 #define SV_MAX_MEMBERS		64u
 #define SV_MAX_SLOTS		(1u << 28)	/* per member: 256 TiB */
 #define SV_MAX_TIERS		8u
+#define SV_VOLUME_SIZE_MAX	(1ull << 56)	/* 64 PiB: 2^36 extents */
 #define SV_POOL_NAME_MAX	31
 #define SV_VOLUME_NAME_MAX	47
 #define SV_SNAPSHOT_NAME_MAX	31

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+// See client.h.
+#include "cli/client.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/core.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+namespace svctl {
+
+namespace {
+
+using nlohmann::json;
+
+class Socket {
+public:
+	Socket() : fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+	~Socket() { close(fd_); }
+	Socket(const Socket &) = delete;
+	Socket &operator=(const Socket &) = delete;
+	int fd() const { return fd_; }
+
+private:
+	int fd_;
+};
+
+Answer failed(int exit, std::string message)
+{
+	return {exit, std::move(message), json::object()};
+}
+
+Answer unreachable(const std::string &path, int error)
+{
+	if (error == EACCES || error == EPERM)
+		return failed(kExitPermission, fmt::format("no permission to use {}: run svctl as root", path));
+	return failed(kExitUnreachable, fmt::format("svd does not answer on {} ({}): is it running? "
+						    "Try: systemctl start svd", path, strerror(error)));
+}
+
+bool send_all(int fd, const std::string &text)
+{
+	size_t sent = 0;
+	while (sent < text.size()) {
+		const ssize_t n = send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		sent += static_cast<size_t>(n);
+	}
+	return true;
+}
+
+// One message up to its NUL; errno says why not (0: closed).
+bool receive(int fd, std::string &text)
+{
+	char buffer[65536];
+	for (;;) {
+		const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			errno = n == 0 ? 0 : errno;
+			return false;
+		}
+		text.append(buffer, static_cast<size_t>(n));
+		if (text.back() == '\0') {
+			text.pop_back();
+			return true;
+		}
+	}
+}
+
+Answer interpret(const std::string &text)
+{
+	const json reply = json::parse(text, nullptr, false);
+	if (reply.is_discarded() || !reply.is_object())
+		return failed(kExitFailure, "svd sent something that is not JSON: are svd and svctl of one version?");
+	Answer answer;
+	answer.parameters = reply.value("parameters", json::object());
+	if (!reply.contains("error"))
+		return answer;
+	answer.exit = answer.parameters.value("code", static_cast<int>(kExitFailure));
+	answer.message = answer.parameters.value("message", reply["error"].get<std::string>());
+	return answer;
+}
+
+}	// namespace
+
+Answer call(const std::string &socket_path, const std::string &method, const json &parameters,
+	    std::chrono::seconds timeout)
+{
+	sockaddr_un address{};
+	address.sun_family = AF_UNIX;
+	if (socket_path.size() >= sizeof(address.sun_path))
+		return failed(kExitUsage, fmt::format("socket path {} is too long", socket_path));
+	std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
+
+	Socket socket;
+	const timeval limit{static_cast<time_t>(timeout.count()), 0};
+	setsockopt(socket.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect(socket.fd(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0)
+		return unreachable(socket_path, errno);
+
+	std::string message = json{{"method", method}, {"parameters", parameters}}.dump();
+	message.push_back('\0');
+	std::string text;
+	if (send_all(socket.fd(), message) && receive(socket.fd(), text))
+		return interpret(text);
+	if (errno == EAGAIN || errno == EWOULDBLOCK)
+		return failed(kExitTimeout, fmt::format("svd did not answer within {} s; it may still carry the command "
+							"out: see svctl status", timeout.count()));
+	return failed(kExitUnreachable, "svd closed the connection before it answered: see its log");
+}
+
+}	// namespace svctl

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0
+// One Varlink call to svd. Owns the connection; main.cc calls it.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+namespace svctl {
+
+// Fixed for ever: scripts depend on them.
+enum ExitCode {
+	kExitOk = 0,
+	kExitFailure = 1,
+	kExitUsage = 2,
+	kExitNotFound = 3,
+	kExitPermission = 4,
+	kExitBusy = 5,
+	kExitNoSpace = 6,
+	kExitNeedsCheck = 7,
+	kExitMissingFeature = 8,
+	kExitUnreachable = 20,
+	kExitTimeout = 21,
+};
+
+struct Answer {
+	int exit = kExitOk;
+	std::string message;	// what went wrong, if exit is not 0
+	nlohmann::json parameters = nlohmann::json::object();
+};
+
+Answer call(const std::string &socket_path, const std::string &method, const nlohmann::json &parameters,
+	    std::chrono::seconds timeout);
+
+}	// namespace svctl

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+// svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing;
+// the one thing it does by itself is to ask before something is destroyed.
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/print.h"
+#include "daemon/base/units.h"
+
+namespace {
+
+using namespace svctl;
+using nlohmann::json;
+
+constexpr int kSchema = 1;
+
+struct Options {
+	std::string socket = "/run/svctl/svd.sock";
+	unsigned timeout = 300;
+	bool json = false;
+	bool dry_run = false;
+	bool yes = false;
+};
+
+// What the command line asked for.
+struct Request {
+	std::string command;		// as typed
+	std::string method;		// of io.svctl
+	json parameters = json::object();
+	bool destructive = false;
+};
+
+struct UsageError : std::runtime_error {
+	using std::runtime_error::runtime_error;
+};
+
+json split_volume(const std::string &name)
+{
+	const size_t slash = name.find('/');
+	if (slash == std::string::npos || slash == 0 || slash + 1 == name.size())
+		throw UsageError(fmt::format("'{}' does not name a volume: write POOL/VOLUME", name));
+	return {{"pool", name.substr(0, slash)}, {"volume", name.substr(slash + 1)}};
+}
+
+uint64_t size_argument(const std::string &text)
+{
+	const auto bytes = svd::parse_size(text);
+	if (!bytes.ok())
+		throw UsageError(bytes.error().message());
+	return bytes.value().v;
+}
+
+// "fast=/dev/a,/dev/b" as {"name": "fast", "devices": [...]}
+json tier_argument(const std::string &text)
+{
+	const size_t equals = text.find('=');
+	if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
+		throw UsageError(fmt::format("--tier {}: write NAME=DEVICE[,DEVICE...]", text));
+	json devices = json::array();
+	std::stringstream list(text.substr(equals + 1));
+	for (std::string device; std::getline(list, device, ',');)
+		devices.push_back(device);
+	return {{"name", text.substr(0, equals)}, {"devices", devices}};
+}
+
+std::string file_argument(const std::string &path)
+{
+	std::stringstream text;
+	if (path == "-") {
+		text << std::cin.rdbuf();
+		return text.str();
+	}
+	std::ifstream file(path);
+	if (!file)
+		throw UsageError(fmt::format("{}: cannot be read", path));
+	text << file.rdbuf();
+	return text.str();
+}
+
+// Values that CLI11 fills; each command's callback turns them into a Request.
+struct Arguments {
+	std::string name, to, size, tier, file;
+	std::vector<std::string> tiers, devices, wipe;
+	bool read_only = false, missing = false;
+};
+
+void add_pool_commands(CLI::App &app, Arguments &a, Request &request)
+{
+	auto *create = app.add_subcommand("create-pool", "make a pool of devices");
+	create->add_option("NAME", a.name)->required();
+	create->add_option("--tier", a.tiers, "NAME=DEVICE[,DEVICE...]; once for each tier, fastest first")
+		->required()->expected(1)->take_all();
+	create->add_option("--wipe", a.wipe, "device whose present contents may be destroyed")->expected(1)->take_all();
+	create->callback([&] {
+		json tiers = json::array();
+		for (const std::string &tier : a.tiers)
+			tiers.push_back(tier_argument(tier));
+		request = {"create-pool", "CreatePool", {{"pool", a.name}, {"tiers", tiers}, {"wipe", a.wipe}},
+			   !a.wipe.empty()};
+	});
+
+	auto *add = app.add_subcommand("add-device", "add a device to a tier of a pool");
+	add->add_option("POOL", a.name)->required();
+	add->add_option("TIER=DEVICE", a.tier)->required();
+	add->add_option("--wipe", a.wipe, "device whose present contents may be destroyed")->expected(1)->take_all();
+	add->callback([&] {
+		const json tier = tier_argument(a.tier);
+		request = {"add-device", "AddDevice", {{"pool", a.name}, {"tier", tier["name"]},
+			   {"devices", tier["devices"]}, {"wipe", a.wipe}}, !a.wipe.empty()};
+	});
+
+	auto *remove = app.add_subcommand("delete-pool", "destroy a pool and all its volumes");
+	remove->add_option("POOL", a.name)->required();
+	remove->callback([&] { request = {"delete-pool", "DeletePool", {{"pool", a.name}}, true}; });
+
+	auto *activate = app.add_subcommand("activate", "bring a pool up");
+	activate->add_option("POOL", a.name)->required();
+	activate->add_flag("--read-only", a.read_only, "nothing is written");
+	activate->add_flag("--missing", a.missing, "with --read-only: go on without missing devices");
+	activate->callback([&] {
+		request = {"activate", "Activate", {{"pool", a.name}, {"read_only", a.read_only},
+			   {"missing", a.missing}}};
+	});
+
+	auto *deactivate = app.add_subcommand("deactivate", "take a pool down; its data stays");
+	deactivate->add_option("POOL", a.name)->required();
+	deactivate->callback([&] { request = {"deactivate", "Deactivate", {{"pool", a.name}}}; });
+
+	auto *check = app.add_subcommand("check", "compare the kernel's state with the catalogue");
+	check->add_option("POOL", a.name)->required();
+	check->callback([&] { request = {"check", "Check", {{"pool", a.name}}}; });
+
+	auto *dump = app.add_subcommand("dump", "print a pool's catalogue as text");
+	dump->add_option("POOL", a.name)->required();
+	dump->callback([&] { request = {"dump", "Dump", {{"pool", a.name}}}; });
+
+	auto *restore = app.add_subcommand("restore", "replace a pool's catalogue by a dump");
+	restore->add_option("POOL", a.name, "must be down")->required();
+	restore->add_option("FILE", a.file, "what dump printed; - for standard input")->required();
+	restore->callback([&] {
+		request = {"restore", "Restore", {{"pool", a.name}, {"text", file_argument(a.file)}}, true};
+	});
+}
+
+void add_volume_commands(CLI::App &app, Arguments &a, Request &request)
+{
+	auto *create = app.add_subcommand("create-volume", "make a thin volume");
+	create->add_option("POOL/VOLUME", a.name)->required();
+	create->add_option("--size", a.size, "10G is 10 GiB, 10GB is 10^9 bytes")->required();
+	create->callback([&] {
+		request = {"create-volume", "CreateVolume", split_volume(a.name)};
+		request.parameters["size"] = size_argument(a.size);
+	});
+
+	auto *resize = app.add_subcommand("resize-volume", "grow a volume, also while it is mounted");
+	resize->add_option("POOL/VOLUME", a.name)->required();
+	resize->add_option("--size", a.size, "the new size")->required();
+	resize->callback([&] {
+		request = {"resize-volume", "ResizeVolume", split_volume(a.name)};
+		request.parameters["size"] = size_argument(a.size);
+	});
+
+	auto *rename = app.add_subcommand("rename-volume", "give a volume another name");
+	rename->add_option("POOL/VOLUME", a.name)->required();
+	rename->add_option("NEW", a.to, "the new name, without the pool's")->required();
+	rename->callback([&] {
+		request = {"rename-volume", "RenameVolume", split_volume(a.name)};
+		request.parameters["to"] = a.to;
+	});
+
+	auto *remove = app.add_subcommand("delete-volume", "destroy a volume");
+	remove->add_option("POOL/VOLUME", a.name)->required();
+	remove->callback([&] { request = {"delete-volume", "DeleteVolume", split_volume(a.name), true}; });
+}
+
+void add_query_commands(CLI::App &app, Arguments &a, Request &request)
+{
+	auto *list = app.add_subcommand("list", "pools, tiers and volumes");
+	list->callback([&] { request = {"list", "List"}; });
+
+	auto *status = app.add_subcommand("status", "what is wrong, and the command that helps");
+	status->callback([&] { request = {"status", "Status"}; });
+
+	auto *scan = app.add_subcommand("scan", "look for members of pools now");
+	scan->callback([&] { request = {"scan", "Scan"}; });
+
+	auto *show = app.add_subcommand("show", "all that is known of a pool or a volume");
+	show->add_option("POOL[/VOLUME]", a.name)->required();
+	show->callback([&] {
+		if (a.name.find('/') == std::string::npos)
+			request = {"show", "Show", {{"pool", a.name}}};
+		else
+			request = {"show", "Show", split_volume(a.name)};
+	});
+}
+
+int report(const Options &options, const Request &request, const Answer &answer)
+{
+	if (options.json) {
+		json out = answer.exit == kExitOk ? answer.parameters : json::object();
+		out["schema"] = kSchema;
+		if (answer.exit != kExitOk) {
+			out["error"] = {{"code", answer.exit}, {"message", answer.message}};
+			if (answer.parameters.contains("problems"))
+				out["problems"] = answer.parameters["problems"];
+		}
+		fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
+	} else if (answer.exit != kExitOk) {
+		fmt::print(stderr, "svctl: {}\n", answer.message);
+		for (const json &problem : answer.parameters.value("problems", json::array()))
+			fmt::print(stderr, "  {}\n", problem.get<std::string>());
+	} else {
+		fmt::print("{}", format_answer(request.command, answer.parameters));
+	}
+	return answer.exit;
+}
+
+bool confirmed(const json &plan)
+{
+	fmt::print(stderr, "This destroys:\n");
+	for (const json &item : plan.value("destroys", json::array()))
+		fmt::print(stderr, "  {}\n", item.get<std::string>());
+	if (!isatty(STDIN_FILENO)) {
+		fmt::print(stderr, "svctl: nothing was changed: repeat with --yes\n");
+		return false;
+	}
+	fmt::print(stderr, "Type yes to go on: ");
+	std::string line;
+	std::getline(std::cin, line);
+	return line == "yes";
+}
+
+int run(const Options &options, Request request)
+{
+	const std::chrono::seconds timeout(options.timeout);
+	const std::string method = "io.svctl." + request.method;
+	if (request.destructive && !options.yes && !options.dry_run) {
+		json ask = request.parameters;
+		ask["dry_run"] = true;
+		const Answer plan = call(options.socket, method, ask, timeout);
+		if (plan.exit != kExitOk)
+			return report(options, request, plan);
+		if (plan.parameters.contains("destroys") && !plan.parameters["destroys"].empty() &&
+		    !confirmed(plan.parameters))
+			return kExitUsage;
+	}
+	if (options.dry_run)
+		request.parameters["dry_run"] = true;
+	return report(options, request, call(options.socket, method, request.parameters, timeout));
+}
+
+}	// namespace
+
+int main(int argc, char **argv)
+{
+	Options options;
+	Arguments arguments;
+	Request request;
+	CLI::App app("svctl: thin volumes on pools of fast and slow devices");
+	app.require_subcommand(1);
+	app.fallthrough();
+	app.add_option("--socket", options.socket, "socket of svd")->envname("SVCTL_SOCKET")->capture_default_str();
+	app.add_option("--timeout", options.timeout, "seconds to wait for svd")->check(CLI::Range(1u, 86400u));
+	app.add_flag("--json", options.json, "answer in JSON, sizes as integer bytes");
+	app.add_flag("--dry-run", options.dry_run, "say what would be done, change nothing");
+	app.add_flag("--yes", options.yes, "do not ask before something is destroyed");
+	add_pool_commands(app, arguments, request);
+	add_volume_commands(app, arguments, request);
+	add_query_commands(app, arguments, request);
+	try {
+		app.parse(argc, argv);
+	} catch (const CLI::ParseError &e) {
+		return app.exit(e) == 0 ? kExitOk : kExitUsage;
+	} catch (const UsageError &e) {
+		return report(options, request, {kExitUsage, e.what(), json::object()});
+	}
+	return run(options, std::move(request));
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+// Applies the journal's records. Every record sets what it names to a value that does not depend on what was there
+// (VALID and CLEAR: within one generation of an extent), so that replaying a prefix ends in the same state [I31].
+// A record that this pool cannot have written is damage and refuses the whole batch.
+#include <fmt/format.h>
+
+#include <set>
+
+#include "daemon/catalogue/catalogue_impl.h"
+
+namespace svd {
+
+namespace {
+
+class Applier {
+ public:
+	Applier(Catalogue &catalogue, Database &db, ApplyStats &stats)
+		: catalogue_(catalogue), db_(db), pages_(db), stats_(stats)
+	{
+	}
+
+	Status begin();
+	Status record(const sv_rec &r);
+	Status finish() { return pages_.flush(); }
+
+ private:
+	struct VolumeInfo {
+		uint64_t extents = 0;
+		std::set<uint32_t> layers;
+	};
+
+	Status map(const sv_rec &r);
+	Status valid(const sv_rec &r);
+	Status clear(const sv_rec &r);
+	Status unmap(const sv_rec &r);
+	Status move(const sv_rec &r);
+	Result<bool> known_layer(const sv_rec &r);
+	Result<ExtentEntry *> current(const sv_rec &r);
+	Status check_slot(const sv_rec &r) const;
+	Error damage(const sv_rec &r, std::string cause) const;
+
+	Catalogue &catalogue_;
+	Database &db_;
+	PageStore pages_;
+	ApplyStats &stats_;
+	std::vector<uint32_t> nr_slots_;  // by member
+	std::unordered_map<uint32_t, VolumeInfo> volumes_;
+	uint64_t next_volume_ = 0;
+};
+
+Status Applier::begin()
+{
+	SV_ASSIGN(const std::vector<MemberRow> members, catalogue_.members());
+	for (const MemberRow &m : members)
+		nr_slots_.push_back(m.nr_slots);
+	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue_.volumes());
+	for (const VolumeRow &v : volumes)
+		volumes_[v.id].extents = extents_in(v.size);
+	SV_ASSIGN(Query q, db_.query("SELECT layer, volume FROM layers"));
+	while (true) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row)
+			break;
+		volumes_[q.u32(1)].layers.insert(q.u32(0));
+	}
+	SV_ASSIGN(next_volume_, db_.number("SELECT next_volume FROM pool"));
+	return {};
+}
+
+Error Applier::damage(const sv_rec &r, std::string cause) const
+{
+	return Error(Code::kNeedsCheck, "apply", fmt::format("journal record {} (type {})", stats_.records, r.type),
+		     std::move(cause), "run 'svctl check' on the pool");
+}
+
+// True: apply it. False: the volume was deleted since.
+Result<bool> Applier::known_layer(const sv_rec &r)
+{
+	const auto v = volumes_.find(r.volume);
+	if (v == volumes_.end()) {
+		if (r.volume == 0 || r.volume >= next_volume_)
+			return damage(r, fmt::format("there never was a volume {}", r.volume));
+		return false;
+	}
+	if (!v->second.layers.contains(r.layer))
+		return damage(r, fmt::format("volume {} has no layer {}", r.volume, r.layer));
+	if (r.index >= v->second.extents)
+		return damage(r, fmt::format("index {} lies behind the end of volume {}", r.index, r.volume));
+	return true;
+}
+
+Status Applier::check_slot(const sv_rec &r) const
+{
+	if (r.extent == 0 || r.extent == kTombstone)
+		return damage(r, fmt::format("{} is no extent number", r.extent));
+	if (r.member >= nr_slots_.size() || r.slot >= nr_slots_[r.member])
+		return damage(r, fmt::format("the pool has no slot {} of member {}", r.slot, r.member));
+	return {};
+}
+
+Status Applier::map(const sv_rec &r)
+{
+	SV_TRY(check_slot(r));
+	if ((r.flags & SV_MAP_PARENT) != 0)
+		return Error(Code::kMissingFeature, "apply", "journal", "it has records of snapshots",
+			     "install the newer svctl");
+	SV_ASSIGN(const bool known, known_layer(r));
+	if (!known) {
+		stats_.ignored++;
+		return {};
+	}
+	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
+	*mapped = r.extent;
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
+	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0;
+	if (partial)
+		pages_.set_partial(r.extent, ValidBits());
+	else if (entry->partial())
+		pages_.drop_partial(r.extent);
+	entry->slot = r.slot;
+	entry->member = static_cast<uint8_t>(r.member);
+	entry->gen = r.gen;
+	entry->flags = static_cast<uint8_t>(ExtentEntry::kLive | (partial ? ExtentEntry::kPartial : 0));
+	return {};
+}
+
+// The extent that a record means; null, and counted, if it is gone or another one has its number now.
+Result<ExtentEntry *> Applier::current(const sv_rec &r)
+{
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, false));
+	if (entry->live() && entry->gen == r.gen)
+		return entry;
+	stats_.ignored++;
+	return nullptr;
+}
+
+Status Applier::valid(const sv_rec &r)
+{
+	SV_ASSIGN(const ExtentEntry *entry, current(r));
+	if (!entry || !entry->partial())
+		return {};
+	SV_ASSIGN(ValidBits *bits, pages_.partial(r.extent));
+	if ((r.flags & SV_VALID_ALL) != 0)
+		bits->word.fill(~uint64_t{0});
+	else
+		bits->word[r.word & SV_VALID_WORD] |= r.bits;
+	if (!bits->all())
+		return {};
+	pages_.drop_partial(r.extent);
+	SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
+	changed->flags = ExtentEntry::kLive;
+	return {};
+}
+
+Status Applier::clear(const sv_rec &r)
+{
+	SV_ASSIGN(const ExtentEntry *entry, current(r));
+	if (!entry)
+		return {};
+	if (!entry->partial()) {
+		ValidBits full;
+		full.word.fill(~uint64_t{0});
+		pages_.set_partial(r.extent, full);
+		SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
+		changed->flags |= ExtentEntry::kPartial;
+	}
+	SV_ASSIGN(ValidBits *bits, pages_.partial(r.extent));
+	bits->word[r.word & SV_VALID_WORD] &= ~r.bits;
+	return {};
+}
+
+Status Applier::unmap(const sv_rec &r)
+{
+	SV_ASSIGN(const bool known, known_layer(r));
+	if (!known) {
+		stats_.ignored++;
+		return {};
+	}
+	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
+	*mapped = (r.flags & SV_UNMAP_TOMBSTONE) != 0 ? kTombstone : 0;
+	if (r.extent == 0)
+		return {};
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
+	if (!entry->live())
+		return {};
+	stats_.freed.push_back({r.extent, entry->gen, 0});
+	if (entry->partial())
+		pages_.drop_partial(r.extent);
+	*entry = ExtentEntry();
+	return {};
+}
+
+Status Applier::move(const sv_rec &r)
+{
+	SV_TRY(check_slot(r));
+	if (r.arg != 0)
+		return Error(Code::kMissingFeature, "apply", "journal", "it has records of moved fragments",
+			     "install the newer svctl");
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
+	if (!entry->live()) {
+		stats_.ignored++;
+		return {};
+	}
+	entry->slot = r.slot;
+	entry->member = static_cast<uint8_t>(r.member);
+	entry->gen = r.gen;
+	return {};
+}
+
+Status Applier::record(const sv_rec &r)
+{
+	stats_.records++;
+	SV_TRY(pages_.relieve());
+	switch (r.type) {
+	case SV_REC_MAP:
+		return map(r);
+	case SV_REC_VALID:
+		return valid(r);
+	case SV_REC_CLEAR:
+		return clear(r);
+	case SV_REC_UNMAP:
+		return unmap(r);
+	case SV_REC_MOVE:
+		return move(r);
+	default:
+		return Error(Code::kMissingFeature, "apply",
+			     fmt::format("journal record {} (type {})", stats_.records, r.type),
+			     "this svd does not know what it means", "install the newer svctl");
+	}
+}
+
+}  // namespace
+
+Result<sv_ring_cursor> Catalogue::applied()
+{
+	SV_ASSIGN(Query q, impl_->db->query("SELECT applied_seq, applied_off, applied_crc FROM pool"));
+	SV_ASSIGN(const bool row, q.step());
+	if (!row)
+		return Error(Code::kNeedsCheck, "read", "catalogue", "it has no row for the pool");
+	return sv_ring_cursor{q.u64(0), q.u64(1), q.u32(2), 0};
+}
+
+Result<ApplyStats> Catalogue::apply_batch(std::span<const sv_rec> records, const sv_ring_cursor &reached)
+{
+	ApplyStats stats;
+	SV_TRY(impl_->large_transaction([&]() -> Status {
+		SV_ASSIGN(const sv_ring_cursor before, applied());
+		if (reached.seq < before.seq)
+			return Error(Code::kNeedsCheck, "apply", "journal",
+				     fmt::format("it goes back from batch {} to {}", before.seq, reached.seq));
+		Applier applier(*this, *impl_->db, stats);
+		SV_TRY(applier.begin());
+		for (const sv_rec &r : records)
+			SV_TRY(applier.record(r));
+		SV_TRY(applier.finish());
+		SV_ASSIGN(Query q,
+			  impl_->db->query("UPDATE pool SET applied_seq = ?, applied_off = ?, applied_crc = ?"));
+		return q.bind(reached.seq).bind(reached.off).bind(reached.prev_crc).run();
+	}));
+	return stats;
+}
+
+}  // namespace svd

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+// The catalogue: what must last of a pool, in an SQLite database on the pool's own members (docs/format-catalogue.md).
+// It owns every SQL statement. The engine calls it, one use case = one transaction; it knows neither kernel nor labels.
+//
+// One thread at a time. Every changing call outside transaction() is a transaction of its own; when it has returned,
+// its effect is on all in-sync copies of the region (synchronous=FULL). A failed call has changed nothing.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "daemon/base/block_file.h"
+#include "daemon/base/result.h"
+#include "daemon/base/uuid.h"
+#include "kmod/core/journal.h"
+#include "kmod/uapi/sv.h"
+
+namespace svd {
+
+class Region;
+
+// One of the (at most two) places that hold the catalogue: [offset, offset + length) of a device, 4 KiB aligned.
+// The device must outlive the Catalogue.
+struct CatalogueCopy {
+	BlockDevice *device = nullptr;
+	uint64_t offset = 0;
+	uint64_t length = 0;
+};
+
+struct PoolRow {
+	Uuid uuid;
+	std::string name;
+	uint64_t created = 0;      // seconds since the epoch
+	uint64_t incarnation = 0;  // of the journal ring
+	uint64_t generation = 0;   // of the member list, as in the labels
+	uint32_t no_space_ms = 60000;  // sv_policy: writes wait this long for space that svd may free
+	uint32_t commit_ms = 1000;
+	bool operator==(const PoolRow&) const = default;
+};
+
+struct MemberRow {
+	uint32_t member = 0;  // index, dense from 0
+	Uuid uuid;
+	uint32_t tier = 0;  // rank, 0 is the fastest
+	std::string tier_name;
+	uint32_t nr_slots = 0;
+	uint32_t flags = 0;  // SV_LABEL_*
+	bool operator==(const MemberRow&) const = default;
+};
+
+enum class VolumeState : int { kActive = 0, kDeleting = 1 };
+
+struct VolumeRow {
+	uint32_t id = 0;
+	std::string name;
+	uint64_t size = 0;  // bytes
+	VolumeState state = VolumeState::kActive;
+	uint32_t layer = 0;  // head
+	uint32_t owned_since = 0;
+	uint64_t created = 0;
+	uint32_t flags = 0;       // SV_VOLUME_*
+	uint64_t tiers = ~0ull;   // as in sv_volume_info
+	bool operator==(const VolumeRow&) const = default;
+};
+
+struct FreeRange {
+	uint32_t member = 0;
+	uint32_t first = 0;
+	uint32_t count = 0;
+	bool operator==(const FreeRange&) const = default;
+};
+
+struct ApplyStats {
+	uint64_t records = 0;
+	uint64_t ignored = 0;         // VALID, CLEAR and MOVE of extents that are gone, records of deleted volumes
+	std::vector<sv_freed> freed;  // by UNMAP; gen as it was
+};
+
+struct DeleteProgress {
+	bool done = false;            // the volume's row is gone
+	std::vector<sv_freed> freed;  // in this step
+};
+
+struct Usage {
+	uint64_t db_bytes = 0;      // of the main database
+	uint64_t db_capacity = 0;   // bytes that the region has for it
+	uint64_t extents = 0;       // live
+	uint64_t partials = 0;
+};
+
+// Rules of names (pools 31, volumes 47, snapshots and tiers 31 and 15 bytes; [A-Za-z0-9_.+-], not beginning with '-'
+// or '.'). The error says which rule was broken. what is "pool", "volume" ...
+Status check_name(std::string_view what, std::string_view name, size_t max);
+Status check_pool_name(std::string_view name);
+Status check_volume_name(std::string_view name);
+Status check_tier_name(std::string_view name);
+
+class Catalogue {
+ public:
+	struct OpenOptions {
+		bool read_only = false;      // nothing is written, not even a repair
+		bool allow_missing = false;  // one copy of two may be absent (read-only use); otherwise refused
+	};
+
+	// Formats the region's copies and writes pool and members. What was there before is lost.
+	static Result<std::unique_ptr<Catalogue>> create(std::span<const CatalogueCopy> copies, const PoolRow &pool,
+							 std::span<const MemberRow> members);
+	// Picks the newest valid copy and brings the other up to it first. kNeedsCheck: damaged in all copies.
+	static Result<std::unique_ptr<Catalogue>> open(std::span<const CatalogueCopy> copies, const Uuid &pool_uuid,
+						       const OpenOptions &options);
+	static Result<std::unique_ptr<Catalogue>> open(std::span<const CatalogueCopy> copies, const Uuid &pool_uuid)
+	{
+		return open(copies, pool_uuid, OpenOptions());
+	}
+	~Catalogue();
+	Catalogue(const Catalogue&) = delete;
+	Catalogue &operator=(const Catalogue&) = delete;
+
+	Status close();               // checkpoints the WAL; the destructor does not
+	uint32_t copies_in_sync() const;  // as a bit mask of the copies given to open()
+
+	// Runs fn; commits if it succeeds, otherwise rolls back and returns its error. Does not nest.
+	Status transaction(const std::function<Status()> &fn);
+
+	// --- pool and members ---
+	Result<PoolRow> pool();
+	Status set_pool(const PoolRow &pool);  // name, generation, incarnation, policies; uuid and created stay
+	Result<std::vector<MemberRow>> members();
+	Status add_member(const MemberRow &member);
+	Status update_member(const MemberRow &member);
+
+	// --- volumes ---
+	// Gives id and layer (never used before) and returns the row. Name taken: kBusy; size not a multiple of 4096
+	// or 0 or beyond 2^40 extents: kUsage.
+	Result<VolumeRow> create_volume(const VolumeRow &wanted);
+	Result<std::vector<VolumeRow>> volumes();  // by id, those being deleted too
+	Result<VolumeRow> volume(std::string_view name);  // active ones only; kNotFound
+	Result<VolumeRow> volume(uint32_t id);
+	Status rename_volume(uint32_t id, std::string_view name);
+	Status resize_volume(uint32_t id, uint64_t size);  // smaller: kUsage
+	Status set_volume_flags(uint32_t id, uint32_t flags);
+	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
+	// A bounded step; repeat until done. The volume must be deleting, and all its records applied.
+	Result<DeleteProgress> delete_step(uint32_t id, uint32_t max_extents = 65536);
+
+	// --- journal ---
+	Result<sv_ring_cursor> applied();  // behind the last applied batch
+	// One transaction that applies the records and stores the position. Idempotent [I31].
+	Result<ApplyStats> apply_batch(std::span<const sv_rec> records, const sv_ring_cursor &reached);
+
+	// --- loading the kernel: each is called with batches in ascending order until the end or an error ---
+	Status for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn);
+	Status for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn);
+	Status for_each_map(uint32_t volume, const std::function<Status(std::span<const sv_map_entry>)> &fn);
+	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
+	Result<uint64_t> mapped(uint32_t volume);      // extents that its head layer maps
+	Result<Usage> usage();
+
+	// --- check, dump, restore ---
+	Result<std::vector<std::string>> check();  // every inconsistency, one line each; empty: sound
+	Status dump(std::ostream &out);            // versioned text, deterministic, one item a line
+	// Into a catalogue just created (no volumes); pool and members of the text must fit those that are there:
+	// member sizes at least those named. uuids and incarnation of this catalogue stay.
+	Status restore(std::istream &in);
+
+ private:
+	class Impl;
+	explicit Catalogue(std::unique_ptr<Impl> impl);
+	std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace svd

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0
+// What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, apply.cc, load.cc,
+// check.cc, dump.cc.
+#pragma once
+
+#include "daemon/catalogue/catalogue.h"
+#include "daemon/catalogue/database.h"
+#include "daemon/catalogue/pages.h"
+
+namespace svd {
+
+class Catalogue::Impl {
+ public:
+	explicit Impl(std::unique_ptr<Database> database) : db(std::move(database)) {}
+
+	// A transaction that may touch a large part of the database: it finds the WAL empty, which then always has
+	// room for it. Not within another one.
+	Status large_transaction(const std::function<Status()> &fn);
+	Status small_transaction(const std::function<Status()> &fn);
+
+	std::unique_ptr<Database> db;
+};
+
+// Extents in a volume of so many bytes.
+inline uint64_t extents_in(uint64_t size) { return (size + SV_EXTENT_SIZE - 1) >> SV_EXTENT_SHIFT; }
+
+}  // namespace svd

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+// The cache of pages and the SQL that fills and empties it.
+#include "daemon/catalogue/pages.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace svd {
+
+static constexpr size_t kMaxPages = 8192;      // 32 MiB
+static constexpr size_t kMaxPartials = 1 << 19;
+
+struct PageSql {
+	const char *table;
+	const char *select;
+	const char *store;
+	const char *remove;
+};
+
+static const PageSql &sql_of(const MapPage *)
+{
+	static const PageSql sql = {"map_pages", "SELECT data FROM map_pages WHERE key = ?",
+				    "INSERT OR REPLACE INTO map_pages VALUES (?, ?)",
+				    "DELETE FROM map_pages WHERE key = ?"};
+	return sql;
+}
+
+static const PageSql &sql_of(const ExtentPage *)
+{
+	static const PageSql sql = {"extent_pages", "SELECT data FROM extent_pages WHERE page = ?",
+				    "INSERT OR REPLACE INTO extent_pages VALUES (?, ?)",
+				    "DELETE FROM extent_pages WHERE page = ?"};
+	return sql;
+}
+
+template <typename Page>
+static std::span<const uint8_t> bytes_of(const Page &page)
+{
+	return {reinterpret_cast<const uint8_t *>(&page), sizeof(page)};
+}
+
+template <typename Page>
+Result<PageStore::Cached<Page> *> PageStore::page(Table<Page> &table, uint64_t key)
+{
+	if (table.last && table.last_key == key)
+		return table.last;
+	auto &slot = table.pages[key];
+	if (!slot) {
+		auto fresh = std::make_unique<Cached<Page>>();
+		const PageSql &sql = sql_of(&fresh->page);
+		SV_ASSIGN(Query q, db_.query(sql.select));
+		SV_ASSIGN(const bool row, q.bind(key).step());
+		if (row)
+			SV_TRY(decode_blob(q.blob(0), sql.table, key, fresh->page));
+		slot = std::move(fresh);
+	}
+	table.last_key = key;
+	table.last = slot.get();
+	return table.last;
+}
+
+Result<uint32_t *> PageStore::map_entry(uint32_t layer, uint64_t index, bool write)
+{
+	SV_ASSIGN(Cached<MapPage> *cached, page(maps_, map_key(layer, index)));
+	cached->dirty |= write;
+	return &cached->page.extent[index % MapPage::kEntries];
+}
+
+Result<ExtentEntry *> PageStore::extent(uint32_t extent, bool write)
+{
+	SV_ASSIGN(Cached<ExtentPage> *cached, page(extents_, extent / ExtentPage::kEntries));
+	cached->dirty |= write;
+	return &cached->page.entry[extent % ExtentPage::kEntries];
+}
+
+Result<ValidBits *> PageStore::partial(uint32_t extent)
+{
+	auto it = partials_.find(extent);
+	if (it == partials_.end()) {
+		CachedPartial fresh;
+		SV_ASSIGN(Query q, db_.query("SELECT valid FROM partials WHERE extent = ?"));
+		SV_ASSIGN(fresh.present, q.bind(extent).step());
+		if (fresh.present)
+			SV_TRY(decode_blob(q.blob(0), "partials", extent, fresh.valid));
+		it = partials_.emplace(extent, fresh).first;
+	}
+	if (!it->second.present)
+		return Error(Code::kNeedsCheck, "read", "catalogue",
+			     "partial extent " + std::to_string(extent) + " has no valid bits",
+			     "run 'svctl check' on the pool");
+	it->second.dirty = true;
+	return &it->second.valid;
+}
+
+void PageStore::set_partial(uint32_t extent, const ValidBits &valid)
+{
+	partials_[extent] = {valid, true, true};
+}
+
+void PageStore::drop_partial(uint32_t extent)
+{
+	partials_[extent] = {ValidBits(), false, true};
+}
+
+template <typename Page>
+Status PageStore::flush_pages(Table<Page> &table)
+{
+	static const Page empty{};
+	std::vector<uint64_t> keys;
+	for (const auto &[key, cached] : table.pages)
+		if (cached && cached->dirty)
+			keys.push_back(key);
+	std::sort(keys.begin(), keys.end());
+	const PageSql &sql = sql_of(&empty);
+	SV_ASSIGN(Query store, db_.query(sql.store));
+	SV_ASSIGN(Query remove, db_.query(sql.remove));
+	for (const uint64_t key : keys) {
+		const Page &page = table.pages[key]->page;
+		if (std::ranges::equal(bytes_of(page), bytes_of(empty)))
+			SV_TRY(remove.bind(key).run());
+		else
+			SV_TRY(store.bind(key).bind(bytes_of(page)).run());
+	}
+	table = Table<Page>();
+	return {};
+}
+
+Status PageStore::flush_partials()
+{
+	std::vector<uint32_t> keys;
+	for (const auto &[extent, cached] : partials_)
+		if (cached.dirty)
+			keys.push_back(extent);
+	std::sort(keys.begin(), keys.end());
+	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, 0, ?)"));
+	SV_ASSIGN(Query remove, db_.query("DELETE FROM partials WHERE extent = ?"));
+	for (const uint32_t extent : keys) {
+		const CachedPartial &cached = partials_[extent];
+		if (cached.present)
+			SV_TRY(store.bind(extent).bind(bytes_of(cached.valid)).run());
+		else
+			SV_TRY(remove.bind(extent).run());
+	}
+	partials_.clear();
+	return {};
+}
+
+Status PageStore::flush()
+{
+	SV_TRY(flush_pages(maps_));
+	SV_TRY(flush_pages(extents_));
+	return flush_partials();
+}
+
+Status PageStore::relieve()
+{
+	if (maps_.pages.size() + extents_.pages.size() < kMaxPages && partials_.size() < kMaxPartials)
+		return {};
+	return flush();
+}
+
+}  // namespace svd

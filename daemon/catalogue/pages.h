@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+// Map pages, extent pages and partial extents, as they lie in the database and gathered in memory for the length of
+// a transaction: each page is read and written once however many records touch it. Used by apply, delete and restore.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <unordered_map>
+
+#include "daemon/catalogue/database.h"
+
+namespace svd {
+
+inline constexpr uint32_t kTombstone = 0xffffffffu;
+
+// Extents that a layer maps at 1008 consecutive indexes. 0: nothing; kTombstone: hides an ancestor's.
+struct MapPage {
+	static constexpr uint64_t kEntries = 1008;
+	std::array<uint32_t, kEntries> extent{};
+};
+
+struct ExtentEntry {
+	static constexpr uint8_t kLive = 1;
+	static constexpr uint8_t kPartial = 2;  // has a row in partials
+	uint32_t slot = 0;
+	uint16_t gen = 0;
+	uint8_t member = 0;
+	uint8_t flags = 0;  // 0, and all else 0: no such extent
+	bool live() const { return (flags & kLive) != 0; }
+	bool partial() const { return (flags & kPartial) != 0; }
+};
+
+struct ExtentPage {
+	static constexpr uint64_t kEntries = 504;
+	std::array<ExtentEntry, kEntries> entry{};
+};
+
+// A row with a blob of at most 4,061 bytes takes one database page.
+static_assert(sizeof(MapPage) == 4032 && sizeof(ExtentPage) == 4032 && sizeof(ExtentEntry) == 8);
+
+inline uint64_t map_key(uint32_t layer, uint64_t index) { return uint64_t{layer} << 31 | index / MapPage::kEntries; }
+inline uint32_t layer_of(uint64_t map_key) { return static_cast<uint32_t>(map_key >> 31); }
+inline uint64_t first_index(uint64_t map_key) { return (map_key & 0x7fffffff) * MapPage::kEntries; }
+
+struct ValidBits {
+	std::array<uint64_t, 4> word{};
+	bool all() const { return (word[0] & word[1] & word[2] & word[3]) == ~uint64_t{0}; }
+};
+static_assert(sizeof(ValidBits) == 32);
+
+// Copies a blob of exactly the right size; otherwise the database is damaged.
+template <typename Page>
+Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t key, Page &out);
+
+class PageStore {
+ public:
+	explicit PageStore(Database &db) : db_(db) {}
+
+	// The entry, in memory until flush(); to be changed only if write.
+	Result<uint32_t *> map_entry(uint32_t layer, uint64_t index, bool write);
+	Result<ExtentEntry *> extent(uint32_t extent, bool write);
+	Result<ValidBits *> partial(uint32_t extent);  // an existing one, to be changed
+	void set_partial(uint32_t extent, const ValidBits &valid);
+	void drop_partial(uint32_t extent);
+	// Writes what changed, in key order, and forgets everything.
+	Status flush();
+	// The same if much has gathered. Pointers given out before are then gone.
+	Status relieve();
+
+ private:
+	template <typename Page>
+	struct Cached {
+		Page page;
+		bool dirty = false;
+	};
+	template <typename Page>
+	struct Table {
+		std::unordered_map<uint64_t, std::unique_ptr<Cached<Page>>> pages;
+		uint64_t last_key = ~uint64_t{0};
+		Cached<Page> *last = nullptr;
+	};
+	struct CachedPartial {
+		ValidBits valid;
+		bool present = false;
+		bool dirty = false;
+	};
+
+	template <typename Page>
+	Result<Cached<Page> *> page(Table<Page> &table, uint64_t key);
+	template <typename Page>
+	Status flush_pages(Table<Page> &table);
+	Status flush_partials();
+
+	Database &db_;
+	Table<MapPage> maps_;
+	Table<ExtentPage> extents_;
+	std::unordered_map<uint32_t, CachedPartial> partials_;
+};
+
+template <typename Page>
+Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t key, Page &out)
+{
+	static_assert(std::is_trivially_copyable_v<Page>);
+	if (blob.size() != sizeof(Page))
+		return Error(Code::kNeedsCheck, "read", "catalogue",
+			     std::string("row ") + std::to_string(key) + " of " + table + " has the wrong size",
+			     "run 'svctl check' on the pool");
+	std::copy(blob.begin(), blob.end(), reinterpret_cast<uint8_t *>(&out));
+	return {};
+}
+
+}  // namespace svd

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+// Volumes: rows, names, and deletion in bounded steps.
+#include <fmt/format.h>
+
+#include "daemon/catalogue/catalogue_impl.h"
+
+namespace svd {
+
+static constexpr char kColumns[] = "SELECT id, name, size, state, layer, owned_since, created, flags, tiers FROM volumes ";
+
+static VolumeRow row_of(const Query &q)
+{
+	VolumeRow v;
+	v.id = q.u32(0);
+	v.name = q.text(1);
+	v.size = q.u64(2);
+	v.state = static_cast<VolumeState>(q.u32(3));
+	v.layer = q.u32(4);
+	v.owned_since = q.u32(5);
+	v.created = q.u64(6);
+	v.flags = q.u32(7);
+	v.tiers = q.u64(8);
+	return v;
+}
+
+static Status check_size(uint64_t size, std::string_view name)
+{
+	const std::string object = fmt::format("volume {}", name);
+	if (size == 0 || size % SV_BLOCK_SIZE != 0)
+		return Error(Code::kUsage, "size", object, fmt::format("{} bytes are not a multiple of 4 KiB", size),
+			     "choose a size of at least 4 KiB that is a multiple of it");
+	if (size > SV_VOLUME_SIZE_MAX)
+		return Error(Code::kUsage, "size", object, "it is larger than a volume can be",
+			     "choose at most 64 PiB");
+	return {};
+}
+
+static Error no_volume(std::string name)
+{
+	return Error(Code::kNotFound, "find", "volume " + std::move(name), "the pool has no such volume",
+		     "see svctl list");
+}
+
+static Error name_taken(std::string_view name)
+{
+	return Error(Code::kBusy, "use", fmt::format("volume name {}", name), "another volume has it",
+		     "choose another name, or rename that volume first");
+}
+
+static Result<bool> taken(Database &db, std::string_view name)
+{
+	SV_ASSIGN(Query q, db.query("SELECT 1 FROM volumes WHERE name = ? AND state = 0"));
+	return q.bind(name).step();
+}
+
+Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
+{
+	SV_TRY(check_volume_name(wanted.name));
+	SV_TRY(check_size(wanted.size, wanted.name));
+	VolumeRow v = wanted;
+	v.state = VolumeState::kActive;
+	SV_TRY(transaction([&]() -> Status {
+		Database &db = *impl_->db;
+		SV_ASSIGN(const bool exists, taken(db, v.name));
+		if (exists)
+			return name_taken(v.name);
+		SV_ASSIGN(const uint64_t id, db.number("SELECT next_volume FROM pool"));
+		SV_ASSIGN(const uint64_t layer, db.number("SELECT next_layer FROM pool"));
+		if (id > SV_VOLUME_ID_MAX || layer >= kTombstone)
+			return Error(Code::kNoSpace, "create", "volume " + v.name, "the pool has no volume numbers left",
+				     "numbers are never used twice: create another pool");
+		v.id = static_cast<uint32_t>(id);
+		v.layer = v.owned_since = static_cast<uint32_t>(layer);
+		SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
+		SV_ASSIGN(Query l, db.query("INSERT INTO layers VALUES (?, ?, 0)"));
+		SV_TRY(l.bind(v.layer).bind(v.id).run());
+		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)"));
+		return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(v.layer).bind(v.owned_since)
+			.bind(v.created).bind(v.flags).bind(v.tiers).run();
+	}));
+	return v;
+}
+
+Result<std::vector<VolumeRow>> Catalogue::volumes()
+{
+	static const std::string sql = std::string(kColumns) + "ORDER BY id";
+	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
+	std::vector<VolumeRow> rows;
+	while (true) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row)
+			return rows;
+		rows.push_back(row_of(q));
+	}
+}
+
+Result<VolumeRow> Catalogue::volume(std::string_view name)
+{
+	static const std::string sql = std::string(kColumns) + "WHERE name = ? AND state = 0";
+	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
+	SV_ASSIGN(const bool row, q.bind(name).step());
+	if (!row)
+		return no_volume(std::string(name.substr(0, 64)));
+	return row_of(q);
+}
+
+Result<VolumeRow> Catalogue::volume(uint32_t id)
+{
+	static const std::string sql = std::string(kColumns) + "WHERE id = ?";
+	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
+	SV_ASSIGN(const bool row, q.bind(id).step());
+	if (!row)
+		return no_volume(fmt::format("number {}", id));
+	return row_of(q);
+}
+
+Status Catalogue::rename_volume(uint32_t id, std::string_view name)
+{
+	SV_TRY(check_volume_name(name));
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		if (v.state != VolumeState::kActive)
+			return no_volume(v.name);
+		if (v.name == name)
+			return {};
+		SV_ASSIGN(const bool exists, taken(*impl_->db, name));
+		if (exists)
+			return name_taken(name);
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET name = ? WHERE id = ?"));
+		return q.bind(name).bind(id).run();
+	});
+}
+
+Status Catalogue::resize_volume(uint32_t id, uint64_t size)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		if (v.state != VolumeState::kActive)
+			return no_volume(v.name);
+		SV_TRY(check_size(size, v.name));
+		if (size < v.size)
+			return Error(Code::kUsage, "resize", "volume " + v.name, "volumes only grow",
+				     "create a smaller volume and copy the files");
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET size = ? WHERE id = ?"));
+		return q.bind(size).bind(id).run();
+	});
+}
+
+Status Catalogue::set_volume_flags(uint32_t id, uint32_t flags)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET flags = ? WHERE id = ?"));
+		return q.bind(flags).bind(v.id).run();
+	});
+}
+
+Status Catalogue::begin_delete_volume(uint32_t id)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET state = 1 WHERE id = ?"));
+		return q.bind(v.id).run();
+	});
+}
+
+// ---- deletion ----
+
+// Frees what one map page names and removes the page.
+static Status free_page(Database &db, PageStore &pages, uint64_t key, const MapPage &page, DeleteProgress &out)
+{
+	for (const uint32_t number : page.extent) {
+		if (number == 0 || number == kTombstone)
+			continue;
+		SV_ASSIGN(ExtentEntry *entry, pages.extent(number, true));
+		if (!entry->live())
+			continue;
+		out.freed.push_back({number, entry->gen, 0});
+		if (entry->partial())
+			pages.drop_partial(number);
+		*entry = ExtentEntry();
+	}
+	SV_ASSIGN(Query q, db.query("DELETE FROM map_pages WHERE key = ?"));
+	return q.bind(key).run();
+}
+
+// The next map page of a layer; false if it has none.
+static Result<bool> first_page(Database &db, uint32_t layer, uint64_t &key, MapPage &page)
+{
+	SV_ASSIGN(Query q, db.query("SELECT key, data FROM map_pages WHERE key >= ? AND key < ? ORDER BY key LIMIT 1"));
+	SV_ASSIGN(const bool row, q.bind(map_key(layer, 0)).bind(map_key(layer + 1, 0)).step());
+	if (!row)
+		return false;
+	key = q.u64(0);
+	SV_TRY(decode_blob(q.blob(1), "map_pages", key, page));
+	return true;
+}
+
+static Status drop_rows(Database &db, const VolumeRow &v)
+{
+	SV_ASSIGN(Query layers, db.query("DELETE FROM layers WHERE volume = ?"));
+	SV_TRY(layers.bind(v.id).run());
+	SV_ASSIGN(Query volumes, db.query("DELETE FROM volumes WHERE id = ?"));
+	return volumes.bind(v.id).run();
+}
+
+Result<DeleteProgress> Catalogue::delete_step(uint32_t id, uint32_t max_extents)
+{
+	DeleteProgress progress;
+	SV_TRY(impl_->large_transaction([&]() -> Status {
+		Database &db = *impl_->db;
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		if (v.state != VolumeState::kDeleting)
+			return Error(Code::kBusy, "delete", "volume " + v.name, "its deletion was not begun");
+		PageStore pages(db);
+		while (progress.freed.size() < max_extents) {
+			uint64_t key = 0;
+			MapPage page;
+			SV_ASSIGN(const bool more, first_page(db, v.layer, key, page));
+			if (!more) {
+				progress.done = true;
+				SV_TRY(drop_rows(db, v));
+				break;
+			}
+			SV_TRY(free_page(db, pages, key, page, progress));
+			SV_TRY(pages.relieve());
+		}
+		return pages.flush();
+	}));
+	return progress;
+}
+
+}  // namespace svd

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+// The checkpoint: what the kernel committed to the journal goes into the catalogue, then the journal is trimmed, then
+// what was freed becomes free again. Each step may be the last that svd does; the next session begins at the first
+// that was not done [I19] [I20] [I31]. The kill points are where tests try that.
+#include <fmt/core.h>
+
+#include "daemon/base/log.h"
+#include "daemon/engine/kill_point.h"
+#include "daemon/engine/pool.h"
+
+namespace svd {
+
+namespace {
+
+constexpr auto kCheckpointEvery = std::chrono::seconds(30);
+constexpr uint32_t kFreedAtOnce = 8192;
+
+}	// namespace
+
+Status Pool::checkpoint()
+{
+	kill_point("checkpoint-begin");
+	SV_ASSIGN(std::vector<sv_freed> freed, list_freed());
+	kill_point("checkpoint-listed");
+	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_COMMIT));
+	kill_point("checkpoint-committed");
+	SV_TRY(apply_journal(state.committed_seq));
+	kill_point("checkpoint-applied");
+	if (state.tail_seq <= state.committed_seq)
+		SV_TRY(channel_->tell(SV_OP_TRIM, sv_trim{state.committed_seq}));
+	kill_point("checkpoint-trimmed");
+	if (!freed.empty())
+		SV_TRY(channel_->tell_all(SV_OP_RECYCLE, freed));
+	kill_point("checkpoint-recycled");
+	last_checkpoint_ = Clock::now();
+	kill_point("checkpoint-end");
+	return {};
+}
+
+Status Pool::apply_journal(uint64_t committed_seq)
+{
+	SV_ASSIGN(sv_ring_cursor cursor, catalogue_->applied());
+	Status result;
+	for (uint32_t index : with_flag(SV_LABEL_HAS_RING)) {
+		Member &member = members_.at(index);
+		sv_ring_cursor at = cursor;
+		RingReader reader(*member.file, member.label, committed_seq);
+		BatchApplier applier(*catalogue_);
+		const void *batch = nullptr;
+		const char *why = "it ends too early";
+		int more = 0;
+		result = {};
+		while (result.ok() && at.seq < committed_seq && (more = reader.next(&at, &batch, &why)) > 0) {
+			kill_point("checkpoint-read");
+			result = applier.add(batch, at);
+		}
+		if (result.ok() && at.seq == committed_seq) {
+			kill_point("checkpoint-before-apply");
+			SV_TRY(applier.finish());
+			kill_point("checkpoint-after-apply");
+			return {};
+		}
+		if (result.ok())
+			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_};
+		log::warning("pool {}: {}", name_, result.error().message());
+		SV_ASSIGN(cursor, catalogue_->applied());
+	}
+	return result;
+}
+
+// What the kernel has freed until now. Its records are in the commit that follows, so that after apply and trim these
+// numbers and slots may be used again; what is freed later waits for the next checkpoint [I20].
+Result<std::vector<sv_freed>> Pool::list_freed()
+{
+	std::vector<sv_freed> all;
+	uint32_t start = 1;
+	for (;;) {
+		std::vector<sv_freed> some(kFreedAtOnce);
+		some[0].extent = start;
+		SV_ASSIGN(const auto listed, channel_->command(SV_OP_LIST_FREED, some.data(), sizeof(sv_freed),
+							       kFreedAtOnce));
+		all.insert(all.end(), some.begin(), some.begin() + listed.count);
+		if (listed.count < kFreedAtOnce)
+			return all;
+		start = all.back().extent + 1;
+	}
+}
+
+void Pool::tick(Clock::time_point now)
+{
+	if (!up())
+		return;
+	channel_->tick();
+	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);
+	const uint64_t events = event.ok() ? event.value().events : 0;
+	if (events & SV_EVENT_COPY_LOST)
+		log::error("pool {}: one copy of the journal is lost", name_);
+	if (events & SV_EVENT_SPACE)
+		log::error("pool {} is full", name_);
+	if (events & SV_EVENT_MODE)
+		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
+	const bool asked = events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE);
+	if (state_ != PoolState::kActive || (!asked && now - last_checkpoint_ < kCheckpointEvery))
+		return;
+	last_checkpoint_ = now;
+	const Status result = checkpoint();
+	if (!result.ok() && problem_ != result.error().message())
+		log::error("pool {}: checkpoint: {}", name_, result.error().message());
+	problem_ = result.ok() ? "" : result.error().message();
+}
+
+}	// namespace svd

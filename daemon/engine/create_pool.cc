@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0
+// create-pool, add-device and delete-pool: the use cases that touch devices which are not, or will no longer be, ours.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <set>
+
+#include <fmt/core.h>
+#include <sys/random.h>
+
+#include "daemon/base/log.h"
+#include "daemon/engine/engine.h"
+
+namespace svd {
+
+namespace {
+
+template <size_t N> void copy_name(char (&to)[N], const std::string &from)
+{
+	std::memset(to, 0, N);
+	std::memcpy(to, from.data(), std::min(from.size(), N - 1));
+}
+
+Uuid this_host()
+{
+	std::string text;
+	std::ifstream("/etc/machine-id") >> text;
+	if (text.size() != 32)
+		return {};
+	const auto uuid = Uuid::parse(fmt::format("{}-{}-{}-{}-{}", text.substr(0, 8), text.substr(8, 4),
+						  text.substr(12, 4), text.substr(16, 4), text.substr(20)));
+	return uuid.ok() ? uuid.value() : Uuid{};
+}
+
+uint64_t random_incarnation()
+{
+	const Uuid random = Uuid::random();
+	uint64_t value;
+	std::memcpy(&value, random.bytes.data(), sizeof(value));
+	return value | 1;
+}
+
+// A device that was in a pool before may have batches where ours will begin.
+Status clear_ring_start(BlockDevice &device, const sv_label &label)
+{
+	AlignedBuffer zeroes(std::min<uint64_t>(label.ring_len, SV_BATCH_MAX));
+	std::memset(zeroes.data(), 0, zeroes.size());
+	return device.write(label.ring_off, zeroes.span());
+}
+
+Json lines(const std::vector<std::string> &all)
+{
+	Json json = Json::array();
+	for (const std::string &line : all)
+		json.push_back(line);
+	return json;
+}
+
+}	// namespace
+
+// What is on the device may be lost only if the user named it.
+Status Engine::refuse_contents(const Candidate &candidate)
+{
+	const std::string &path = candidate.device.path;
+	const auto label = read_label(path);
+	if (label.ok() && label.value()) {
+		const Uuid uuid = Uuid::from_bytes(label.value()->label.pool_uuid);
+		const auto pool = pools_.find(uuid);
+		if (pool != pools_.end() && pool->second->up())
+			return Error{Code::kBusy, "use", path, "it is a member of pool " + pool->second->name(), ""};
+		if (!candidate.wipe)
+			return Error{Code::kBusy, "use", path,
+				     fmt::format("it is a member of pool {}", label.value()->label.pool_name),
+				     "to destroy that pool's data on it: --wipe " + path};
+	} else if (!label.ok() && !candidate.wipe) {
+		return Error{Code::kBusy, "use", path, "it has a label of svctl: " + label.error().cause,
+			     "to destroy it: --wipe " + path};
+	}
+	if (!candidate.device.signatures.empty() && !candidate.wipe)
+		return Error{Code::kBusy, "use", path, "it contains: " + candidate.device.signatures.front(),
+			     "to destroy that: --wipe " + path};
+	return {};
+}
+
+Result<std::vector<Engine::Candidate>> Engine::probe_all(const std::vector<TierRequest> &tiers,
+							 const std::vector<std::string> &wipe)
+{
+	std::vector<Candidate> candidates;
+	std::set<std::string> identities;
+	uint32_t rank = 0;
+	for (const TierRequest &tier : tiers) {
+		for (const std::string &path : tier.devices) {
+			Candidate candidate;
+			SV_ASSIGN(candidate.device, probe_device(path, kernel_.simulated()));
+			if (!identities.insert(candidate.device.identity).second)
+				return Error{Code::kUsage, "use", path, "this device is named twice", ""};
+			candidate.tier = rank;
+			candidate.tier_name = tier.name;
+			candidate.wipe = std::find(wipe.begin(), wipe.end(), path) != wipe.end();
+			SV_TRY(refuse_contents(candidate));
+			candidates.push_back(std::move(candidate));
+		}
+		rank++;
+	}
+	for (const std::string &path : wipe)
+		if (std::none_of(candidates.begin(), candidates.end(), [&](const Candidate &candidate) {
+			    return candidate.device.path == path; }))
+			return Error{Code::kUsage, "wipe", path, "it is not among the devices named", ""};
+	return candidates;
+}
+
+// Journal on two members of the fastest tier, catalogue on the first two members, where there are two.
+Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uuid &uuid,
+					      const std::vector<Candidate> &candidates)
+{
+	uint64_t bytes = 0;
+	for (const Candidate &candidate : candidates)
+		bytes += candidate.device.size;
+	const uint64_t incarnation = random_incarnation();
+	std::vector<sv_label> labels;
+	for (const Candidate &candidate : candidates) {
+		const auto index = static_cast<uint32_t>(labels.size());
+		sv_label label{};
+		std::memcpy(label.pool_uuid, uuid.bytes.data(), sizeof(label.pool_uuid));
+		std::memcpy(label.member_uuid, Uuid::random().bytes.data(), sizeof(label.member_uuid));
+		std::memcpy(label.host_id, this_host().bytes.data(), sizeof(label.host_id));
+		copy_name(label.pool_name, name);
+		copy_name(label.tier_name, candidate.tier_name);
+		label.generation = 1;
+		label.incarnation = incarnation;
+		label.member = index;
+		label.nr_members = static_cast<uint32_t>(candidates.size());
+		label.tier = candidate.tier;
+		uint32_t flags = index < 2 ? SV_LABEL_HAS_CATALOGUE : 0;
+		if (index < 2 && candidate.tier == 0)
+			flags |= SV_LABEL_HAS_RING;
+		const int error = sv_label_layout(&label, candidate.device.size, flags, sv_ring_len_for(bytes),
+						  sv_cat_len_for(bytes));
+		if (error < 0)
+			return Error{error == -ENOSPC ? Code::kNoSpace : Code::kUsage, "use", candidate.device.path,
+				     fmt::format("it is too small ({})", format_size(Bytes(candidate.device.size))), ""};
+		labels.push_back(label);
+	}
+	return labels;
+}
+
+// The labels come last: without them there is no pool.
+Status Engine::write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
+			  const std::vector<sv_label> &labels)
+{
+	std::vector<std::unique_ptr<BlockFile>> files;
+	std::vector<CatalogueCopy> copies;
+	std::vector<MemberRow> rows;
+	for (size_t i = 0; i < labels.size(); i++) {
+		const Candidate &candidate = candidates[i];
+		const sv_label &label = labels[i];
+		if (candidate.wipe)
+			SV_TRY(wipe_signatures(candidate.device.path));
+		SV_ASSIGN(auto file, BlockFile::open(candidate.device.path, BlockFile::Mode::kExclusive));
+		if (label.flags & SV_LABEL_HAS_RING)
+			SV_TRY(clear_ring_start(*file, label));
+		if (label.flags & SV_LABEL_HAS_CATALOGUE)
+			copies.push_back({file.get(), label.cat_off, label.cat_len});
+		rows.push_back({label.member, Uuid::from_bytes(label.member_uuid), label.tier, label.tier_name,
+				label.nr_slots, label.flags});
+		files.push_back(std::move(file));
+	}
+	PoolRow row;
+	row.uuid = uuid;
+	row.name = name;
+	row.created = static_cast<uint64_t>(std::time(nullptr));
+	row.incarnation = labels[0].incarnation;
+	row.generation = labels[0].generation;
+	SV_ASSIGN(const auto catalogue, Catalogue::create(copies, row, rows));
+	SV_TRY(catalogue->close());
+	for (size_t i = 0; i < labels.size(); i++)
+		SV_TRY(write_label(*files[i], labels[i]));
+	return {};
+}
+
+// Does the pool exist with exactly these devices in these tiers?
+Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRequest> &tiers)
+{
+	const auto found = find_pool(name);
+	if (!found.ok())
+		return false;
+	std::set<std::pair<std::string, std::string>> wanted;
+	for (const TierRequest &tier : tiers)
+		for (const std::string &device : tier.devices)
+			wanted.insert({tier.name, device});
+	std::set<std::pair<std::string, std::string>> there;
+	for (const auto &[index, member] : found.value()->members())
+		there.insert({member.label.tier_name, member.path});
+	if (wanted == there)
+		return true;
+	return Error{Code::kBusy, "create pool", name, "a pool of that name exists with other devices",
+		     "see svctl show " + name};
+}
+
+Result<Json> Engine::create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
+				 const std::vector<std::string> &wipe, bool dry_run)
+{
+	SV_TRY(check_pool_name(name));
+	if (tiers.empty() || tiers.size() > SV_MAX_TIERS)
+		return Error{Code::kUsage, "create pool", name, fmt::format("it needs 1 to {} tiers", SV_MAX_TIERS), ""};
+	std::set<std::string> names;
+	for (const TierRequest &tier : tiers) {
+		SV_TRY(check_tier_name(tier.name));
+		if (tier.devices.empty())
+			return Error{Code::kUsage, "create tier", tier.name, "it names no device", ""};
+		if (!names.insert(tier.name).second)
+			return Error{Code::kUsage, "create tier", tier.name, "this tier is named twice", ""};
+	}
+	SV_ASSIGN(const bool same, same_pool(name, tiers));
+	if (same)
+		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", name)}};
+	SV_TRY(kernel_.probe());
+	SV_ASSIGN(const auto candidates, probe_all(tiers, wipe));
+	if (candidates.size() > SV_MAX_MEMBERS)
+		return Error{Code::kUsage, "create pool", name,
+			     fmt::format("a pool has at most {} devices", SV_MAX_MEMBERS), ""};
+	const Uuid uuid = Uuid::random();
+	SV_ASSIGN(const auto labels, lay_out(name, uuid, candidates));
+	std::vector<std::string> destroys;
+	for (const Candidate &candidate : candidates)
+		if (candidate.wipe)
+			destroys.push_back(fmt::format("everything on {} ({})", candidate.device.path,
+				candidate.device.signatures.empty() ? "no known signature" :
+				candidate.device.signatures.front()));
+	if (dry_run)
+		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
+			    {"message", fmt::format("pool {} would be created of {} devices", name, candidates.size())}};
+
+	SV_TRY(write_pool(name, uuid, candidates, labels));
+	for (const Candidate &candidate : candidates) {
+		remember(candidate.device.path);
+		note_label(candidate.device.path);
+	}
+	SV_ASSIGN(Pool *const pool, find_pool(name));
+	SV_TRY(pool->activate(false));
+	return Json{{"result", "created"}, {"uuid", uuid.str()},
+		    {"message", fmt::format("pool {} created of {} devices", name, candidates.size())}};
+}
+
+Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest &request,
+				const std::vector<std::string> &wipe, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	const auto same = [&](const std::string &path) {
+		return std::any_of(pool->members().begin(), pool->members().end(), [&](const auto &item) {
+			return item.second.path == path && request.name == item.second.label.tier_name; });
+	};
+	if (std::all_of(request.devices.begin(), request.devices.end(), same))
+		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", pool_name)}};
+	const auto tier = std::find_if(pool->members().begin(), pool->members().end(), [&](const auto &item) {
+		return request.name == item.second.label.tier_name; });
+	if (tier == pool->members().end())
+		return Error{Code::kNotFound, "add to tier", request.name, "pool " + pool_name + " has no such tier", ""};
+	SV_ASSIGN(auto candidates, probe_all({request}, wipe));
+	const sv_label model = pool->members().begin()->second.label;
+	const auto count = static_cast<uint32_t>(pool->members().size() + candidates.size());
+	if (count > SV_MAX_MEMBERS)
+		return Error{Code::kUsage, "add a device to pool", pool_name,
+			     fmt::format("a pool has at most {} devices", SV_MAX_MEMBERS), ""};
+
+	std::vector<std::pair<std::string, sv_label>> added;
+	for (const Candidate &candidate : candidates) {
+		sv_label label = model;
+		std::memcpy(label.member_uuid, Uuid::random().bytes.data(), sizeof(label.member_uuid));
+		copy_name(label.tier_name, request.name);
+		label.generation = model.generation + 1;
+		label.tier = tier->second.label.tier;
+		label.member = static_cast<uint32_t>(pool->members().size() + added.size());
+		label.nr_members = count;
+		if (sv_label_layout(&label, candidate.device.size, 0, 0, 0) < 0)
+			return Error{Code::kNoSpace, "use", candidate.device.path, "it is too small", ""};
+		added.push_back({candidate.device.path, label});
+	}
+	std::vector<std::string> destroys;
+	for (const Candidate &candidate : candidates)
+		if (candidate.wipe)
+			destroys.push_back("everything on " + candidate.device.path);
+	if (dry_run)
+		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
+			    {"message", fmt::format("{} device(s) would be added to {}", added.size(), pool_name)}};
+	for (size_t i = 0; i < added.size(); i++) {
+		if (candidates[i].wipe)
+			SV_TRY(wipe_signatures(added[i].first));
+		SV_ASSIGN(const auto file, BlockFile::open(added[i].first, BlockFile::Mode::kExclusive));
+		SV_TRY(write_label(*file, added[i].second));
+		remember(added[i].first);
+	}
+	SV_TRY(pool->add_members(added));
+	return Json{{"result", "added"},
+		    {"message", fmt::format("{} device(s) added to pool {}", added.size(), pool_name)}};
+}
+
+Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, find_pool(name));
+	std::vector<std::string> destroys;
+	if (pool->up()) {
+		SV_ASSIGN(const auto volumes, pool->catalogue().volumes());
+		for (const VolumeRow &volume : volumes)
+			destroys.push_back(fmt::format("volume {}/{} ({})", name, volume.name,
+						       format_size(Bytes(volume.size))));
+	}
+	for (const auto &[index, member] : pool->members())
+		destroys.push_back(fmt::format("pool {}'s data on {}", name, member.path));
+	if (dry_run)
+		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
+			    {"message", fmt::format("pool {} would be deleted", name)}};
+	SV_TRY(pool->deactivate());
+	SV_TRY(pool->erase_labels());
+	pools_.erase(Uuid(pool->uuid()));
+	log::notice("pool {} deleted", name);
+	return Json{{"result", "deleted"}, {"message", fmt::format("pool {} deleted", name)}};
+}
+
+}	// namespace svd

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0
+// Finding pools, their life, volumes, and what is reported of them. See engine.h; create_pool.cc has the rest.
+#include "daemon/engine/engine.h"
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include <fmt/core.h>
+
+#include "daemon/base/log.h"
+
+namespace svd {
+
+namespace {
+
+constexpr auto kScanEvery = std::chrono::seconds(5);
+
+const char *state_name(PoolState state)
+{
+	switch (state) {
+	case PoolState::kActive:
+		return "active";
+	case PoolState::kReadOnly:
+		return "read-only";
+	default:
+		return "down";
+	}
+}
+
+const char *mode_name(uint32_t mode)
+{
+	static const char *const kNames[] = {"write", "out-of-space", "read-only", "fail"};
+	return mode < std::size(kNames) ? kNames[mode] : "unknown";
+}
+
+Json done(const char *result, const std::string &message)
+{
+	return {{"result", result}, {"message", message}};
+}
+
+}	// namespace
+
+// ---- finding pools ----
+
+std::vector<std::string> Engine::places() const
+{
+	std::set<std::string> paths(options_.devices.begin(), options_.devices.end());
+	std::ifstream known(options_.state_dir + "/devices");
+	for (std::string path; std::getline(known, path);)
+		if (kernel_.simulated())
+			paths.insert(path);
+	if (options_.devices.empty() && !kernel_.simulated())
+		for (std::string &path : list_block_devices())
+			paths.insert(std::move(path));
+	return {paths.begin(), paths.end()};
+}
+
+// The simulation's members are files, which no scan would find again.
+void Engine::remember(const std::string &path)
+{
+	const auto known = places();
+	if (!kernel_.simulated() || std::find(known.begin(), known.end(), path) != known.end())
+		return;
+	std::ofstream(options_.state_dir + "/devices", std::ios::app) << path << "\n";
+}
+
+void Engine::note_label(const std::string &path)
+{
+	const auto label = read_label(path);
+	bad_labels_.erase(path);
+	if (!label.ok()) {
+		if (label.error().code == Code::kNeedsCheck)
+			bad_labels_[path] = label.error().message();
+		return;
+	}
+	if (!label.value())
+		return;
+	const Uuid uuid = Uuid::from_bytes(label.value()->label.pool_uuid);
+	auto &pool = pools_[uuid];
+	if (!pool)
+		pool = std::make_unique<Pool>(kernel_, uuid, label.value()->label.pool_name);
+	pool->found(*label.value());
+}
+
+void Engine::rescan()
+{
+	for (auto &[uuid, pool] : pools_)
+		if (!pool->up())
+			pool->forget_members();
+	for (const std::string &path : places())
+		note_label(path);
+	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty(); });
+	last_scan_ = Pool::Clock::now();
+}
+
+void Engine::activate_complete()
+{
+	for (auto &[uuid, pool] : pools_) {
+		if (pool->up() || pool->wanted_down())
+			continue;
+		const std::string before = pool->problem();
+		const Status result = pool->activate(false);
+		if (!result.ok() && result.error().message() != before)
+			log::warning("{}", result.error().message());
+	}
+}
+
+void Engine::tick()
+{
+	const auto now = Pool::Clock::now();
+	if (now - last_scan_ >= kScanEvery && (pools_.empty() || std::any_of(pools_.begin(), pools_.end(),
+		    [](const auto &item) { return !item.second->up() && !item.second->wanted_down(); }))) {
+		rescan();
+		activate_complete();
+	}
+	for (auto &[uuid, pool] : pools_)
+		pool->tick(now);
+}
+
+void Engine::shut_down()
+{
+	for (auto &[uuid, pool] : pools_) {
+		if (pool->state() != PoolState::kActive)
+			continue;
+		const Status result = pool->checkpoint();
+		if (!result.ok())
+			log::error("pool {}: last checkpoint: {}", pool->name(), result.error().message());
+	}
+}
+
+Result<Json> Engine::scan()
+{
+	rescan();
+	activate_complete();
+	return status();
+}
+
+Result<Pool *> Engine::find_pool(const std::string &name)
+{
+	SV_TRY(check_pool_name(name));
+	Pool *found = nullptr;
+	for (auto &[uuid, pool] : pools_) {
+		if (pool->name() != name)
+			continue;
+		if (found != nullptr)
+			return Error{Code::kBusy, "find pool", name, "two pools have that name",
+				     "take one's devices away"};
+		found = pool.get();
+	}
+	if (found == nullptr)
+		return Error{Code::kNotFound, "find pool", name, "there is none", "see svctl list"};
+	return found;
+}
+
+Result<Pool *> Engine::pool_that_is_up(const std::string &name)
+{
+	SV_ASSIGN(Pool *const pool, find_pool(name));
+	if (!pool->up())
+		return Error{pool->missing().empty() ? Code::kBusy : Code::kNotFound, "use pool", name,
+			     pool->problem().empty() ? "it is down" : pool->problem(), "svctl activate " + name};
+	return pool;
+}
+
+Result<std::pair<Pool *, VolumeRow>> Engine::find_volume(const std::string &pool_name, const std::string &volume)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	SV_TRY(check_volume_name(volume));
+	SV_ASSIGN(const VolumeRow row, pool->catalogue().volume(volume));
+	return std::pair<Pool *, VolumeRow>(pool, row);
+}
+
+// ---- life ----
+
+Result<Json> Engine::activate(const std::string &name, bool read_only, bool missing, bool dry_run)
+{
+	if (missing)
+		return Error{Code::kMissingFeature, "activate pool", name, "--missing is not implemented yet",
+			     "attach all devices"};
+	rescan();
+	SV_ASSIGN(Pool *const pool, find_pool(name));
+	if (pool->up()) {
+		const bool same = (pool->state() == PoolState::kReadOnly) == read_only;
+		if (!same)
+			return Error{Code::kBusy, "activate pool", name,
+				     fmt::format("it is up, {}", state_name(pool->state())),
+				     "svctl deactivate " + name + " first"};
+		return done("no change", fmt::format("pool {}: no change", name));
+	}
+	if (dry_run)
+		return done("dry run", fmt::format("pool {} would be activated", name));
+	SV_TRY(pool->activate(read_only));
+	return done("activated", fmt::format("pool {} is {}", name, state_name(pool->state())));
+}
+
+Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, find_pool(name));
+	const bool was_up = pool->up();
+	if (dry_run)
+		return done("dry run", fmt::format("pool {} would be taken down", name));
+	SV_TRY(pool->deactivate());
+	pool->set_wanted_down(true);
+	return was_up ? done("deactivated", fmt::format("pool {} is down", name)) :
+			done("no change", fmt::format("pool {}: no change", name));
+}
+
+// ---- volumes ----
+
+Result<Json> Engine::create_volume(const std::string &pool_name, const std::string &volume, uint64_t size, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	SV_TRY(check_volume_name(volume));
+	const uint64_t rounded = (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
+	const auto existing = pool->catalogue().volume(volume);
+	if (existing.ok() && existing.value().size == rounded)
+		return done("no change", fmt::format("volume {}/{}: no change", pool_name, volume));
+	if (existing.ok())
+		return Error{Code::kBusy, "create volume", pool_name + "/" + volume,
+			     fmt::format("it exists with {}", format_size(Bytes(existing.value().size))),
+			     "to grow it: svctl resize-volume"};
+	if (pool->state() == PoolState::kReadOnly)
+		return Error{Code::kPermission, "create volume", volume, "pool " + pool_name + " is read-only", ""};
+	if (dry_run)
+		return done("dry run", fmt::format("volume {}/{} of {} would be created", pool_name, volume,
+						   format_size(Bytes(rounded))));
+	SV_ASSIGN(const VolumeRow row, pool->create_volume(volume, rounded));
+	Json json = volume_json(*pool, row);
+	json["result"] = "created";
+	json["message"] = fmt::format("volume {}/{} created: {}", pool_name, volume, pool->volume_path(row));
+	return json;
+}
+
+Result<Json> Engine::resize_volume(const std::string &pool_name, const std::string &volume, uint64_t size, bool dry_run)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	const auto &[pool, row] = found;
+	const uint64_t rounded = (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
+	const std::string name = pool_name + "/" + volume;
+	if (rounded == row.size)
+		return done("no change", fmt::format("volume {}: no change", name));
+	if (rounded < row.size)
+		return Error{Code::kUsage, "resize volume", name,
+			     fmt::format("it has {}: volumes do not shrink", format_size(Bytes(row.size))), ""};
+	if (dry_run)
+		return done("dry run", fmt::format("volume {} would grow to {}", name, format_size(Bytes(rounded))));
+	SV_TRY(pool->grow_volume(row, rounded));
+	return done("resized", fmt::format("volume {} has {}", name, format_size(Bytes(rounded))));
+}
+
+Result<Json> Engine::rename_volume(const std::string &pool_name, const std::string &volume, const std::string &to,
+				   bool dry_run)
+{
+	SV_TRY(check_volume_name(to));
+	const auto target = find_volume(pool_name, to);
+	const auto source = find_volume(pool_name, volume);
+	if (target.ok() && (volume == to || !source.ok()))
+		return done("no change", fmt::format("volume {}/{}: no change", pool_name, to));
+	if (!source.ok())
+		return source.error();
+	if (target.ok())
+		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
+	if (dry_run)
+		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
+	SV_TRY(source.value().first->rename_volume(source.value().second, to));
+	return done("renamed", fmt::format("volume {0}/{1} is now {0}/{2}", pool_name, volume, to));
+}
+
+Result<Json> Engine::delete_volume(const std::string &pool_name, const std::string &volume, bool dry_run)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	const auto &[pool, row] = found;
+	const std::string name = pool_name + "/" + volume;
+	if (dry_run) {
+		SV_ASSIGN(const uint64_t mapped, pool->catalogue().mapped(row.id));
+		Json json = done("dry run", fmt::format("volume {} would be deleted", name));
+		json["destroys"] = {fmt::format("volume {} ({}, {} written)", name, format_size(Bytes(row.size)),
+						format_size(Bytes(mapped << SV_EXTENT_SHIFT)))};
+		return json;
+	}
+	SV_TRY(pool->delete_volume(row));
+	return done("deleted", fmt::format("volume {} deleted", name));
+}
+
+// ---- reports ----
+
+Json Engine::volume_json(Pool &pool, const VolumeRow &row)
+{
+	const auto mapped = pool.catalogue().mapped(row.id);
+	return {{"name", row.name}, {"id", row.id}, {"size", row.size},
+		{"used", (mapped.ok() ? mapped.value() : 0) << SV_EXTENT_SHIFT},
+		{"state", row.state == VolumeState::kActive ? state_name(pool.state()) : "deleting"},
+		{"device", pool.volume_path(row)}};
+}
+
+Json Engine::pool_json(Pool &pool, bool with_volumes)
+{
+	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_name(pool.state())},
+		     {"problems", problems_json(pool)}, {"tiers", Json::array()}, {"devices", Json::array()}};
+	std::map<uint32_t, uint32_t> free;
+	if (pool.up()) {
+		std::vector<sv_member_state> states(SV_MAX_MEMBERS);
+		const auto answer = pool.kernel().command(SV_OP_MEMBERS, states.data(), sizeof(states[0]),
+							  SV_MAX_MEMBERS);
+		for (uint32_t i = 0; answer.ok() && i < answer.value().count; i++)
+			free[states[i].member] = states[i].free_slots;
+	}
+	std::map<uint32_t, Json> tiers;
+	uint64_t size = 0;
+	uint64_t free_bytes = 0;
+	for (const auto &[index, member] : pool.members()) {
+		const uint64_t bytes = static_cast<uint64_t>(member.label.nr_slots) << SV_EXTENT_SHIFT;
+		const uint64_t unused = static_cast<uint64_t>(free[index]) << SV_EXTENT_SHIFT;
+		Json &tier = tiers[member.label.tier];
+		if (tier.is_null())
+			tier = {{"name", member.label.tier_name}, {"members", 0}, {"size", 0u}, {"free", 0u}, {"used", 0u}};
+		tier["members"] = tier["members"].get<int>() + 1;
+		tier["size"] = tier["size"].get<uint64_t>() + bytes;
+		json["devices"].push_back({{"member", index}, {"path", member.path}, {"tier", member.label.tier_name},
+					   {"size", bytes}, {"journal", (member.label.flags & SV_LABEL_HAS_RING) != 0},
+					   {"catalogue", (member.label.flags & SV_LABEL_HAS_CATALOGUE) != 0}});
+		size += bytes;
+		free_bytes += unused;
+		if (pool.up()) {
+			tier["free"] = tier["free"].get<uint64_t>() + unused;
+			tier["used"] = tier["size"].get<uint64_t>() - tier["free"].get<uint64_t>();
+		}
+	}
+	for (auto &[rank, tier] : tiers)
+		json["tiers"].push_back(tier);
+	json["size"] = size;
+	if (!pool.up())
+		return json;
+	json["free"] = free_bytes;
+	json["used"] = size - free_bytes;
+	json["volumes"] = Json::array();
+	const auto volumes = pool.catalogue().volumes();
+	for (size_t i = 0; with_volumes && volumes.ok() && i < volumes.value().size(); i++)
+		json["volumes"].push_back(volume_json(pool, volumes.value()[i]));
+	return json;
+}
+
+Result<Json> Engine::list()
+{
+	Json json = {{"pools", Json::array()}};
+	for (auto &[uuid, pool] : pools_)
+		json["pools"].push_back(pool_json(*pool, true));
+	return json;
+}
+
+Result<Json> Engine::show(const std::string &pool_name, const std::string &volume)
+{
+	if (!volume.empty()) {
+		SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+		return volume_json(*found.first, found.second);
+	}
+	SV_ASSIGN(Pool *const pool, find_pool(pool_name));
+	Json json = pool_json(*pool, true);
+	if (!pool->up())
+		return json;
+	SV_ASSIGN(const auto state, pool->kernel().ask<sv_state>(SV_OP_STATE));
+	SV_ASSIGN(const auto usage, pool->catalogue().usage());
+	json["mode"] = mode_name(state.mode);
+	json["journal"] = {{"size", state.ring_bytes}, {"used", state.ring_used}, {"committed_seq", state.committed_seq},
+			   {"tail_seq", state.tail_seq}, {"commits", state.commits}, {"records", state.records}};
+	json["kernel_memory_bytes"] = state.memory;
+	json["partial_extents"] = state.partials;
+	json["catalogue"] = {{"used", usage.db_bytes}, {"size", usage.db_capacity}, {"extents", usage.extents}};
+	return json;
+}
+
+Json Engine::problems_json(Pool &pool)
+{
+	Json problems = Json::array();
+	const auto add = [&](const std::string &what, const std::string &next) {
+		problems.push_back({{"what", what}, {"next", next}});
+	};
+	for (uint32_t member : pool.missing())
+		add(fmt::format("member {} of {} is missing", member, pool.nr_members()),
+		    "attach the device; svctl activate " + pool.name());
+	if (!pool.problem().empty() && pool.missing().empty())
+		add(pool.problem(), "svctl check " + pool.name());
+	if (!pool.up())
+		return problems;
+	const auto state = pool.kernel().ask<sv_state>(SV_OP_STATE);
+	if (!state.ok())
+		add(state.error().message(), "dmsetup status; journalctl -k");
+	else if (state.value().mode == SV_MODE_FAIL)
+		add("the kernel stopped the pool after a journal write failed", "journalctl -k; replace the device");
+	else if (state.value().mode == SV_MODE_OUT_OF_SPACE || state.value().free_slots == 0)
+		add("the pool is full", fmt::format("svctl add-device {} TIER=DEVICE, or delete files and fstrim",
+						    pool.name()));
+	return problems;
+}
+
+Result<Json> Engine::status()
+{
+	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
+	for (auto &[uuid, pool] : pools_)
+		json["pools"].push_back({{"name", pool->name()}, {"state", state_name(pool->state())},
+					 {"problems", problems_json(*pool)}});
+	for (const auto &[path, why] : bad_labels_)
+		json["pools"].push_back({{"name", path}, {"state", "unusable"},
+					 {"problems", {{{"what", why}, {"next", "replace the device"}}}}});
+	return json;
+}
+
+// ---- check, dump, restore ----
+
+Result<Json> Engine::check(const std::string &name)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
+	SV_ASSIGN(const auto problems, pool->check());
+	if (problems.empty())
+		return done("sound", fmt::format("pool {}: kernel and catalogue agree", name));
+	std::string first = problems[0];
+	if (problems.size() > 1)
+		first += fmt::format(" (and {} more)", problems.size() - 1);
+	return Error{Code::kNeedsCheck, "find sound pool", name, first, ""};
+}
+
+Result<Json> Engine::dump(const std::string &name)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
+	if (pool->state() == PoolState::kActive)
+		SV_TRY(pool->checkpoint());
+	std::ostringstream text;
+	SV_TRY(pool->catalogue().dump(text));
+	return Json{{"text", text.str()}};
+}
+
+Result<Json> Engine::restore(const std::string &name, const std::string &text, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
+	SV_ASSIGN(const auto volumes, pool->catalogue().volumes());
+	if (!volumes.empty())
+		return Error{Code::kBusy, "restore pool", name, "it has volumes", "restore into a pool just created"};
+	if (dry_run)
+		return done("dry run", fmt::format("pool {} would be restored", name));
+	SV_TRY(pool->restore(text));
+	return done("restored", fmt::format("pool {} restored", name));
+}
+
+}	// namespace svd

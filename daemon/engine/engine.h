@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+// svd's use cases: each checks its request, then makes one transaction and its kernel calls. Owns the pools. The API
+// calls it (api/commands.cc) and main.cc turns its clock; all from one thread.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "daemon/engine/pool.h"
+#include "daemon/kernel/probe.h"
+
+namespace svd {
+
+using Json = nlohmann::json;
+
+struct EngineOptions {
+	std::string state_dir;			// small things that may be lost: known device names
+	std::vector<std::string> devices;	// look for members here only; empty: all block devices
+};
+
+struct TierRequest {
+	std::string name;
+	std::vector<std::string> devices;
+};
+
+class Engine {
+public:
+	Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options_(std::move(options)) {}
+
+	// Every use case answers with the parameters of its reply.
+	Result<Json> create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
+				 const std::vector<std::string> &wipe, bool dry_run);
+	Result<Json> add_device(const std::string &pool, const TierRequest &request,
+				const std::vector<std::string> &wipe, bool dry_run);
+	Result<Json> delete_pool(const std::string &pool, bool dry_run);
+	Result<Json> activate(const std::string &pool, bool read_only, bool missing, bool dry_run);
+	Result<Json> deactivate(const std::string &pool, bool dry_run);
+	Result<Json> create_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
+	Result<Json> resize_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
+	Result<Json> rename_volume(const std::string &pool, const std::string &volume, const std::string &to,
+				   bool dry_run);
+	Result<Json> delete_volume(const std::string &pool, const std::string &volume, bool dry_run);
+	Result<Json> list();
+	Result<Json> show(const std::string &pool, const std::string &volume);
+	Result<Json> status();
+	Result<Json> check(const std::string &pool);
+	Result<Json> dump(const std::string &pool);
+	Result<Json> restore(const std::string &pool, const std::string &text, bool dry_run);
+	Result<Json> scan();			// now, and activate what is complete
+
+	// A volume of a pool that is up; for the simulation's debugging I/O too.
+	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
+
+	void tick();				// every second or so
+	void shut_down();			// checkpoints; leaves pools up in the kernel
+
+private:
+	struct Candidate {			// a device on its way into a pool
+		ProbedDevice device;
+		uint32_t tier = 0;
+		std::string tier_name;
+		bool wipe = false;
+	};
+
+	Result<Pool *> find_pool(const std::string &name);
+	Result<Pool *> pool_that_is_up(const std::string &name);
+	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
+						 const std::vector<std::string> &wipe);
+	Status refuse_contents(const Candidate &candidate);
+	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers);
+	Result<std::vector<sv_label>> lay_out(const std::string &name, const Uuid &uuid,
+					      const std::vector<Candidate> &candidates);
+	Status write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
+			  const std::vector<sv_label> &labels);
+	void rescan();
+	void note_label(const std::string &path);
+	void activate_complete();
+	std::vector<std::string> places() const;
+	void remember(const std::string &path);
+	Json pool_json(Pool &pool, bool with_volumes);
+	Json volume_json(Pool &pool, const VolumeRow &row);
+	Json problems_json(Pool &pool);
+
+	Kernel &kernel_;
+	EngineOptions options_;
+	std::map<Uuid, std::unique_ptr<Pool>> pools_;
+	std::map<std::string, std::string> bad_labels_;	// path -> why
+	Pool::Clock::time_point last_scan_{};
+};
+
+}	// namespace svd

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+// See label_io.h.
+#include "daemon/engine/label_io.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include <fmt/core.h>
+
+namespace svd {
+
+namespace {
+
+// 0, or the error of the codec with its reason.
+int read_at(BlockDevice &device, uint64_t offset, sv_label *label, const char **why)
+{
+	AlignedBuffer buffer(SV_LABEL_SIZE);
+	*why = "cannot be read";
+	if (offset + SV_LABEL_SIZE > device.size() || !device.read(offset, buffer.span()).ok())
+		return -EIO;
+	return sv_label_decode(reinterpret_cast<const sv_label_disk *>(buffer.data()), label, why);
+}
+
+bool looks_like_label(BlockDevice &device)
+{
+	AlignedBuffer buffer(SV_LABEL_SIZE);
+	return device.read(0, buffer.span()).ok() && std::memcmp(buffer.data(), SV_LABEL_MAGIC, 8) == 0;
+}
+
+Error unusable(const std::string &path, const char *why)
+{
+	return Error{Code::kNeedsCheck, "use the label of", path, why, ""};
+}
+
+}	// namespace
+
+Result<std::optional<FoundMember>> read_label(const std::string &path)
+{
+	SV_ASSIGN(auto device, BlockFile::open(path, BlockFile::Mode::kReadOnly));
+	FoundMember found{path, {}, false};
+	const char *why = nullptr;
+	const int front = read_at(*device, 0, &found.label, &why);
+	if (front == -EPROTONOSUPPORT)
+		return unusable(path, why);
+	if (front != 0) {
+		const uint64_t copy = sv_label_copy_off(device->size());
+		const char *copy_why = nullptr;
+		const int error = copy == 0 ? -EINVAL : read_at(*device, copy, &found.label, &copy_why);
+		if (error == -EPROTONOSUPPORT)
+			return unusable(path, copy_why);
+		if (error != 0)
+			return looks_like_label(*device) ? Result<std::optional<FoundMember>>(unusable(path, why)) :
+			       std::optional<FoundMember>();
+		found.from_copy = true;
+	}
+	if (found.label.size > device->size())
+		return unusable(path, "the device is smaller than its label says");
+	return std::optional<FoundMember>(found);
+}
+
+Status write_label(BlockDevice &device, const sv_label &label)
+{
+	AlignedBuffer buffer(SV_LABEL_SIZE);
+	sv_label_encode(&label, reinterpret_cast<sv_label_disk *>(buffer.data()));
+	SV_TRY(device.write(label.copy_off, buffer.span()));
+	SV_TRY(device.sync());
+	SV_TRY(device.write(0, buffer.span()));
+	return device.sync();
+}
+
+Status erase_label(BlockDevice &device, const sv_label &label)
+{
+	AlignedBuffer zeroes(SV_LABEL_SIZE);
+	std::memset(zeroes.data(), 0, zeroes.size());
+	SV_TRY(device.write(label.copy_off, zeroes.span()));
+	SV_TRY(device.sync());
+	SV_TRY(device.write(0, zeroes.span()));
+	return device.sync();
+}
+
+std::vector<std::string> list_block_devices()
+{
+	std::vector<std::string> paths;
+	std::error_code error;
+	for (const auto &entry : std::filesystem::directory_iterator("/sys/class/block", error)) {
+		std::string uuid;
+		std::ifstream(entry.path() / "dm/uuid") >> uuid;
+		uint64_t sectors = 0;
+		std::ifstream(entry.path() / "size") >> sectors;
+		if (uuid.starts_with("SV-") || sectors == 0)
+			continue;
+		std::string name = entry.path().filename();
+		std::replace(name.begin(), name.end(), '!', '/');
+		paths.push_back("/dev/" + name);
+	}
+	std::sort(paths.begin(), paths.end());
+	return paths;
+}
+
+}	// namespace svd

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+// Labels on devices: reading one or its copy, writing both, and looking through all devices for them. The codec is
+// kmod/core's.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/base/block_file.h"
+#include "kmod/core/label.h"
+
+namespace svd {
+
+struct FoundMember {
+	std::string path;
+	sv_label label;
+	bool from_copy = false;		// the label at the front is damaged
+};
+
+// nullopt: no label. kNeedsCheck: there is one that must not be used, and why.
+Result<std::optional<FoundMember>> read_label(const std::string &path);
+Status write_label(BlockDevice &device, const sv_label &label);	// copy first
+Status erase_label(BlockDevice &device, const sv_label &label);
+
+// All block devices of this machine that could be members.
+std::vector<std::string> list_block_devices();
+
+}	// namespace svd

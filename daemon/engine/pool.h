@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+// One pool as svd knows it: its members as far as they were found, and, while it is up, its catalogue and its control
+// channel. Split by use: pool.cc (members, volumes), recovery.cc (bringing it up), checkpoint.cc (journal into
+// catalogue), check.cc (kernel against catalogue). The engine owns pools and is the only caller.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/label_io.h"
+#include "daemon/kernel/kernel.h"
+
+namespace svd {
+
+enum class PoolState { kDown, kActive, kReadOnly };
+
+class Pool {
+public:
+	using Clock = std::chrono::steady_clock;
+
+	struct Member {
+		std::string path;
+		sv_label label;
+		bool from_copy = false;
+		std::unique_ptr<BlockFile> file;	// while the pool is up
+	};
+
+	Pool(Kernel &kernel, const Uuid &uuid, std::string name) : kernel_(kernel), uuid_(uuid), name_(std::move(name)) {}
+
+	// ---- members ----
+	void found(const FoundMember &member);		// by a scan; ignored while the pool is up
+	void forget_members() { members_.clear(); conflict_.clear(); }
+	uint32_t nr_members() const;			// by the labels found
+	std::vector<uint32_t> missing() const;
+	const std::map<uint32_t, Member> &members() const { return members_; }
+	const std::string &conflict() const { return conflict_; }
+
+	// ---- life ----
+	Status activate(bool read_only);		// kNeedsCheck, kNotFound (a member is missing) ...
+	Status deactivate();				// kBusy: a volume is open, nothing changed
+	Status erase_labels();				// delete-pool; the pool is down
+	Status add_members(const std::vector<std::pair<std::string, sv_label>> &added);
+
+	// ---- volumes; the pool is up ----
+	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);
+	Status grow_volume(const VolumeRow &volume, uint64_t size);
+	Status rename_volume(const VolumeRow &volume, const std::string &to);
+	Status delete_volume(const VolumeRow &volume);
+	std::string volume_path(const VolumeRow &volume) const;
+
+	// ---- checkpoint ----
+	Status checkpoint();
+	void tick(Clock::time_point now);		// checkpoint when it is due; logs its failure
+
+	// ---- check, restore ----
+	Status restore(const std::string &text);	// into a pool without volumes; goes down and up again
+	Result<std::vector<std::string>> check();	// what is wrong, a line each
+
+	const Uuid &uuid() const { return uuid_; }
+	const std::string &name() const { return name_; }
+	PoolState state() const { return state_; }
+	bool up() const { return state_ != PoolState::kDown; }
+	Catalogue &catalogue() { return *catalogue_; }
+	KernelPool &kernel() { return *channel_; }
+	const std::string &problem() const { return problem_; }	// why the last activation or checkpoint failed
+	void set_problem(std::string problem) { problem_ = std::move(problem); }
+	bool wanted_down() const { return wanted_down_; }	// deactivated by command
+	void set_wanted_down(bool down) { wanted_down_ = down; }
+
+private:
+	// recovery.cc
+	Status bring_up(bool read_only);
+	Status open_members();
+	Status open_catalogue();
+	Status compare_members();
+	Status recover_journal();
+	Status replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor);
+	Status finish_deletions();
+	Status load_kernel(bool read_only, bool existed);
+	Status reopen_channel();
+	Status load_volumes();
+	Status reconcile_volumes();
+	Status load_maps();
+	Status load_grants();
+	Status create_volume_devices();
+	void close_all();
+
+	// checkpoint.cc
+	Status apply_journal(uint64_t committed_seq);
+	Result<std::vector<sv_freed>> list_freed();
+	Status drain_deletion(uint32_t volume);
+
+	PoolSpec spec() const;
+	VolumeSpec volume_spec(const VolumeRow &volume) const;
+	sv_volume_info volume_info(const VolumeRow &volume) const;
+	std::vector<uint32_t> with_flag(uint32_t flag) const;	// members
+
+	Kernel &kernel_;
+	Uuid uuid_;
+	std::string name_;
+	std::map<uint32_t, Member> members_;
+	std::string conflict_;
+	PoolState state_ = PoolState::kDown;
+	bool read_only_ = false;
+	bool wanted_down_ = false;
+	std::string problem_;
+	std::unique_ptr<Catalogue> catalogue_;
+	std::unique_ptr<KernelPool> channel_;
+	Clock::time_point last_checkpoint_{};
+};
+
+// The ring of one member as kmod/core reads it.
+class RingReader {
+public:
+	RingReader(BlockFile &file, const sv_label &label, uint64_t last_seq);
+	// 1: *batch; 0: end; negative: damage, and why.
+	int next(sv_ring_cursor *cursor, const void **batch, const char **why);
+
+private:
+	static int read(void *context, u64 offset, void *buffer, u32 length);
+
+	BlockFile &file_;
+	uint64_t offset_;
+	AlignedBuffer buffer_;
+	sv_ring ring_{};
+};
+
+// Collects the records of many batches and applies them in few transactions.
+class BatchApplier {
+public:
+	explicit BatchApplier(Catalogue &catalogue) : catalogue_(catalogue) {}
+	Status add(const void *batch, const sv_ring_cursor &reached);
+	Status finish();
+	uint64_t batches() const { return batches_; }
+
+private:
+	Catalogue &catalogue_;
+	std::vector<sv_rec> records_;
+	sv_ring_cursor reached_{};
+	uint64_t batches_ = 0;
+	bool pending_ = false;
+};
+
+}	// namespace svd

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+// Bringing a pool up: open members and catalogue, apply what the journal has beyond the catalogue, and load the
+// kernel; or, where the kernel still serves the pool after svd died, only catch up with it.
+#include <algorithm>
+#include <cstring>
+
+#include <fmt/core.h>
+
+#include "daemon/base/log.h"
+#include "daemon/engine/pool.h"
+
+namespace svd {
+
+namespace {
+
+constexpr uint32_t kMostVolumes = 16384;
+
+struct CopyState {
+	uint32_t member = 0;
+	uint64_t last_seq = 0;
+	int error = 0;
+	const char *why = "";
+};
+
+// How far one copy of the journal goes.
+CopyState survey(uint32_t member, RingReader reader, sv_ring_cursor cursor)
+{
+	CopyState copy{member, cursor.seq, 0, ""};
+	const void *batch = nullptr;
+	while ((copy.error = reader.next(&cursor, &batch, &copy.why)) > 0)
+		copy.last_seq = cursor.seq;
+	return copy;
+}
+
+// Makes the batch on the other copy the same, if it is not. [I19]
+Status mirror_batch(BlockFile &to, const sv_label &label, const void *batch)
+{
+	const uint64_t offset = label.ring_off + le64_to_cpu(static_cast<const sv_batch_disk *>(batch)->offset);
+	const std::span<const uint8_t> bytes(static_cast<const uint8_t *>(batch), sv_batch_len(batch));
+	AlignedBuffer there(bytes.size());
+	if (to.read(offset, there.span()).ok() && std::memcmp(there.data(), bytes.data(), bytes.size()) == 0)
+		return {};
+	return to.write(offset, bytes);
+}
+
+}	// namespace
+
+Status Pool::activate(bool read_only)
+{
+	if (up())
+		return {};
+	read_only_ = read_only;  // volume devices are made on the way
+	Status result = bring_up(read_only);
+	problem_ = result.ok() ? "" : result.error().message();
+	if (!result.ok()) {
+		close_all();
+		return result;
+	}
+	state_ = read_only ? PoolState::kReadOnly : PoolState::kActive;
+	wanted_down_ = false;
+	last_checkpoint_ = Clock::now();
+	log::notice("pool {} is up{}", name_, read_only ? ", read-only" : "");
+	return {};
+}
+
+Status Pool::bring_up(bool read_only)
+{
+	if (!conflict_.empty())
+		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"};
+	if (const auto gone = missing(); !gone.empty()) {
+		std::string list;
+		for (uint32_t member : gone)
+			list += fmt::format("{}{}", list.empty() ? "" : ", ", member);
+		return Error{Code::kNotFound, "activate pool", name_,
+			     fmt::format("member {} of {} is missing", list, nr_members()),
+			     "attach it, then: svctl activate " + name_};
+	}
+	for (const auto &[index, member] : members_)
+		if (sv_label_read_only(&member.label) && !read_only)
+			return Error{Code::kMissingFeature, "activate pool", name_,
+				     member.path + " was written by a newer version that this one may only read",
+				     "use activate --read-only"};
+	SV_TRY(kernel_.probe());
+	SV_TRY(open_members());
+	SV_TRY(open_catalogue());
+	SV_TRY(compare_members());
+	SV_ASSIGN(const bool running, kernel_.pool_exists(spec()));
+	if (!running)
+		SV_TRY(recover_journal());
+	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	return load_kernel(read_only, running);
+}
+
+// svd died while it loaded the pool: no volume can have a device yet, so begin again.
+Status Pool::reopen_channel()
+{
+	SV_TRY(channel_->remove());
+	channel_.reset();
+	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
+	channel_->set_epoch(attach.epoch);
+	return {};
+}
+
+void Pool::close_all()
+{
+	channel_.reset();
+	catalogue_.reset();
+	for (auto &[index, member] : members_)
+		member.file.reset();
+	state_ = PoolState::kDown;
+}
+
+Status Pool::open_members()
+{
+	for (auto &[index, member] : members_) {
+		SV_ASSIGN(member.file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
+		if (!member.from_copy)
+			continue;
+		log::warning("pool {}: label of {} is damaged; written anew from its copy", name_, member.path);
+		SV_TRY(write_label(*member.file, member.label));
+		member.from_copy = false;
+	}
+	return {};
+}
+
+Status Pool::open_catalogue()
+{
+	std::vector<CatalogueCopy> copies;
+	for (uint32_t index : with_flag(SV_LABEL_HAS_CATALOGUE)) {
+		Member &member = members_.at(index);
+		copies.push_back({member.file.get(), member.label.cat_off, member.label.cat_len});
+	}
+	SV_ASSIGN(catalogue_, Catalogue::open(copies, uuid_));
+	return {};
+}
+
+// The catalogue's members must be those that the labels describe. A member that only has its label was being added
+// when svd died: its label is what made it a member.
+Status Pool::compare_members()
+{
+	SV_ASSIGN(const auto rows, catalogue_->members());
+	for (const MemberRow &row : rows) {
+		const auto found = members_.find(row.member);
+		if (found == members_.end() ||
+		    std::memcmp(found->second.label.member_uuid, row.uuid.bytes.data(), row.uuid.bytes.size()) != 0)
+			return Error{Code::kNeedsCheck, "activate pool", name_,
+				     fmt::format("member {} is not the device that the catalogue knows", row.member), ""};
+	}
+	for (const auto &[index, member] : members_) {
+		if (index < rows.size())
+			continue;
+		SV_TRY(catalogue_->add_member({index, Uuid::from_bytes(member.label.member_uuid), member.label.tier,
+					       member.label.tier_name, member.label.nr_slots, member.label.flags}));
+	}
+	return {};
+}
+
+Status Pool::recover_journal()
+{
+	SV_ASSIGN(sv_ring_cursor cursor, catalogue_->applied());
+	std::vector<CopyState> copies;
+	for (uint32_t index : with_flag(SV_LABEL_HAS_RING))
+		copies.push_back(survey(index, RingReader(*members_.at(index).file, members_.at(index).label, 0),
+					cursor));
+	// The longest undamaged copy; a damaged one counts only where no other goes further.
+	std::stable_sort(copies.begin(), copies.end(), [](const CopyState &a, const CopyState &b) {
+		return a.error == b.error ? a.last_seq > b.last_seq : a.error == 0;
+	});
+	if (copies.empty())
+		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""};
+	for (const CopyState &copy : copies)
+		if (copy.error < 0)
+			log::warning("pool {}: journal on {}: {}", name_, members_.at(copy.member).path, copy.why);
+	if (copies[0].error < 0 || std::any_of(copies.begin(), copies.end(), [&](const CopyState &copy) {
+		    return copy.last_seq > copies[0].last_seq; }))
+		return Error{Code::kNeedsCheck, "read the journal of pool", name_,
+			     copies[0].error < 0 ? copies[0].why : "the longer copy is damaged",
+			     "svctl will not guess: restore the device, or the pool from a dump"};
+	std::vector<uint32_t> order;
+	for (const CopyState &copy : copies)
+		order.push_back(copy.member);
+	return replay(order, &cursor);
+}
+
+// Applies the first copy's batches from the cursor on, and writes them to the other where it differs.
+Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
+{
+	Member &source = members_.at(copies[0]);
+	RingReader reader(*source.file, source.label, 0);
+	BatchApplier applier(*catalogue_);
+	const void *batch = nullptr;
+	const char *why = "";
+	int more;
+	while ((more = reader.next(cursor, &batch, &why)) > 0) {
+		for (size_t i = 1; i < copies.size(); i++)
+			SV_TRY(mirror_batch(*members_.at(copies[i]).file, members_.at(copies[i]).label, batch));
+		SV_TRY(applier.add(batch, *cursor));
+	}
+	if (more < 0)
+		return Error{Code::kNeedsCheck, "read the journal on", source.path, why, ""};
+	for (size_t i = 1; i < copies.size(); i++)
+		SV_TRY(members_.at(copies[i]).file->sync());
+	SV_TRY(applier.finish());
+	if (applier.batches() > 0)
+		log::notice("pool {}: {} journal batches recovered, up to {}", name_, applier.batches(), cursor->seq);
+	return {};
+}
+
+Status Pool::finish_deletions()
+{
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	for (const VolumeRow &volume : volumes) {
+		if (volume.state != VolumeState::kDeleting)
+			continue;
+		for (;;) {
+			SV_ASSIGN(const DeleteProgress progress, catalogue_->delete_step(volume.id));
+			if (progress.done)
+				break;
+		}
+	}
+	return {};
+}
+
+Status Pool::load_kernel(bool read_only, bool existed)
+{
+	SV_ASSIGN(const auto hello, channel_->ask<sv_hello>(SV_OP_HELLO));
+	if (hello.abi != SV_ABI_VERSION)
+		return Error{Code::kMissingFeature, "use dm-sv for pool", name_,
+			     fmt::format("it speaks ABI {}, svd {}", hello.abi, SV_ABI_VERSION),
+			     "install module and daemon of one version"};
+	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
+	channel_->set_epoch(attach.epoch);
+	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
+	if (attach.state == SV_STATE_ACTIVE) {
+		log::notice("pool {}: the kernel serves it already, catching up", name_);
+		SV_TRY(checkpoint());
+		SV_TRY(finish_deletions());
+		SV_TRY(reconcile_volumes());
+		return create_volume_devices();
+	}
+	if (existed)
+		SV_TRY(reopen_channel());
+	SV_TRY(finish_deletions());
+	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
+	SV_TRY(load_volumes());
+	SV_TRY(load_maps());
+	SV_TRY(load_grants());
+	SV_ASSIGN(const PoolRow row, catalogue_->pool());
+	SV_TRY(channel_->tell(SV_OP_POLICY, sv_policy{row.no_space_ms, row.commit_ms}));
+	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only ? 1u : 0u, 0}));
+	return create_volume_devices();
+}
+
+Status Pool::load_volumes()
+{
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	std::vector<sv_volume_info> infos;
+	for (const VolumeRow &volume : volumes)
+		infos.push_back(volume_info(volume));
+	return channel_->tell_all(SV_OP_VOLUME_CREATE, infos);
+}
+
+// svd died between a change to the catalogue and the same one to the kernel: the catalogue is right.
+Status Pool::reconcile_volumes()
+{
+	std::vector<sv_volume_info> there(kMostVolumes);
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, there.data(), sizeof(there[0]), kMostVolumes));
+	there.resize(answer.count);
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	const auto same_id = [](uint32_t id) { return [id](const auto &other) { return other.id == id; }; };
+	for (const sv_volume_info &info : there)
+		if (std::none_of(volumes.begin(), volumes.end(), same_id(info.id)))
+			SV_TRY(channel_->tell(SV_OP_VOLUME_DROP, info));
+	for (const VolumeRow &volume : volumes) {
+		const auto found = std::find_if(there.begin(), there.end(), same_id(volume.id));
+		if (found == there.end())
+			SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume)));
+		else if (found->size < volume.size)
+			SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(volume)));
+	}
+	return {};
+}
+
+Status Pool::load_maps()
+{
+	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
+		std::vector<sv_extent> copy(some.begin(), some.end());
+		return channel_->tell_all(SV_OP_EXTENTS, copy);
+	}));
+	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
+		std::vector<sv_partial_bits> copy(some.begin(), some.end());
+		return channel_->tell_all(SV_OP_PARTIALS, copy);
+	}));
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	for (const VolumeRow &volume : volumes)
+		SV_TRY(catalogue_->for_each_map(volume.id, [&](std::span<const sv_map_entry> some) -> Status {
+			std::vector<sv_map_entry> copy(some.begin(), some.end());
+			return channel_->tell_all(SV_OP_MAP, copy);
+		}));
+	return {};
+}
+
+Status Pool::load_grants()
+{
+	SV_ASSIGN(const auto ranges, catalogue_->free_ranges());
+	std::vector<sv_grant> grants;
+	for (const FreeRange &range : ranges)
+		grants.push_back({range.member, range.first, range.count, 0});
+	return channel_->tell_all(SV_OP_GRANT, grants);
+}
+
+Status Pool::create_volume_devices()
+{
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	for (const VolumeRow &volume : volumes)
+		if (volume.state == VolumeState::kActive)
+			SV_TRY(channel_->create_volume(volume_spec(volume)));
+	return {};
+}
+
+}	// namespace svd

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: GPL-2.0
+// See dm_kernel.h.
+#include "daemon/kernel/dm_kernel.h"
+
+#include <cerrno>
+#include <cstdarg>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <libdevmapper.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+
+#include "daemon/base/log.h"
+#include "daemon/base/unique_fd.h"
+
+namespace svd {
+
+namespace {
+
+constexpr uint64_t kSector = 512;
+constexpr int kOpenTries = 50;
+constexpr auto kOpenPause = std::chrono::milliseconds(100);
+
+std::string doubled(const std::string &name)
+{
+	std::string out;
+	for (const char c : name)
+		out.append(c == '-' ? 2 : 1, c);
+	return out;
+}
+
+struct TaskFree {
+	void operator()(dm_task *task) const { dm_task_destroy(task); }
+};
+using Task = std::unique_ptr<dm_task, TaskFree>;
+
+Task new_task(int type, const std::string &name)
+{
+	Task task(dm_task_create(type));
+	if (task)
+		dm_task_set_name(task.get(), name.c_str());
+	return task;
+}
+
+Status run(const Task &task, const char *what, const std::string &name)
+{
+	if (task && dm_task_run(task.get()))
+		return {};
+	const int error = task ? dm_task_get_errno(task.get()) : ENOMEM;
+	return errno_error(error ? error : EIO, what, name, "the kernel log says why: dmesg");
+}
+
+// With a cookie where udev is to have made or removed the nodes before we go on.
+Status run_and_settle(const Task &task, const char *what, const std::string &name)
+{
+	uint32_t cookie = 0;
+	if (task && !dm_task_set_cookie(task.get(), &cookie, 0))
+		return Error{Code::kFailure, what, name, "no udev cookie", ""};
+	const Status result = run(task, what, name);
+	dm_udev_wait(cookie);
+	return result;
+}
+
+Result<dm_info> info_of(const std::string &name)
+{
+	const Task task = new_task(DM_DEVICE_INFO, name);
+	SV_TRY(run(task, "look at device", name));
+	dm_info info{};
+	if (!dm_task_get_info(task.get(), &info))
+		return Error{Code::kFailure, "look at device", name, "no information", ""};
+	return info;
+}
+
+struct Table {
+	std::string target;
+	std::string parameters;
+	uint64_t sectors = 0;
+	bool read_only = false;
+};
+
+Status create_device(const std::string &name, const std::string &uuid, const Table &table)
+{
+	const Task task = new_task(DM_DEVICE_CREATE, name);
+	if (task) {
+		dm_task_set_uuid(task.get(), uuid.c_str());
+		dm_task_add_target(task.get(), 0, table.sectors, table.target.c_str(), table.parameters.c_str());
+		if (table.read_only)
+			dm_task_set_ro(task.get());
+	}
+	return run_and_settle(task, "create device", name);
+}
+
+Status reload_device(const std::string &name, const Table &table)
+{
+	const Task load = new_task(DM_DEVICE_RELOAD, name);
+	if (load) {
+		dm_task_add_target(load.get(), 0, table.sectors, table.target.c_str(), table.parameters.c_str());
+		if (table.read_only)
+			dm_task_set_ro(load.get());
+	}
+	SV_TRY(run(load, "load the table of", name));
+	return run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+}
+
+Status remove_device(const std::string &name)
+{
+	SV_ASSIGN(const dm_info info, info_of(name));
+	if (!info.exists)
+		return {};
+	const Task task = new_task(DM_DEVICE_REMOVE, name);
+	if (task)
+		dm_task_retry_remove(task.get());
+	return run_and_settle(task, "remove device", name);
+}
+
+Status rename_device(const std::string &from, const std::string &to)
+{
+	const Task task = new_task(DM_DEVICE_RENAME, from);
+	if (task)
+		dm_task_set_newname(task.get(), to.c_str());
+	return run_and_settle(task, "rename device", from);
+}
+
+struct Existing {
+	std::string name;	// empty: there is none
+	uint64_t sectors = 0;
+};
+
+Result<Existing> find_by_uuid(const std::string &uuid)
+{
+	const Task task(dm_task_create(DM_DEVICE_STATUS));
+	if (task)
+		dm_task_set_uuid(task.get(), uuid.c_str());
+	SV_TRY(run(task, "look for device", uuid));
+	dm_info info{};
+	if (!dm_task_get_info(task.get(), &info))
+		return Error{Code::kFailure, "look for device", uuid, "no information", ""};
+	Existing existing;
+	if (!info.exists)
+		return existing;
+	uint64_t start = 0;
+	char *target = nullptr;
+	char *parameters = nullptr;
+	dm_get_next_target(task.get(), nullptr, &start, &existing.sectors, &target, &parameters);
+	existing.name = dm_task_get_name(task.get());
+	return existing;
+}
+
+// ---- links ----
+
+std::string link_of(const std::string &pool, const std::string &volume)
+{
+	return fmt::format("/dev/sv/{}/{}", pool, volume);
+}
+
+void make_link(const std::string &pool, const std::string &volume)
+{
+	std::error_code error;
+	const std::filesystem::path link = link_of(pool, volume);
+	std::filesystem::create_directories(link.parent_path(), error);
+	const std::filesystem::path target = "/dev/mapper/" + dm_name(pool, volume);
+	if (std::filesystem::read_symlink(link, error) == target && !error)
+		return;
+	std::filesystem::remove(link, error);
+	std::filesystem::create_symlink(target, link, error);
+	if (error)
+		log::warning("{}: {}", link.string(), error.message());
+}
+
+void remove_link(const std::string &pool, const std::string &volume)
+{
+	std::error_code error;
+	std::filesystem::remove(link_of(pool, volume), error);
+	std::filesystem::remove("/dev/sv/" + pool, error);	// if it is empty
+}
+
+// ---- control device ----
+
+void make_node(const std::string &name)
+{
+	std::string numbers;
+	std::ifstream("/sys/class/misc/" + name + "/dev") >> numbers;
+	unsigned int major = 0;
+	unsigned int minor = 0;
+	if (sscanf(numbers.c_str(), "%u:%u", &major, &minor) == 2)
+		mknod(("/dev/" + name).c_str(), S_IFCHR | 0600, makedev(major, minor));
+}
+
+// udev may be slow with the node, and an svd that was killed may hold it for a moment longer.
+Result<UniqueFd> open_control(const Uuid &uuid)
+{
+	const std::string name = "svctl-" + uuid.str();
+	for (int i = 0;; i++) {
+		UniqueFd fd(open(("/dev/" + name).c_str(), O_RDWR | O_CLOEXEC));
+		if (fd)
+			return fd;
+		if ((errno != ENOENT && errno != EBUSY) || i == kOpenTries)
+			return errno_error(errno, "open control device", "/dev/" + name,
+					   errno == EBUSY ? "another svd has it" : "");
+		if (errno == ENOENT && i == kOpenTries / 2)
+			make_node(name);
+		std::this_thread::sleep_for(kOpenPause);
+	}
+}
+
+class DmPool : public KernelPool {
+public:
+	DmPool(PoolSpec spec, UniqueFd control) : spec_(std::move(spec)), control_(std::move(control)) {}
+
+	static Table table_of(const PoolSpec &spec)
+	{
+		Table table{"sv-pool", fmt::format("{} {}", spec.uuid.str(), spec.devices.size()),
+			    spec.size / kSector, false};
+		for (const std::string &device : spec.devices)
+			table.parameters += " " + device;
+		return table;
+	}
+
+	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
+	{
+		sv_cmd cmd{};
+		cmd.op = op;
+		cmd.size = size;
+		cmd.count = count;
+		cmd.epoch = epoch();
+		cmd.addr = reinterpret_cast<uintptr_t>(payload);
+		int result;
+		do
+			result = ioctl(control_.get(), SV_IOC_CMD, &cmd);
+		while (result < 0 && errno == EINTR);
+		if (result < 0)
+			return command_error(op, errno);
+		return CommandResult{cmd.count, cmd.done};
+	}
+
+	Status reload(const PoolSpec &spec) override
+	{
+		SV_TRY(reload_device(dm_name(spec.name, ""), table_of(spec)));
+		spec_ = spec;
+		return {};
+	}
+
+	Status remove() override
+	{
+		control_.reset();
+		return remove_device(dm_name(spec_.name, ""));
+	}
+
+	Status create_volume(const VolumeSpec &volume) override
+	{
+		const std::string name = dm_name(spec_.name, volume.name);
+		const std::string uuid = fmt::format("SV-{}-{}", spec_.uuid.str(), volume.id);
+		SV_ASSIGN(const Existing existing, find_by_uuid(uuid));
+		if (existing.name.empty())
+			SV_TRY(create_device(name, uuid, volume_table(volume)));
+		else
+			SV_TRY(catch_up(existing, volume, name));
+		make_link(spec_.name, volume.name);
+		return {};
+	}
+
+	Status resize_volume(const VolumeSpec &volume) override
+	{
+		return reload_device(dm_name(spec_.name, volume.name), volume_table(volume));
+	}
+
+	Status rename_volume(const VolumeSpec &volume, const std::string &to) override
+	{
+		SV_TRY(rename_device(dm_name(spec_.name, volume.name), dm_name(spec_.name, to)));
+		make_link(spec_.name, to);
+		remove_link(spec_.name, volume.name);
+		return {};
+	}
+
+	Status remove_volume(const VolumeSpec &volume) override
+	{
+		SV_TRY(remove_device(dm_name(spec_.name, volume.name)));
+		remove_link(spec_.name, volume.name);
+		return {};
+	}
+
+	Result<bool> volume_in_use(const VolumeSpec &volume) override
+	{
+		SV_ASSIGN(const dm_info info, info_of(dm_name(spec_.name, volume.name)));
+		return info.exists && info.open_count > 0;
+	}
+
+	std::string volume_path(const VolumeSpec &volume) const override { return link_of(spec_.name, volume.name); }
+
+private:
+	Table volume_table(const VolumeSpec &volume) const
+	{
+		return {"sv-volume", fmt::format("{} {}", spec_.uuid.str(), volume.id), volume.size / kSector,
+			volume.read_only};
+	}
+
+	// svd died in the middle of a rename or a resize.
+	Status catch_up(const Existing &existing, const VolumeSpec &volume, const std::string &name)
+	{
+		if (existing.name != name)
+			SV_TRY(rename_device(existing.name, name));
+		return existing.sectors < volume.size / kSector ? reload_device(name, volume_table(volume)) : Status();
+	}
+
+	PoolSpec spec_;
+	UniqueFd control_;
+};
+
+class DmKernel : public Kernel {
+public:
+	DmKernel() { dm_log_with_errno_init(log_from_libdm_with_errno); }
+
+	Status probe() override
+	{
+		if (has_target())
+			return {};
+		load_module();
+		if (has_target())
+			return {};
+		return Error{Code::kMissingFeature, "use", "kernel module dm-sv", "it is not loaded and modprobe "
+			     "did not find it", "install dm-sv.ko for this kernel, then: modprobe dm-sv"};
+	}
+
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	{
+		SV_ASSIGN(const bool exists, pool_exists(spec));
+		if (!exists)
+			SV_TRY(create_device(dm_name(spec.name, ""), "SV-" + spec.uuid.str(), DmPool::table_of(spec)));
+		SV_ASSIGN(UniqueFd control, open_control(spec.uuid));
+		return std::unique_ptr<KernelPool>(std::make_unique<DmPool>(spec, std::move(control)));
+	}
+
+	Result<bool> pool_exists(const PoolSpec &spec) override
+	{
+		SV_ASSIGN(const dm_info info, info_of(dm_name(spec.name, "")));
+		return info.exists != 0;
+	}
+
+	bool simulated() const override { return false; }
+
+private:
+	static void log_from_libdm_with_errno(int level, const char *file, int line, int error, const char *format, ...)
+		__attribute__((format(printf, 5, 6)));
+
+	static bool has_target()
+	{
+		const Task task(dm_task_create(DM_DEVICE_LIST_VERSIONS));
+		if (!task || !dm_task_run(task.get()))
+			return false;
+		const auto *version = static_cast<dm_versions *>(dm_task_get_versions(task.get()));
+		while (version != nullptr) {
+			if (std::strcmp(version->name, "sv-pool") == 0)
+				return true;
+			if (version->next == 0)
+				return false;
+			version = reinterpret_cast<const dm_versions *>(reinterpret_cast<const char *>(version) +
+									version->next);
+		}
+		return false;
+	}
+
+	static void load_module()
+	{
+		const pid_t pid = fork();
+		if (pid == 0) {
+			execl("/sbin/modprobe", "modprobe", "-q", "dm-sv", nullptr);
+			_exit(127);
+		}
+		int status = 0;
+		if (pid > 0)
+			waitpid(pid, &status, 0);
+	}
+};
+
+void DmKernel::log_from_libdm_with_errno(int level, const char *, int, int, const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(line, sizeof(line), format, arguments);
+	va_end(arguments);
+	if ((level & 0x7) <= 4)	// warnings and worse
+		log::warning("libdevmapper: {}", line);
+}
+
+}	// namespace
+
+std::string dm_name(const std::string &pool, const std::string &volume)
+{
+	return volume.empty() ? "sv-" + doubled(pool) : "sv-" + doubled(pool) + "-" + doubled(volume);
+}
+
+std::unique_ptr<Kernel> make_dm_kernel()
+{
+	return std::make_unique<DmKernel>();
+}
+
+}	// namespace svd

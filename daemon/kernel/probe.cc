@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+// See probe.h.
+#include "daemon/kernel/probe.h"
+
+#include <cerrno>
+#include <memory>
+
+#include <blkid/blkid.h>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "daemon/base/unique_fd.h"
+
+namespace svd {
+
+namespace {
+
+struct ProbeFree {
+	void operator()(blkid_probe probe) const { blkid_free_probe(probe); }
+};
+using Probe = std::unique_ptr<std::remove_pointer_t<blkid_probe>, ProbeFree>;
+
+Result<Probe> open_probe(int fd, const std::string &path)
+{
+	Probe probe(blkid_new_probe());
+	if (!probe || blkid_probe_set_device(probe.get(), fd, 0, 0) < 0)
+		return Error{Code::kFailure, "probe", path, "libblkid cannot read it", ""};
+	blkid_probe_enable_superblocks(probe.get(), 1);
+	blkid_probe_set_superblocks_flags(probe.get(), BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE | BLKID_SUBLKS_MAGIC);
+	blkid_probe_enable_partitions(probe.get(), 1);
+	blkid_probe_set_partitions_flags(probe.get(), BLKID_PARTS_MAGIC);
+	return probe;
+}
+
+std::string value_of(blkid_probe probe, const char *name)
+{
+	const char *value = nullptr;
+	return blkid_probe_lookup_value(probe, name, &value, nullptr) == 0 && value != nullptr ? value : "";
+}
+
+std::string describe(blkid_probe probe)
+{
+	const std::string type = value_of(probe, "TYPE");
+	if (!type.empty())
+		return fmt::format("{} {}", type, value_of(probe, "USAGE"));
+	return fmt::format("{} partition table", value_of(probe, "PTTYPE"));
+}
+
+Result<uint64_t> size_of(int fd, const struct stat &st, const std::string &path)
+{
+	uint64_t size = static_cast<uint64_t>(st.st_size);
+	if (S_ISBLK(st.st_mode) && ioctl(fd, BLKGETSIZE64, &size) < 0)
+		return errno_error(errno, "get the size of", path);
+	return size;
+}
+
+Result<UniqueFd> open_unused(const std::string &path, const struct stat &st)
+{
+	const int exclusive = S_ISBLK(st.st_mode) ? O_EXCL : 0;
+	UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC | exclusive));
+	if (fd)
+		return fd;
+	if (errno == EBUSY)
+		return Error{Code::kBusy, "use", path, "it is in use: mounted, or part of another device",
+			     "see lsblk " + path};
+	if (errno == EROFS || errno == EACCES)
+		return Error{Code::kPermission, "use", path, "it is read-only", ""};
+	return errno_error(errno, "open", path);
+}
+
+}	// namespace
+
+Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
+{
+	struct stat st;
+	if (stat(path.c_str(), &st) < 0)
+		return errno_error(errno, "find", path);
+	if (!S_ISBLK(st.st_mode) && !(files_allowed && S_ISREG(st.st_mode)))
+		return Error{Code::kUsage, "use", path, "it is not a block device", ""};
+	if (S_ISREG(st.st_mode) && (st.st_mode & 0222) == 0)
+		return Error{Code::kPermission, "use", path, "it is read-only", ""};
+	SV_ASSIGN(const UniqueFd fd, open_unused(path, st));
+	int read_only = 0;
+	if (S_ISBLK(st.st_mode) && ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only)
+		return Error{Code::kPermission, "use", path, "it is read-only", ""};
+
+	ProbedDevice device;
+	device.path = path;
+	device.identity = S_ISBLK(st.st_mode) ? fmt::format("b{}", st.st_rdev) :
+			  fmt::format("f{}:{}", st.st_dev, st.st_ino);
+	SV_ASSIGN(device.size, size_of(fd.get(), st, path));
+	if (device.size == 0)
+		return Error{Code::kUsage, "use", path, "it is empty", ""};
+	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
+	while (blkid_do_probe(probe.get()) == 0)
+		device.signatures.push_back(describe(probe.get()));
+	return device;
+}
+
+Status wipe_signatures(const std::string &path)
+{
+	UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+	if (!fd)
+		return errno_error(errno, "open", path);
+	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
+	while (blkid_do_probe(probe.get()) == 0)
+		if (blkid_do_wipe(probe.get(), 0) < 0)
+			return errno_error(errno, "wipe", path);
+	return fsync(fd.get()) < 0 ? Status(errno_error(errno, "flush", path)) : Status();
+}
+
+}	// namespace svd

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0
+// Looks at a device before it becomes a member: is it there, writable, unused, and empty? Called by create-pool and
+// add-device; changes nothing except in wipe_signatures().
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "daemon/base/result.h"
+
+namespace svd {
+
+struct ProbedDevice {
+	std::string path;	// as named by the user
+	std::string identity;	// equal for two names of one device
+	uint64_t size = 0;	// bytes
+	std::vector<std::string> signatures;	// "ext4 filesystem", "gpt partition table" ...
+};
+
+// Refuses what is missing (kNotFound), read-only (kPermission), in use (kBusy), or no device at all (kUsage). Regular
+// files are devices only in the simulation.
+Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed);
+Status wipe_signatures(const std::string &path);
+
+}	// namespace svd

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+// svd: reads its options, protects itself, makes sure that it is alone, and turns the reactor: one thread, which
+// serves the socket and gives the engine its ticks.
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+
+#include <CLI/CLI.hpp>
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "daemon/api/commands.h"
+#include "daemon/api/varlink.h"
+#include "daemon/base/log.h"
+#include "daemon/engine/engine.h"
+#include "daemon/kernel/dm_kernel.h"
+#include "daemon/kernel/sim_kernel.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+namespace {
+
+using namespace svd;
+
+constexpr auto kTurn = std::chrono::milliseconds(500);
+
+struct Options {
+	bool sim = false;
+	std::string socket = "/run/svctl/svd.sock";
+	std::string state_dir = "/run/svctl";
+	std::vector<std::string> devices;
+};
+
+// svd serves the disks that its own pages might have to be written to: it must not wait for itself.
+void protect()
+{
+	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
+		log::warning("cannot lock memory: {}", strerror(errno));
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+		log::warning("cannot become an I/O flusher: {}", strerror(errno));
+	std::ofstream score("/proc/self/oom_score_adj");
+	score << "-1000" << std::flush;
+	if (!score)
+		log::warning("cannot opt out of the OOM killer");
+}
+
+Result<UniqueFd> lock_state(const std::string &directory)
+{
+	mkdir(directory.c_str(), 0755);
+	const std::string path = directory + "/svd.lock";
+	UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	if (!fd)
+		return errno_error(errno, "open", path);
+	if (flock(fd.get(), LOCK_EX | LOCK_NB) < 0)
+		return Error{Code::kBusy, "start svd", directory, "another svd is running", "stop it first"};
+	return fd;
+}
+
+UniqueFd termination_fd()
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, nullptr);
+	return UniqueFd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+bool asked_to_stop(const UniqueFd &fd)
+{
+	signalfd_siginfo info;
+	return read(fd.get(), &info, sizeof(info)) == sizeof(info);
+}
+
+Status serve(const Options &options)
+{
+	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
+	const auto kernel = options.sim ? make_sim_kernel() : make_dm_kernel();
+	Engine engine(*kernel, {options.state_dir, options.devices});
+	SV_ASSIGN(VarlinkServer server, VarlinkServer::listen(options.socket, [&](const std::string &method,
+									    const Json &parameters) {
+		return dispatch(engine, options.sim, method, parameters);
+	}));
+	const UniqueFd stop = termination_fd();
+	if (!options.sim)
+		protect();
+	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
+	auto next_tick = std::chrono::steady_clock::now();
+	while (!asked_to_stop(stop)) {
+		const auto now = std::chrono::steady_clock::now();
+		if (now >= next_tick) {
+			engine.tick();
+			next_tick = now + kTurn;
+		}
+		server.turn(kTurn, stop.get());
+	}
+	engine.shut_down();
+	unlink(options.socket.c_str());
+	return {};
+}
+
+}	// namespace
+
+int main(int argc, char **argv)
+{
+	Options options;
+	CLI::App app("svd: serves pools of thin volumes to svctl");
+	app.add_flag("--sim", options.sim, "simulate the kernel; devices are files; no root needed");
+	app.add_option("--socket", options.socket, "where svctl finds svd")->capture_default_str();
+	app.add_option("--state-dir", options.state_dir, "lock file and other things that may be lost")
+		->capture_default_str();
+	app.add_option("--devices", options.devices, "look for members here only")->delimiter(',');
+	try {
+		app.parse(argc, argv);
+	} catch (const CLI::ParseError &e) {
+		return app.exit(e) == 0 ? 0 : static_cast<int>(Code::kUsage);
+	}
+	const Status result = serve(options);
+	if (result.ok())
+		return 0;
+	log::error("{}", result.error().message());
+	return result.error().exit_code();
+}

@@ -1,0 +1,242 @@
+"""Pools and volumes from creation to deletion, through restarts and crashes of svd."""
+
+import random
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+KILL_POINTS = ["begin", "listed", "committed", "read", "before-apply", "after-apply", "applied", "trimmed", "recycled",
+               "end"]
+
+
+def pattern(seed, length):
+    return random.Random(seed).randbytes(length)
+
+
+def test_creates_lists_and_deletes(host):
+    host.pool()
+    pool = host.json("list")["pools"][0]
+    assert pool["name"] == "tank" and pool["state"] == "active"
+    assert [tier["name"] for tier in pool["tiers"]] == ["fast", "slow"]
+    assert pool["volumes"][0]["size"] == 64 * MIB and pool["volumes"][0]["used"] == 0
+    assert "tank" in host.svctl("list") and "tank: active" in host.svctl("status")
+    host.svctl("delete-volume", "tank/v", "--yes")
+    assert host.json("list")["pools"][0]["volumes"] == []
+    host.svctl("delete-pool", "tank", "--yes")
+    assert host.json("list")["pools"] == []
+
+
+def test_repeating_a_command_is_no_change(host):
+    disks = host.pool()
+    assert "no change" in host.svctl("create-pool", "tank", "--tier", f"fast={disks[0]}", "--tier",
+                                     f"slow={disks[1]},{disks[2]}")
+    assert "no change" in host.svctl("create-volume", "tank/v", "--size", "64M")
+    assert "no change" in host.svctl("activate", "tank")
+    assert "no change" in host.svctl("resize-volume", "tank/v", "--size", "64M")
+    host.svctl("rename-volume", "tank/v", "w")
+    assert "no change" in host.svctl("rename-volume", "tank/v", "w")
+    host.svctl("deactivate", "tank")
+    assert "no change" in host.svctl("deactivate", "tank")
+
+
+def test_reads_what_was_written(host):
+    host.pool()
+    data = pattern(1, 64 * KIB)
+    host.write("tank/v", 3 * MIB + 8 * KIB, data)
+    assert host.read("tank/v", 3 * MIB + 8 * KIB, len(data)) == data
+    assert host.read("tank/v", 0, 4 * KIB) == bytes(4 * KIB)
+    assert host.read("tank/v", 3 * MIB, 8 * KIB) == bytes(8 * KIB)
+
+
+def test_flushed_data_survives_sigkill(host):
+    host.pool()
+    data = pattern(2, 128 * KIB)
+    host.write("tank/v", MIB, data)
+    host.flush("tank/v")
+    host.kill()
+    host.start()
+    assert host.read("tank/v", MIB, len(data)) == data
+    host.svctl("check", "tank")
+
+
+def test_fua_data_survives_sigkill(host):
+    host.pool()
+    data = pattern(3, 4 * KIB)
+    host.write("tank/v", 9 * MIB, data, fua=True)
+    host.kill()
+    host.start()
+    assert host.read("tank/v", 9 * MIB, len(data)) == data
+
+
+def test_data_survives_clean_restart(host):
+    host.pool()
+    data = pattern(4, 256 * KIB)
+    host.write("tank/v", 5 * MIB, data)
+    host.flush("tank/v")
+    host.stop()
+    host.start()
+    assert host.read("tank/v", 5 * MIB, len(data)) == data
+    host.svctl("check", "tank")
+
+
+def test_data_survives_deactivate_and_activate(host):
+    host.pool()
+    data = pattern(5, 64 * KIB)
+    host.write("tank/v", 0, data)
+    host.svctl("deactivate", "tank")
+    assert host.json("list")["pools"][0]["state"] == "down"
+    host.svctl("activate", "tank")
+    assert host.read("tank/v", 0, len(data)) == data
+    host.svctl("check", "tank")
+
+
+def test_survives_sigkill_at_each_step_of_a_checkpoint(host):
+    host.pool()
+    expected = {}
+    for number, point in enumerate(KILL_POINTS):
+        host.kill()
+        host.start(SVD_KILL_AT=f"checkpoint-{point}")
+        for i in range(4):
+            offset = (number * 4 + i) % 16 * 3 * MIB + 4 * KIB * number
+            expected[offset] = pattern(offset, 8 * KIB)
+            host.write("tank/v", offset, expected[offset])
+        host.flush("tank/v")
+        try:
+            host.checkpoint("tank/v")
+            raise AssertionError(f"svd passed checkpoint-{point} alive")
+        except (EOFError, ConnectionError):
+            pass
+        host.wait_killed()
+        host.start()
+        for offset, data in expected.items():
+            assert host.read("tank/v", offset, len(data)) == data, (point, offset)
+        host.svctl("check", "tank")
+
+
+def test_survives_sigkill_between_catalogue_and_kernel(host):
+    host.pool()
+    data = pattern(11, 4 * KIB)
+    host.write("tank/v", 0, data, fua=True)
+    for step, command, volumes in (("create", ["create-volume", "tank/w", "--size", "1M"], {"v": 64, "w": 1}),
+                                   ("resize", ["resize-volume", "tank/w", "--size", "2M"], {"v": 64, "w": 2}),
+                                   ("rename", ["rename-volume", "tank/w", "x"], {"v": 64, "x": 2}),
+                                   ("delete", ["delete-volume", "tank/x", "--yes"], {"v": 64})):
+        host.kill()
+        host.start(SVD_KILL_AT=f"{step}-volume-in-catalogue")
+        host.refused(20, *command)
+        host.wait_killed()
+        host.start()
+        assert {v["name"]: v["size"] // MIB for v in host.json("list")["pools"][0]["volumes"]} == volumes
+        assert host.read("tank/v", 0, len(data)) == data
+        host.svctl("check", "tank")
+
+
+def test_random_writes_and_crashes_keep_what_was_flushed(host):
+    host.pool()
+    rng = random.Random(6)
+    flushed = bytearray(8 * MIB)
+    for _ in range(6):
+        for _ in range(40):
+            offset = rng.randrange(2047) * 4 * KIB
+            data = rng.randbytes(4 * KIB * rng.randint(1, 8))[:8 * MIB - offset]
+            host.write("tank/v", offset, data)
+            flushed[offset:offset + len(data)] = data
+        host.flush("tank/v")
+        host.kill()
+        host.start()
+        for at in range(0, 8 * MIB, 256 * KIB):
+            assert host.read("tank/v", at, 256 * KIB) == flushed[at:at + 256 * KIB], at
+    host.svctl("check", "tank")
+
+
+def test_discard_gives_space_back(host):
+    host.pool()
+    for i in range(8):
+        host.write("tank/v", i * MIB, pattern(i, 256 * KIB))
+    host.flush("tank/v")
+    host.checkpoint("tank/v")
+    full = host.json("list")["pools"][0]
+    host.discard("tank/v", 0, 8 * MIB)
+    assert host.read("tank/v", 0, 64 * KIB) == bytes(64 * KIB)
+    host.checkpoint("tank/v")
+    assert host.json("list")["pools"][0]["free"] == full["free"] + 8 * MIB
+    host.svctl("check", "tank")
+    host.kill()
+    host.start()
+    assert host.read("tank/v", 0, 64 * KIB) == bytes(64 * KIB)
+    host.svctl("check", "tank")
+
+
+def test_deleting_a_volume_gives_space_back(host):
+    host.pool()
+    empty = host.json("list")["pools"][0]["free"]
+    for i in range(8):
+        host.write("tank/v", i * MIB, pattern(i, 64 * KIB))
+    host.svctl("delete-volume", "tank/v", "--yes")
+    assert host.json("list")["pools"][0]["free"] == empty
+    host.svctl("check", "tank")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    assert host.read("tank/v", 0, 64 * KIB) == bytes(64 * KIB)
+
+
+def test_grows_and_keeps_data(host):
+    host.pool()
+    data = pattern(7, 64 * KIB)
+    host.write("tank/v", 0, data)
+    host.svctl("resize-volume", "tank/v", "--size", "1G")
+    assert host.json("show", "tank/v")["size"] == 1 << 30
+    host.write("tank/v", 900 * MIB, data)
+    assert host.read("tank/v", 0, len(data)) == data
+    host.refused(2, "resize-volume", "tank/v", "--size", "1M", says="do not shrink")
+
+
+def test_renames(host):
+    host.pool()
+    host.svctl("create-volume", "tank/w", "--size", "1M")
+    host.refused(5, "rename-volume", "tank/v", "w", says="exists")
+    host.svctl("rename-volume", "tank/v", "x-y")
+    assert {v["name"] for v in host.json("list")["pools"][0]["volumes"]} == {"w", "x-y"}
+
+
+def test_adds_a_device(host):
+    host.pool()
+    before = host.json("list")["pools"][0]["size"]
+    new = host.disk("slow3")
+    host.svctl("add-device", "tank", f"slow={new}")
+    assert host.json("list")["pools"][0]["size"] > before
+    assert "no change" in host.svctl("add-device", "tank", f"slow={new}")
+    host.svctl("check", "tank")
+    host.kill()
+    host.start()
+    assert len(host.json("show", "tank")["devices"]) == 4
+    host.svctl("check", "tank")
+
+
+def test_dump_and_restore(host):
+    host.pool()
+    host.write("tank/v", 0, pattern(8, 64 * KIB))
+    host.write("tank/v", 30 * MIB, pattern(9, 4 * KIB))
+    dump = host.svctl("dump", "tank")
+    assert dump == host.svctl("dump", "tank")
+    path = f"{host.dir}/dump"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(dump)
+    host.refused(5, "restore", "tank", path, "--yes", says="it has volumes")
+    host.svctl("delete-volume", "tank/v", "--yes")
+    host.svctl("restore", "tank", path, "--yes")
+    assert host.read("tank/v", 0, 64 * KIB) == pattern(8, 64 * KIB)
+    host.svctl("check", "tank")
+
+
+def test_read_only_activation_refuses_writes(host):
+    host.pool()
+    data = pattern(10, 4 * KIB)
+    host.write("tank/v", 0, data)
+    host.svctl("deactivate", "tank")
+    host.svctl("activate", "tank", "--read-only")
+    assert host.read("tank/v", 0, 4 * KIB) == data
+    try:
+        host.write("tank/v", 0, data)
+        raise AssertionError("a read-only pool took a write")
+    except Exception as e:
+        assert "read-only" in str(e), e

@@ -1,0 +1,161 @@
+"""A host of its own for each test: a directory with image files as disks, svd --sim, and svctl."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.environ.get("BIN_DIR", os.path.join(ROOT, "build", "bin"))
+MIB = 1 << 20
+
+
+class Refused(Exception):
+    def __init__(self, code, text):
+        super().__init__(f"exit code {code}: {text}")
+        self.code = code
+        self.text = text
+
+
+class Host:
+    def __init__(self, name):
+        self.name = name
+        self.svd = None
+
+    def __enter__(self):
+        self.dir = tempfile.mkdtemp(prefix="svctl-e2e-")
+        self.socket = f"{self.dir}/svd.sock"
+        self.log = open(f"{self.dir}/log", "ab")
+        return self
+
+    def __exit__(self, *_):
+        if self.svd and self.svd.poll() is None:
+            self.svd.kill()
+            self.svd.wait()
+        self.log.close()
+        shutil.rmtree(self.dir)
+
+    def log_tail(self):
+        with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
+            return "".join(f.readlines()[-15:])
+
+    # ---- disks ----
+
+    def disk(self, name, mib=256):
+        path = f"{self.dir}/{name}"
+        with open(path, "wb") as f:
+            f.truncate(mib * MIB)
+        return path
+
+    # ---- svd ----
+
+    def start(self, **environment):
+        self.svd = self.spawn(**environment)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                self.call("org.varlink.service.GetInfo")
+                return
+            except OSError:
+                assert self.svd.poll() is None, f"svd ended with {self.svd.returncode}"
+                time.sleep(0.02)
+        raise AssertionError("svd does not answer")
+
+    def spawn(self, **environment):
+        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir],
+                                stdout=self.log, stderr=self.log, env={**os.environ, **environment})
+
+    def kill(self):
+        self.svd.kill()
+        self.svd.wait()
+
+    def stop(self):
+        self.svd.send_signal(signal.SIGTERM)
+        assert self.svd.wait(20) == 0
+
+    def wait_killed(self):
+        assert self.svd.wait(30) == -signal.SIGKILL, self.svd.returncode
+
+    # ---- svctl ----
+
+    def svctl(self, *words):
+        done = subprocess.run([f"{BIN}/svctl", "--socket", self.socket, *words], stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise Refused(done.returncode, done.stderr or done.stdout)
+        return done.stdout
+
+    def json(self, *words):
+        answer = json.loads(self.svctl("--json", *words))
+        assert answer["schema"] == 1
+        return answer
+
+    def refused(self, code, *words, says=""):
+        try:
+            out = self.svctl(*words)
+        except Refused as refused:
+            assert refused.code == code, refused
+            assert says in refused.text, refused
+            return refused.text
+        raise AssertionError(f"svctl {' '.join(words)} succeeded: {out}")
+
+    # ---- the socket ----
+
+    def connect(self):
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(60)
+        s.connect(self.socket)
+        return s
+
+    def call(self, method, **parameters):
+        with self.connect() as s:
+            s.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
+            reply = json.loads(receive(s))
+        if "error" in reply:
+            raise Refused(reply["parameters"].get("code", 1), reply["parameters"].get("message", reply["error"]))
+        return reply["parameters"]
+
+    def write(self, volume, offset, data, fua=False):
+        pool, name = volume.split("/")
+        self.call("io.svctl.sim.Write", pool=pool, volume=name, offset=offset, data=data.hex(), fua=fua)
+
+    def read(self, volume, offset, length):
+        pool, name = volume.split("/")
+        return bytes.fromhex(self.call("io.svctl.sim.Read", pool=pool, volume=name, offset=offset,
+                                       bytes=length)["data"])
+
+    def flush(self, volume):
+        pool, name = volume.split("/")
+        self.call("io.svctl.sim.Flush", pool=pool, volume=name)
+
+    def discard(self, volume, offset, length):
+        pool, name = volume.split("/")
+        self.call("io.svctl.sim.Discard", pool=pool, volume=name, offset=offset, bytes=length)
+
+    def checkpoint(self, volume):
+        pool, name = volume.split("/")
+        self.call("io.svctl.sim.Checkpoint", pool=pool, volume=name)
+
+    # ---- what most tests begin with ----
+
+    def pool(self, name="tank", **environment):
+        """svd, a pool of one fast and two slow disks, and a volume of 64 MiB."""
+        disks = [self.disk("fast"), self.disk("slow1"), self.disk("slow2")]
+        self.start(**environment)
+        self.svctl("create-pool", name, "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]},{disks[2]}")
+        self.svctl("create-volume", f"{name}/v", "--size", "64M")
+        return disks
+
+
+def receive(s):
+    text = b""
+    while not text.endswith(b"\0"):
+        some = s.recv(65536)
+        if not some:
+            raise EOFError("svd closed the connection")
+        text += some
+    return text[:-1]

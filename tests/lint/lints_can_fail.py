@@ -1,0 +1,94 @@
+#!/usr/bin/python3
+"""Each lint is tried on a copy of what it looks at: it passes there, and fails once the copy has the fault."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import lint
+
+HERE = pathlib.Path(__file__).parent
+TOP = HERE.parent.parent
+SIM = "daemon/kernel/sim_kernel.cc"
+DOC = "docs/format.md"
+TESTING = "| bad input | test |\n|---|---|\n" + "".join(
+    f"| {what} | `A.b` |\n" for what in (HERE / "bad_inputs.txt").read_text().splitlines())
+GOOD_TEST = "TEST(A, b) { EXPECT_TRUE(true); }\n"
+
+# lint, file, its content from the content it has (None: has none)
+FAULTS = [
+    ("layering.py", "kmod/core/label.c", lambda old: old + '#include "../sv.h"\n'),
+    ("layering.py", "kmod/core/label.c", lambda old: old + "#include <stdio.h>\n"),
+    ("layering.py", "kmod/uapi/sv.h", lambda old: old + '#include "../core/format.h"\n'),
+    ("layering.py", "daemon/base/units.h", lambda old: old + '#include "kmod/core/format.h"\n'),
+    ("layering.py", "daemon/kernel/extra.h", lambda old: '#include "daemon/engine/pool.h"\n'),
+    ("layering.py", "daemon/engine/pool.h", lambda old: old + '#include "daemon/api/varlink.h"\n'),
+    ("layering.py", "daemon/engine/pool.h", lambda old: old + '#include "kmod/core/internal.h"\n'),
+    ("layering.py", "cli/print.h", lambda old: old + '#include "daemon/engine/pool.h"\n'),
+    ("layering.py", "daemon/news/x.h", lambda old: "\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: None),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "struct SlotBitmap { int x; };\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "class Journal { int x; };\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "int allocate_slot(int n) { return n; }\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "int commit_all() { return 1; }\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "int x = sv_rec_size(1);\n"),
+    ("sim_has_no_logic.py", SIM, lambda old: old + '#include "kmod/core/internal.h"\n'),
+    ("sim_has_no_logic.py", SIM, lambda old: old.replace("sv_plan_read(", "my_read(")),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "int x;\n" * 700),
+    ("sim_has_no_logic.py", SIM, lambda old: old + "int f() {" + "\n1;" * 60 + "}\n"),
+    ("no_paths.py", "docs/x.md", lambda old: "see /" + "home/me/notes\n"),
+    ("no_paths.py", "docs/x.md", lambda old: "see '/" + "work/me'\n"),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("`A.b`", "`A.c`", 1)),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("`A.b`", "A.b", 1)),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("| tiny device", "| small device")),
+    ("testing_md.py", "tests/unit/test_a.cc", lambda old: "TEST(A, b) { GTEST_SKIP(); }\n"),
+    ("testing_md.py", "tests/unit/test_a.cc", lambda old: "TEST(A, DISABLED_b) { }\n"),
+    ("format_md.py", DOC, lambda old: old.replace("| 144 | 8 |", "| 140 | 8 |")),
+    ("format_md.py", DOC, lambda old: old.replace("| 152 | 8 | `size`", "| 152 | 4 | `size`")),
+    ("format_md.py", DOC, lambda old: old.replace("| 232 | 3864 | `reserved` | |\n", "")),
+    ("format_md.py", DOC, lambda old: old.replace("| `SV_REC_MAP` | 1 |", "| `SV_REC_MAP` | 2 |")),
+    ("format_md.py", "kmod/core/format.h", lambda old: old.replace("__le32\tparent;\t", "__le32\tother;\t")),
+]
+
+
+def make_tree(top, name):
+    if name == "testing_md.py":
+        files = {"docs/testing.md": TESTING, "tests/unit/test_a.cc": GOOD_TEST,
+                 "tests/lint/bad_inputs.txt": (HERE / "bad_inputs.txt").read_text()}
+        for where, content in files.items():
+            (top / where).parent.mkdir(parents=True, exist_ok=True)
+            (top / where).write_text(content)
+        return
+    for part in ("kmod", "daemon", "cli", "docs"):
+        shutil.copytree(TOP / part, top / part)
+
+
+def passes(name, top):
+    return subprocess.run([sys.executable, HERE / name, top], capture_output=True).returncode == 0
+
+
+def try_one(name, where, change):
+    with tempfile.TemporaryDirectory() as directory:
+        top = pathlib.Path(directory)
+        make_tree(top, name)
+        if not passes(name, top):
+            return f"{name}: fails on the tree as it is"
+        path = top / where
+        old = path.read_text() if path.exists() else ""
+        new = change(old)
+        if new == old:
+            return f"{name}: {where} has changed: its fault cannot be put in any more"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        if new is not None:
+            path.write_text(new)
+        return f"{name}: passes in spite of a fault in {where}: {new and new[-80:]!r}" if passes(name, top) else None
+
+
+def main():
+    lint.finish([fault for fault in (try_one(*case) for case in FAULTS) if fault])
+
+
+main()

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0
+// Walking the journal's ring: wraps, torn tails, damage, other incarnations, failing reads; and random rings against
+// a naive oracle that knows what was written where and what was spoiled since.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "kmod/core/journal.h"
+#include "tests/support/bytes.h"
+
+namespace sv::test {
+namespace {
+
+constexpr uint64_t kIncarnation = 0xfeedface12345678;
+constexpr uint32_t kPage = 4096;
+
+struct Written {
+  uint64_t seq;
+  uint64_t off;
+  uint32_t len;    // padded
+  uint32_t bytes;  // with the header
+  bool whole;
+};
+
+// A ring in memory with a writer that places batches as a commit does, and remembers them.
+class Ring {
+ public:
+  explicit Ring(uint64_t len, Rng& rng, uint64_t incarnation = kIncarnation)
+      : data(len), rng_(rng), incarnation_(incarnation), buf_(SV_BATCH_MAX) {}
+
+  Bytes data;
+  std::vector<Written> live;           // not overwritten, in order
+  std::vector<sv_ring_cursor> before{{}};  // [s]: where reading stands behind batch s
+  int reads = 0;
+  int fail_read = -1;  // countdown
+
+  const Written& append(uint32_t bytes) { return append(bytes, {}); }
+
+  // With `spoil` called on the sealed batch before it is written; it must reseal.
+  const Written& append(uint32_t bytes, const std::function<void(Bytes&)>& spoil) {
+    const sv_ring_cursor& at = before.back();
+    bytes = SV_BATCH_HEAD + (bytes - SV_BATCH_HEAD) / 16 * 16;
+    Written w{at.seq + 1, at.off, (bytes + kPage - 1) / kPage * kPage, bytes, true};
+    if (w.len > data.size() - w.off) w.off = 0;
+    Bytes b = sealed(w, at.prev_crc);
+    if (spoil) spoil(b);
+    overwrite(w);
+    std::copy(b.begin(), b.end(), data.begin() + static_cast<long>(w.off));
+    live.push_back(w);
+    before.push_back({w.seq, w.off + w.len, static_cast<u32>(get_le(b, 4, 4)), 0});
+    return live.back();
+  }
+
+  // Puts bytes of the last batch's place back to what was there before it was written.
+  void keep_only(const Bytes& old, const std::function<bool(uint32_t sector)>& written) {
+    Written& w = live.back();
+    for (uint32_t s = 0; s < w.len / 512; s++)
+      if (!written(s)) std::copy_n(&old[w.off + s * 512], 512, &data[w.off + s * 512]);
+  }
+
+  // The oldest batch from which on none was overwritten. (A last one of an earlier lap may outlive its successors.)
+  uint64_t oldest() const {
+    size_t i = live.size() - 1;
+    while (i > 0 && live[i - 1].seq + 1 == live[i].seq) i--;
+    return live[i].seq;
+  }
+
+  void flip(const Written& w, uint32_t at) {
+    data[w.off + at] ^= 0x10;
+    for (Written& x : live)
+      if (x.seq == w.seq) x.whole = false;
+  }
+
+  int next(sv_ring_cursor& cur, const char** why = nullptr, uint64_t last_seq = 0) {
+    sv_ring ring{data.size(), incarnation_, last_seq, read, this, buf_.data()};
+    const void* batch = nullptr;
+    int ret = sv_ring_next(&ring, &cur, &batch, why);
+    EXPECT_EQ(ret == 1, batch != nullptr);
+    return ret;
+  }
+
+  // Reads on from cur until something other than a batch is found, and answers that.
+  int walk(sv_ring_cursor& cur, const char** why = nullptr, uint64_t last_seq = 0) {
+    int ret;
+    while ((ret = next(cur, why, last_seq)) == 1)
+      EXPECT_EQ(hex(&cur, sizeof(cur)), hex(&before.at(cur.seq), sizeof(cur)));
+    return ret;
+  }
+
+  int walk_from(uint64_t seq, uint64_t* reached) {
+    sv_ring_cursor cur = before.at(seq);
+    int ret = walk(cur);
+    *reached = cur.seq;
+    return ret;
+  }
+
+ private:
+  static int read(void* ctx, u64 off, void* buf, u32 len) {
+    Ring* ring = static_cast<Ring*>(ctx);
+    EXPECT_LE(off + len, ring->data.size());
+    EXPECT_LE(len, SV_BATCH_MAX);
+    ring->reads++;
+    if (ring->fail_read >= 0 && ring->fail_read-- == 0) return -ENODEV;
+    std::copy_n(ring->data.begin() + static_cast<long>(off), len, static_cast<uint8_t*>(buf));
+    return 0;
+  }
+
+  Bytes sealed(const Written& w, uint32_t prev_crc) {
+    Bytes b(w.len);
+    for (uint32_t at = SV_BATCH_HEAD; at < w.bytes; at += 16)
+      sv_put_valid(&b[at], 1, 1 + static_cast<u32>(rng_() >> 33), at / 16 % 4, rng_());
+    sv_batch_seal(b.data(), w.bytes, (w.bytes - SV_BATCH_HEAD) / 16, w.seq, incarnation_, prev_crc, 0, 1, w.off);
+    return b;
+  }
+
+  void overwrite(const Written& w) {
+    std::erase_if(live, [&](const Written& x) { return x.off < w.off + w.len && w.off < x.off + x.len; });
+  }
+
+  Rng& rng_;
+  uint64_t incarnation_;
+  Bytes buf_;
+};
+
+void reseal(Bytes& b) {
+  put_le(b, 4, 4, 0);
+  put_le(b, 4, 4, naive_crc32c(b.data(), get_le(b, 24, 4)));
+}
+
+uint32_t some_bytes(Rng& rng) {
+  uint32_t high = between(rng, 0, 9) ? 3 * kPage : SV_BATCH_MAX / 4;
+  return static_cast<uint32_t>(between(rng, SV_BATCH_HEAD + 16, high));
+}
+
+TEST(RingScan, blank_ring_is_an_empty_journal) {
+  Rng rng(1);
+  Ring ring(SV_RING_MIN, rng);
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(0, &reached), 0);
+  EXPECT_EQ(reached, 0u);
+  for (auto& byte : ring.data) byte = static_cast<uint8_t>(rng());
+  EXPECT_EQ(ring.walk_from(0, &reached), 0);
+}
+
+TEST(RingScan, finds_every_batch_across_many_wraps) {
+  Rng rng(2);
+  Ring ring(2 * SV_RING_MIN, rng);
+  for (int i = 0; i < 600; i++) {
+    ring.append(some_bytes(rng));
+    if (i % 20) continue;
+    uint64_t reached;
+    ASSERT_EQ(ring.walk_from(ring.oldest() - 1, &reached), 0);
+    ASSERT_EQ(reached, ring.before.back().seq);
+  }
+}
+
+TEST(RingScan, batch_that_does_not_fit_before_the_end_is_found_at_0) {
+  Rng rng(3);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(SV_RING_MIN / 2);
+  ring.append(SV_RING_MIN / 2 - kPage);
+  EXPECT_EQ(ring.append(kPage + 16).off, 0u);
+  EXPECT_EQ(ring.live.front().seq, 2u);
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(1, &reached), 0);
+  EXPECT_EQ(reached, 3u);
+}
+
+TEST(RingScan, batch_may_end_exactly_at_the_end) {
+  Rng rng(4);
+  Ring ring(2 * SV_RING_MIN, rng);
+  EXPECT_EQ(ring.append(SV_BATCH_MAX).off, 0u);
+  EXPECT_EQ(ring.append(SV_BATCH_MAX).off, SV_BATCH_MAX);
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(0, &reached), 0);
+  EXPECT_EQ(reached, 2u);
+  EXPECT_EQ(ring.append(kPage).off, 0u);
+  EXPECT_EQ(ring.walk_from(2, &reached), 0);
+  EXPECT_EQ(reached, 3u);
+}
+
+TEST(RingScan, tail_torn_at_any_sector_is_the_end) {
+  Rng rng(5);
+  for (uint32_t bytes : {kPage, 2 * kPage + 528, 6 * kPage}) {
+    Ring ring(SV_RING_MIN, rng);
+    while (ring.before.back().off < SV_RING_MIN - 8 * kPage) ring.append(3 * kPage);
+    const Bytes old = ring.data;
+    ring.append(bytes);
+    const Bytes whole = ring.data;
+    const Written last = ring.live.back();
+    for (uint32_t kept = 0; kept <= last.len / 512; kept++) {
+      ring.data = whole;
+      ring.keep_only(old, [&](uint32_t s) { return s < kept; });
+      uint64_t reached;
+      ASSERT_EQ(ring.walk_from(0, &reached), 0);
+      ASSERT_EQ(reached, last.seq - (kept * 512 < last.bytes)) << kept;
+    }
+  }
+}
+
+TEST(RingScan, tail_with_any_subset_of_its_sectors_is_the_end) {
+  Rng rng(6);
+  Ring ring(SV_RING_MIN, rng);
+  for (int i = 0; i < 10; i++) ring.append(2 * kPage);
+  const Bytes old = ring.data;
+  const Written last = ring.append(5 * kPage);
+  const Bytes whole = ring.data;
+  for (int i = 0; i < 100; i++) {
+    ring.data = whole;
+    uint64_t kept = rng() & rng();
+    if (!(~kept & ((1ull << 40) - 1))) continue;
+    ring.keep_only(old, [&](uint32_t s) { return kept >> s & 1; });
+    uint64_t reached;
+    ASSERT_EQ(ring.walk_from(0, &reached), 0);
+    ASSERT_EQ(reached, last.seq - 1);
+  }
+}
+
+TEST(RingScan, bad_batch_before_a_whole_one_is_damage) {
+  Rng rng(7);
+  Ring ring(SV_RING_MIN, rng);
+  for (int i = 0; i < 12; i++) ring.append(2 * kPage);
+  const Bytes whole = ring.data;
+  for (uint64_t bad = 1; bad < 12; bad++) {
+    for (uint32_t at : {0u, 5u, 9u, 17u, 25u, 33u, 49u, 100u, 2 * kPage - 1}) {
+      ring.data = whole;
+      ring.flip(ring.live[bad - 1], at);
+      sv_ring_cursor cur{};
+      const char* why = nullptr;
+      ASSERT_EQ(ring.walk(cur, &why), -EBADMSG) << bad << " at " << at;
+      ASSERT_EQ(cur.seq, bad - 1);
+      ASSERT_STREQ(why, "journal is damaged: a batch is missing before a later one");
+    }
+  }
+}
+
+TEST(RingScan, one_whole_batch_anywhere_behind_a_gap_is_damage) {
+  Rng rng(8);
+  Ring ring(4 * SV_RING_MIN, rng);
+  ring.append(kPage);
+  ring.append(SV_BATCH_MAX - 4 * kPage);  // ends three pages before 1 MiB
+  const Written straddles = ring.append(SV_BATCH_MAX);
+  const Written last = ring.append(SV_BATCH_MAX);
+  ASSERT_NE(straddles.off % SV_BATCH_MAX, 0u);
+  const Bytes whole = ring.data;
+  uint64_t reached;
+  for (const Written& only : {straddles, last}) {
+    ring.data = Bytes(whole.size());
+    std::copy_n(&whole[only.off], only.len, &ring.data[only.off]);
+    EXPECT_EQ(ring.walk_from(0, &reached), -EBADMSG) << only.seq;
+    ring.data[only.off + only.bytes - 1] ^= 1;
+    EXPECT_EQ(ring.walk_from(0, &reached), 0) << only.seq;
+  }
+}
+
+TEST(RingScan, batch_behind_a_torn_one_at_0_is_found_where_it_was_written) {
+  Rng rng(9);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(SV_RING_MIN - 2 * kPage);
+  // Batch 2 did not fit, was torn at 0, and after the crash a smaller batch 2 went behind batch 1.
+  Bytes before_crash = ring.data;
+  ring.append(3 * kPage);
+  std::copy_n(&ring.data[0], 512, &before_crash[0]);
+  ring.data = before_crash;
+  ring.before.pop_back();
+  EXPECT_EQ(ring.append(kPage).off, SV_RING_MIN - 2 * kPage);
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(1, &reached), 0);
+  EXPECT_EQ(reached, 2u);
+}
+
+TEST(RingScan, batches_of_another_incarnation_do_not_count) {
+  Rng rng(10);
+  Ring old(SV_RING_MIN, rng, kIncarnation ^ 1);
+  for (int i = 0; i < 100; i++) old.append(2 * kPage);
+  Ring ring(SV_RING_MIN, rng);
+  ring.data = old.data;
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(0, &reached), 0);
+  EXPECT_EQ(reached, 0u);
+  for (int i = 0; i < 3; i++) ring.append(2 * kPage);
+  EXPECT_EQ(ring.walk_from(0, &reached), 0);
+  EXPECT_EQ(reached, 3u);
+}
+
+TEST(RingScan, batch_that_follows_another_history_is_damage) {
+  Rng rng(11);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(kPage);
+  ring.append(kPage, [](Bytes& b) {
+    b[32] ^= 1;  // prev_crc
+    reseal(b);
+  });
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(0, &reached), -EBADMSG);
+  EXPECT_EQ(reached, 1u);
+}
+
+TEST(RingScan, undecodable_record_under_a_right_crc_is_damage_even_at_the_tail) {
+  Rng rng(12);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(kPage);
+  ring.append(kPage, [](Bytes& b) {
+    b[SV_BATCH_HEAD] = 99;
+    reseal(b);
+  });
+  sv_ring_cursor cur{};
+  const char* why = nullptr;
+  EXPECT_EQ(ring.walk(cur, &why), -EBADMSG);
+  EXPECT_STREQ(why, "record of an unknown type");
+  EXPECT_EQ(cur.seq, 1u);
+}
+
+TEST(RingScan, newer_flag_is_refused_as_such) {
+  Rng rng(13);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(kPage, [](Bytes& b) {
+    put_le(b, 36, 4, 1u << 31);
+    reseal(b);
+  });
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(0, &reached), -EPROTONOSUPPORT);
+}
+
+TEST(RingScan, lengths_beyond_the_ring_are_not_believed) {
+  Rng rng(14);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(SV_RING_MIN - kPage);
+  Bytes& d = ring.data;
+  uint64_t at = SV_RING_MIN - kPage;
+  sv_batch_seal(&d[at], 64, 0, 2, kIncarnation, ring.before.back().prev_crc, 0, 1, at);
+  put_le(d, at + 24, 4, 2 * kPage);
+  uint64_t reached;
+  EXPECT_EQ(ring.walk_from(1, &reached), 0);
+  EXPECT_EQ(reached, 1u);
+}
+
+TEST(RingScan, failing_read_is_an_error_and_moves_nothing) {
+  Rng rng(15);
+  Ring ring(SV_RING_MIN, rng);
+  ring.append(3 * kPage);
+  for (int n : {0, 1}) {
+    ring.fail_read = n;
+    sv_ring_cursor cur{};
+    const char* why = nullptr;
+    EXPECT_EQ(ring.next(cur, &why), -EIO);
+    EXPECT_STREQ(why, "journal cannot be read");
+    EXPECT_EQ(cur.seq + cur.off + cur.prev_crc, 0u);
+    EXPECT_EQ(ring.next(cur), 1);
+    ring.fail_read = n;
+    EXPECT_EQ(ring.next(cur), -EIO);
+    EXPECT_EQ(cur.seq, 1u);
+  }
+}
+
+TEST(RingScan, known_end_costs_no_scan) {
+  Rng rng(16);
+  Ring ring(8 * SV_RING_MIN, rng);
+  for (int i = 0; i < 3; i++) ring.append(kPage);
+  sv_ring_cursor cur{};
+  EXPECT_EQ(ring.walk(cur, nullptr, 3), 0);
+  EXPECT_EQ(cur.seq, 3u);
+  EXPECT_EQ(ring.reads, 3);
+  cur = {};
+  EXPECT_EQ(ring.walk(cur, nullptr, 2), 0);
+  EXPECT_EQ(cur.seq, 2u);
+  cur = {};
+  ring.reads = 0;
+  EXPECT_EQ(ring.walk(cur, nullptr, 4), -EBADMSG);
+  EXPECT_EQ(cur.seq, 3u);
+  EXPECT_LE(ring.reads, 5);
+}
+
+TEST(RingScan, refuses_positions_that_make_no_sense) {
+  Rng rng(17);
+  for (uint64_t len : {SV_RING_MIN - kPage, SV_RING_MIN + 512, 0ull}) {
+    Ring ring(len, rng);
+    sv_ring_cursor cur{};
+    EXPECT_EQ(ring.next(cur), -EINVAL) << len;
+  }
+  Ring ring(SV_RING_MIN, rng);
+  for (uint64_t off : {512ull, SV_RING_MIN + kPage, ~0ull}) {
+    sv_ring_cursor cur{0, off, 0, 0};
+    EXPECT_EQ(ring.next(cur), -EINVAL) << off;
+  }
+  sv_ring_cursor at_end{0, SV_RING_MIN, 0, 0};
+  EXPECT_EQ(ring.next(at_end), 0);
+}
+
+// What reading from behind `seq` should find, from what is known of the ring.
+int oracle(const Ring& ring, uint64_t seq, uint64_t* reached) {
+  auto whole = [&](uint64_t s) {
+    return std::any_of(ring.live.begin(), ring.live.end(), [&](const Written& w) { return w.seq == s && w.whole; });
+  };
+  while (whole(seq + 1)) seq++;
+  *reached = seq;
+  bool later = std::any_of(ring.live.begin(), ring.live.end(),
+                           [&](const Written& w) { return w.seq > seq && w.whole; });
+  return later ? -EBADMSG : 0;
+}
+
+TEST(RingScan, agrees_with_the_oracle_on_random_rings) {
+  Rng rng(18);
+  for (int round = 0; round < 150; round++) {
+    Ring ring(SV_RING_MIN * between(rng, 1, 3), rng);
+    for (int i = static_cast<int>(between(rng, 0, 150)); i; i--) ring.append(some_bytes(rng));
+    for (int i = static_cast<int>(between(rng, 0, 3)); i && !ring.live.empty(); i--) {
+      size_t back = std::min<size_t>(ring.live.size() - 1, between(rng, 0, 5));
+      const Written w = ring.live[ring.live.size() - 1 - back];
+      if (w.whole) ring.flip(w, static_cast<uint32_t>(between(rng, 0, w.bytes - 1)));
+    }
+    uint64_t from = ring.live.empty() ? 0 : between(rng, ring.live.front().seq - 1, ring.before.back().seq);
+    uint64_t want_reached, reached;
+    int want = oracle(ring, from, &want_reached);
+    ASSERT_EQ(ring.walk_from(from, &reached), want) << "round " << round;
+    ASSERT_EQ(reached, want_reached) << "round " << round;
+  }
+}
+
+}  // namespace
+}  // namespace sv::test
