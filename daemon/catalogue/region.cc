@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "daemon/base/crc32c.h"
+#include "kmod/core/port.h"
 #include "daemon/base/log.h"
 
 namespace svd {
@@ -26,7 +26,7 @@ static std::string where(const CatalogueCopy &c)
 static uint32_t checksum(RegionSuperblockDisk sb)
 {
 	sb.crc = 0;
-	return crc32c({reinterpret_cast<const uint8_t *>(&sb), sizeof(sb)});
+	return sv_crc32c(0, &sb, sizeof(sb));
 }
 
 static std::span<uint8_t> bytes_of(RegionSuperblockDisk &sb)
@@ -238,7 +238,7 @@ Status Region::load_sums(Copy &copy)
 
 bool Region::fits(const Copy &copy, uint64_t block, std::span<const uint8_t> data) const
 {
-	return copy.sums[block] == crc32c(data);
+	return copy.sums[block] == sv_crc32c(0, data.data(), data.size());
 }
 
 // ---- bringing a copy up to date ----
@@ -348,7 +348,7 @@ void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
 	if (read_only_)
 		return;
 	log::warning("{}: repairing block {} from the other copy", where(copy.place), block);
-	copy.sums[block] = crc32c(data);
+	copy.sums[block] = sv_crc32c(0, data.data(), data.size());
 	dirty_sums_.insert(block / kSumsPerBlock);
 	unsynced_ = true;
 	if (Status s = copy.place.device->write(copy.place.offset + place_of(block), data); !s)
@@ -471,7 +471,7 @@ Status Region::flush_run(uint64_t first, std::span<const uint8_t> data)
 {
 	const uint64_t blocks = data.size() / kBlockSize;
 	for (uint64_t i = 0; i < blocks; i++) {
-		const uint32_t sum = crc32c(data.subspan(i * kBlockSize, kBlockSize));
+		const uint32_t sum = sv_crc32c(0, data.data() + i * kBlockSize, kBlockSize);
 		for (Copy &copy : copies_)
 			if (copy.live)
 				copy.sums[first + i] = sum;

@@ -11,6 +11,7 @@
 #include "internal.h"
 
 #define SV_UNMAP_MAX	64u		/* extents that one discard unmaps under one hold of the lock */
+#define SV_FREED_MANY	64u		/* freed extents that make svd look before its usual time */
 #define SV_DISCARD_MAX	4096u		/* extents that one discard looks at under one hold of the lock */
 #define SV_SECTORS_PER_BLOCK (SV_BLOCK_SIZE / 512)
 
@@ -365,8 +366,9 @@ static void unmap(struct sv_volume *v, u64 index, const struct target *t)
 	v->rec_pos = v->pool->head;
 	sv_map_install(v, index, 0);
 	smp_store_release(sv_xt_word(v->pool, t->extent), (t->word & ~(SV_XW_HOLD | SV_XW_MAPPED)) | SV_XW_FREED);
-	v->pool->freed++;
 	v->mapped--;
+	if (++v->pool->freed >= SV_FREED_MANY)
+		sv_pool_raise(v->pool, SV_EVENT_FREED);
 }
 
 /* An extent without a valid block, and without a write on its way to make one, is unmapped. */

@@ -7,11 +7,9 @@
 #include <fstream>
 
 #include "daemon/base/block_file.h"
-#include "daemon/base/crc32c.h"
 #include "daemon/base/memory_device.h"
 #include "daemon/base/units.h"
 #include "daemon/base/uuid.h"
-#include "kmod/core/port.h"
 
 using namespace svd;
 
@@ -131,15 +129,4 @@ TEST(MemoryDevice, crash_keeps_what_was_synced_and_may_lose_the_rest)
 		(twos == 0 ? lost : twos == kBlockSize ? kept : torn) = true;
 	}
 	EXPECT_TRUE(kept && lost && torn);
-}
-
-TEST(Crc32c, is_the_core_s)
-{
-	const uint8_t digits[] = {'1', '2', '3', '4', '5', '6', '7', '8', '9'};
-	EXPECT_EQ(crc32c(digits), 0xe3069283u);
-	std::vector<uint8_t> data(1000);
-	for (size_t i = 0; i < data.size(); i++) {
-		data[i] = static_cast<uint8_t>(i * i + 7);
-		EXPECT_EQ(crc32c(std::span(data).first(i)), sv_crc32c(0, data.data(), i));
-	}
 }
