@@ -79,9 +79,10 @@ static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
 
 	if (!io->waits) {
 		io->waits = true;
-		io->deadline = jiffies + msecs_to_jiffies(sv_pool_no_space_ms(kp->core));
+		io->since = jiffies;
 	}
-	if (!READ_ONCE(t->suspending) && time_before(jiffies, io->deadline))
+	if (!READ_ONCE(t->suspending) &&
+	    time_before(jiffies, io->since + msecs_to_jiffies(sv_pool_no_space_ms(kp->core))))
 		return false;
 	sv_io_end(io, READ_ONCE(t->suspending) && t->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
 	return true;

@@ -138,14 +138,14 @@ struct sv_io {
 	struct sv_piece piece;
 	struct sv_waiter waiter;
 	struct list_head list;		/* deferred; defer_lock */
-	unsigned long deadline;		/* jiffies; for space */
+	unsigned long since;		/* jiffies; waiting for space */
 	int srcu_idx;
 	bool planned;			/* piece and srcu_idx are held */
 	bool write;			/* piece ends with sv_write_done() */
 	bool fua;
 	bool pieces;			/* more than one piece, or none: FUA needs a flush of the volume */
 	bool committed;			/* its FLUSH or FUA is through */
-	bool waits;			/* deadline is set */
+	bool waits;			/* since is set */
 	bool zero_by_hand;		/* the member refused WRITE_ZEROES */
 };
 

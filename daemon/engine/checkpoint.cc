@@ -32,9 +32,33 @@ Status Pool::checkpoint()
 	if (!freed.empty())
 		SV_TRY(channel_->tell_all(SV_OP_RECYCLE, freed));
 	kill_point("checkpoint-recycled");
+	SV_TRY(say_whether_full());
 	last_checkpoint_ = Clock::now();
 	kill_point("checkpoint-end");
 	return {};
+}
+
+// Everything that was free again has been given back: what the kernel still lacks is not to be had, and writes need
+// not wait for it [I24].
+Status Pool::say_whether_full()
+{
+	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
+	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0;
+	if (full == said_full_)
+		return {};
+	said_full_ = full;
+	SV_TRY(tell_policy());
+	if (full)
+		log::error("pool {} is full: delete files and fstrim, delete volumes, or svctl add-device", name_);
+	else
+		log::notice("pool {} has space again", name_);
+	return {};
+}
+
+Status Pool::tell_policy()
+{
+	SV_ASSIGN(const PoolRow row, catalogue_->pool());
+	return channel_->tell(SV_OP_POLICY, sv_policy{said_full_ ? 0 : row.no_space_ms, row.commit_ms});
 }
 
 Status Pool::apply_journal(uint64_t committed_seq)
@@ -96,7 +120,7 @@ void Pool::tick(Clock::time_point now)
 	if (events & SV_EVENT_COPY_LOST)
 		log::error("pool {}: one copy of the journal is lost", name_);
 	if (events & SV_EVENT_SPACE)
-		log::error("pool {} is full", name_);
+		log::warning("pool {}: a write found no space", name_);
 	if (events & SV_EVENT_MODE)
 		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
 	const bool asked = events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE);

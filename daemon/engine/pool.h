@@ -92,6 +92,8 @@ private:
 
 	// checkpoint.cc
 	Status apply_journal(uint64_t committed_seq);
+	Status say_whether_full();
+	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
 	Status drain_deletion(uint32_t volume);
 
@@ -107,6 +109,7 @@ private:
 	std::string conflict_;
 	PoolState state_ = PoolState::kDown;
 	bool read_only_ = false;
+	bool said_full_ = false;  // to the kernel, in this session
 	bool wanted_down_ = false;
 	std::string problem_;
 	std::unique_ptr<Catalogue> catalogue_;

@@ -234,6 +234,7 @@ Status Pool::load_kernel(bool read_only, bool existed)
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
 	if (attach.state == SV_STATE_ACTIVE) {
 		log::notice("pool {}: the kernel serves it already, catching up", name_);
+		SV_TRY(tell_policy());
 		SV_TRY(checkpoint());
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
@@ -246,8 +247,7 @@ Status Pool::load_kernel(bool read_only, bool existed)
 	SV_TRY(load_volumes());
 	SV_TRY(load_maps());
 	SV_TRY(load_grants());
-	SV_ASSIGN(const PoolRow row, catalogue_->pool());
-	SV_TRY(channel_->tell(SV_OP_POLICY, sv_policy{row.no_space_ms, row.commit_ms}));
+	SV_TRY(tell_policy());
 	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only ? 1u : 0u, 0}));
 	return create_volume_devices();
 }

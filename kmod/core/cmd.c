@@ -30,7 +30,7 @@ static int op_attach(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	a->epoch = ++p->epoch;
 	a->committed_seq = p->next_seq - 1;
 	a->state = p->state;
-	a->mode = p->mode;
+	a->mode = sv_pool_mode(p);
 	sv_unlock(&p->lock, f);
 	*count = 1;
 	return 0;
@@ -67,7 +67,7 @@ static int op_state(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	s->events = (u64)atomic64_read(&p->events);
 	s->memory = memory_of(p);
 	s->state = p->state;
-	s->mode = p->mode;
+	s->mode = sv_pool_mode(p);
 	sv_unlock(&p->lock, f);
 	*count = 1;
 	return 0;
@@ -585,7 +585,7 @@ static int op_wait(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	if (!*count)
 		return -EINVAL;
 	e->events = sv_pool_events(p);
-	e->mode = READ_ONCE(p->mode);
+	e->mode = sv_pool_mode(p);
 	*count = 1;
 	return 0;
 }

@@ -25,6 +25,7 @@
 #define SV_DIRTY_TAKE		((1ull << SV_DIRTY_INFLIGHT) - 1)
 #define SV_RESV_UNIT		16u		/* of piece.resv, bytes */
 #define SV_RESV_WRITE		((SV_BATCH_ALIGN + SV_VALID_WORDS * SV_VALID_REC) / SV_RESV_UNIT)
+#define SV_FREED_WAIT_MS	10000u
 #define SV_SETTLE_MAX		16384u		/* partials put into the stream by one take */
 
 /* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */

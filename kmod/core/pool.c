@@ -304,9 +304,15 @@ int sv_pool_refill(struct sv_pool *p)
 
 /* ---- small questions ---- */
 
+/* Out of space is what the free count says, and ends with it; the worse modes are left by an operator only. */
 enum sv_mode sv_pool_mode(const struct sv_pool *p)
 {
-	return READ_ONCE(p->mode);
+	u32 mode = READ_ONCE(p->mode);
+
+	if (mode == SV_MODE_WRITE && READ_ONCE(p->state) == SV_STATE_ACTIVE &&
+	    READ_ONCE(p->free_slots) <= READ_ONCE(p->reserve))
+		return SV_MODE_OUT_OF_SPACE;
+	return mode;
 }
 
 enum sv_mode sv_pool_degrade(struct sv_pool *p, enum sv_mode m)
@@ -335,9 +341,12 @@ void sv_pool_raise(struct sv_pool *p, u64 events)
 		atomic64_or((s64)events, &p->events);
 }
 
+/* svd has said "full" (0), but what was freed since is on its way back: worth a wait. [I24] */
 u32 sv_pool_no_space_ms(const struct sv_pool *p)
 {
-	return READ_ONCE(p->no_space_ms);
+	u32 ms = READ_ONCE(p->no_space_ms);
+
+	return ms || !READ_ONCE(p->freed) ? ms : SV_FREED_WAIT_MS;
 }
 
 u32 sv_pool_commit_ms(const struct sv_pool *p)

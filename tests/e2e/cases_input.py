@@ -85,6 +85,19 @@ def test_refuses_bad_sizes(host):
     unchanged(host, dump)
 
 
+def test_refuses_growing_beyond_limits(host):
+    host.pool()
+    host.svctl("resize-volume", "tank/v", "--size", "64PiB")
+    dump = host.svctl("dump", "tank")
+    for size in ("65PiB", "1000P"):
+        host.refused(2, "resize-volume", "tank/v", f"--size={size}", says="64 PiB")
+        host.refused(2, "create-volume", "tank/w", f"--size={size}", says="64 PiB")
+    unchanged(host, dump)
+    host.svctl("deactivate", "tank")
+    host.svctl("activate", "tank")
+    unchanged(host, dump)
+
+
 def test_destructive_commands_ask(host):
     host.pool()
     dump = host.svctl("dump", "tank")
