@@ -29,7 +29,7 @@ include mk/kmod.mk
 # --- tests --------------------------------------------------------------------
 
 # A part whose rules are not there yet adds nothing.
-daemon cli unit soak:
+daemon cli unit:
 
 demo: deps
 	@$(MAKE) all
@@ -76,6 +76,12 @@ suite-vm-full:
 
 suite-vm-debug:
 	@$(VM_RUN) --debug $(VM_FLAGS)
+
+# Power cuts under load, as many as SOAK_CUTS says; SEED=N repeats a run.
+soak: export SOAK_CUTS ?= 200
+soak: deps
+	@$(MAKE) all
+	@$(VM_RUN) -k power_cuts $(VM_FLAGS)
 
 vm-check: deps
 	@$(MAKE) all suite-vm

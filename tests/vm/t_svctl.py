@@ -1,42 +1,11 @@
 """svd and svctl on the real module: pools, volumes and files through reboots, power cuts and crashes of svd."""
 
-import os
-
 import vm
-
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = os.path.join(ROOT, "build", "bin")
-
-START = f"""export PATH={BIN}:$PATH
-mkdir -p /run/svctl
-{{env}} svd --devices {{disks}} 2>>/run/svctl/log </dev/null >/dev/null & disown
-for i in $(seq 100); do svctl list >/dev/null 2>&1 && break; sleep 0.1; done
-"""
+from svctl import Svctl
 
 
-class Svctl:
-    """A guest with svd in it."""
-
-    def __init__(self, guest, disks):
-        self.guest = guest
-        self.disks = disks
-        guest.load_sv()
-        self.start()
-
-    def start(self, env=""):
-        try:
-            self.guest.run(START.format(disks=",".join(d.dev for d in self.disks), env=env) + "svctl list")
-        except vm.CommandFailed:
-            print(self.guest.run("cat /run/svctl/log; dmesg | tail -20", check=False))
-            raise
-
-    def run(self, script, timeout=120):
-        try:
-            return self.guest.run(f"export PATH={BIN}:$PATH\n" + script, timeout=timeout)
-        except vm.CommandFailed as failed:
-            print(failed.output)
-            print(self.guest.run("cat /run/svctl/log; dmesg | tail -30", check=False))
-            raise
+class Pools(Svctl):
+    """With a pool of three disks and two volumes."""
 
     def create(self):
         fast, slow1, slow2 = (d.dev for d in self.disks)
@@ -61,11 +30,11 @@ VERIFY = "mount /dev/sv/tank/a /mnt; cd /mnt; sha256sum --quiet -c .sums; cd /; 
 def test_files_survive_a_reboot(bench):
     disks = three_disks(bench, "file")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         print(s.create())
         s.run(FILL + "umount /mnt; svctl check tank; svctl deactivate tank; svctl status")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         print(s.run(VERIFY + "; svctl check tank; svctl list"))
 
 
@@ -73,12 +42,12 @@ def test_files_survive_a_reboot(bench):
 def test_synced_files_survive_a_power_cut(bench):
     disks = three_disks(bench, "volatile")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         s.create()
         s.run(FILL)
         guest.power_cut()
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         s.run("mount /dev/sv/tank/a /mnt; umount /mnt\n" + VERIFY + "; svctl check tank")
 
 
@@ -86,7 +55,7 @@ def test_synced_files_survive_a_power_cut(bench):
 def test_svd_killed_and_started_again_catches_up(bench):
     disks = three_disks(bench, "file")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         s.create()
         s.run(FILL)
         for _ in range(3):
@@ -100,7 +69,7 @@ def test_svd_killed_and_started_again_catches_up(bench):
 def test_grows_renames_trims_and_deletes(bench):
     disks = three_disks(bench, "file")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         s.create()
         s.run(FILL + """
 svctl delete-volume tank/a --yes && exit 1; test $? -ne 0
@@ -115,7 +84,7 @@ svctl delete-pool tank --yes; test -z "$(dmsetup ls | grep sv-)"; svctl list""")
 def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
     disks = three_disks(bench, "file")
     with bench.boot(disks) as guest:
-        s = Svctl(guest, disks)
+        s = Pools(guest, disks)
         s.create()
         for step, command, check in (
                 ("create", "create-volume tank/new --size 1G", "test -b /dev/sv/tank/new"),

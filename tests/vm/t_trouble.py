@@ -1,0 +1,240 @@
+"""What goes wrong around a pool: busy and missing devices, full pools, svd killed or stopped, power cuts."""
+
+import os
+import random
+import time
+
+import vm
+from svctl import BIN, Svctl
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CUTS = int(os.environ.get("SOAK_CUTS", "20"))  # make soak does more
+SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 30)
+
+
+def refused(s, code, command, *words):
+    """The command ends with that exit code and a message of these words."""
+    answer = s.run(f"code=0; {command} 2>&1 || code=$?; echo exit code $code")
+    print(f"$ {command}\n{answer}", end="")
+    for word in (f"exit code {code}\n",) + words:
+        assert word in answer, f"no {word!r} in the answer to {command}"
+
+
+def stop_svd(s):
+    s.run("kill -9 $(pidof svd); while pidof svd >/dev/null; do sleep 0.05; done")
+
+
+def pool_of(s, *tiers, size="1G"):
+    s.run(f"svctl create-pool tank {' '.join('--tier ' + t for t in tiers)}; svctl create-volume tank/a --size {size}")
+
+
+@vm.limit(120)
+def test_busy_and_mounted_devices_are_refused(bench):
+    member, mounted, linear, swap, blank = disks = [
+        bench.disk(name, "128M") for name in ("member", "mounted", "linear", "swap", "blank")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, [member])
+        pool_of(s, f"slow={member.dev}")
+        s.run(f"mkfs.ext4 -q {mounted.dev}; mount {mounted.dev} /mnt; cp /etc/passwd /mnt/; sync -f /mnt\n"
+              f"dmsetup create held --table '0 2048 linear {linear.dev} 0'\n"
+              f"mkswap -q {swap.dev}; swapon {swap.dev}; svctl dump tank > /tmp/before\n"
+              f"sha256sum {linear.dev} {blank.dev} > /tmp/sums")
+        for disk in (mounted, linear, swap):
+            for wipe in ("", f" --wipe {disk.dev} --yes"):
+                in_use = (disk.dev, "in use", "lsblk " + disk.dev)
+                refused(s, 5, f"svctl create-pool other --tier a={blank.dev},{disk.dev}" + wipe, *in_use)
+                refused(s, 5, f"svctl add-device tank slow={disk.dev}" + wipe, *in_use)
+        refused(s, 5, f"svctl create-pool other --tier a={member.dev} --wipe {member.dev} --yes", member.dev, "in use")
+        s.run(f"svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after; sha256sum --quiet -c /tmp/sums\n"
+              f"swapoff {swap.dev}; cmp /mnt/passwd /etc/passwd; umount /mnt; fsck.ext4 -fn {mounted.dev}\n"
+              f"dmsetup remove held; svctl check tank")
+        refused(s, 5, f"svctl add-device tank slow={mounted.dev}", "ext4", "--wipe " + mounted.dev)
+        s.run(f"svctl add-device tank slow={mounted.dev} --wipe {mounted.dev} --yes; svctl check tank")
+
+
+FIO = """cd /tmp; while [ ! -e /tmp/stop ]; do
+fio --name=v --filename=/dev/sv/tank/a --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bs=16k --size=32M \
+    --randrepeat=0 --fsync=32 --verify=crc32c --verify_fatal=1 --do_verify=1 --minimal >/dev/null
+echo round; blkdiscard /dev/sv/tank/a
+done"""
+KILL = f"""export PATH={BIN}:$PATH; ulimit -c 0
+launch() {{ env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null & svd=$!; disown; }}
+gone() {{ for i in $(seq 200); do pidof svd >/dev/null || return 0; sleep 0.05; done; echo svd still lives; return 1; }}
+"""
+KILL_AT_RANDOM = KILL + """RANDOM=$SEED; svd=$(pidof svd)
+for n in $(seq 50); do
+    sleep 0.$((RANDOM % 8 + 1)); kill -9 $svd; gone; launch none  # fails if svd ended by itself
+done; sleep 1; kill -0 $svd"""
+# With the kernel serving the pool, svd makes a checkpoint as soon as it starts.
+KILL_AT_STEP = KILL + """svd=$(pidof svd); n=0
+for step in begin listed committed read before-apply after-apply applied trimmed recycled end; do
+    kill -9 $svd; gone; n=$((n + 1))
+    dd if=/dev/urandom of=/dev/sv/tank/b bs=1M seek=$n count=1 oflag=direct conv=fsync status=none
+    launch checkpoint-$step; gone; echo died at $step; launch none; sleep 0.5
+done"""
+
+
+@vm.limit(240)
+def test_svd_killed_under_fio(bench):
+    print(f"seed {SEED}")
+    disks = [bench.disk("fast", "256M"), bench.disk("slow", "512M")]
+    devices = f"DEVICES={','.join(d.dev for d in disks)} SEED={SEED}\n"
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}")
+        s.run("svctl create-volume tank/b --size 32M")
+        fio = guest.start(FIO)
+        s.run(devices + KILL_AT_RANDOM, timeout=150)
+        print(s.run(devices + KILL_AT_STEP))
+        guest.run("touch /tmp/stop")
+        print(fio.wait(60))
+        s.run("for i in $(seq 50); do svctl list >/dev/null && break; sleep 0.1; done; svctl check tank; svctl list")
+
+
+class Appender:
+    """Files that the guest appends to, and how many lines of each a power cut must leave."""
+
+    def __init__(self):
+        self.there = {name: 0 for name in "abc"}
+
+    def script(self, verb):
+        files = " ".join(f"{name}={lines}" for name, lines in self.there.items() if verb == "append" or lines)
+        return f"python3 -S -E {HERE}/guest/append.py {verb} /mnt {files}"
+
+    def acknowledged(self, output):
+        for line in output.split("\n")[:-1]:  # the last may be a part of one
+            name, lines = line.split()
+            self.there[name] = int(lines)
+
+    def begin_anew(self, name):
+        self.there[name] = 0
+        return f"rm -f /mnt/{name}"
+
+
+MOUNT = "mount -o discard /dev/sv/tank/a /mnt\n"
+CHECK = "umount /mnt; fsck.ext4 -fn /dev/sv/tank/a; svctl check tank\n"
+
+
+@vm.limit(60 + 30 * CUTS)  # 20 s a cut on a busy machine
+def test_power_cuts_under_fsync_load(bench):
+    print(f"seed {SEED}, {CUTS} cuts")
+    rng = random.Random(SEED)
+    disks = [bench.disk(name, "256M", backend="volatile", early=rng.choice((0, 20, 50, 80)),
+                        seed=rng.randrange(1 << 20)) for name in ("fast", "slow")]
+    appender = Appender()
+    for cut in range(CUTS + 1):
+        with bench.boot(disks) as guest:
+            s = Svctl(guest, disks)
+            if cut == 0:
+                pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}", size="300M")
+                s.run("mkfs.ext4 -q /dev/sv/tank/a; " + MOUNT)
+            else:
+                s.run(MOUNT + appender.script("verify") + "\n" + CHECK + MOUNT +
+                      appender.begin_anew(rng.choice("abc")))
+            if cut == CUTS:
+                break
+            load = guest.start(appender.script("append"))
+            vm.wait_until(lambda load=load: load.output, 30, "first acknowledged append")
+            time.sleep(rng.uniform(0.1, 1.5))
+            guest.power_cut()
+            appender.acknowledged(load.output)
+            print(f"cut {cut + 1} after {load.output.count(chr(10))} appends, lines {appender.there}")
+
+
+@vm.limit(120)
+def test_stopped_svd_on_a_small_ring(bench):
+    disk = bench.disk("a", "96M")
+    with bench.boot([disk]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"slow={disk.dev}")
+        s.run("svctl dump tank > /dev/null; kill -STOP $(pidof svd)")
+        writer = guest.start(f"python3 {HERE}/guest/fill_ring.py /dev/sv/tank/a")
+        vm.wait_until(lambda: writer.output or writer.code, 60, "full ring")
+        print(writer.output)
+        s.run("kill -CONT $(pidof svd)")
+        print(writer.wait(80))
+        print(s.run("svctl check tank; svctl show tank"))
+
+
+def members(bench):
+    return [bench.disk("fast", "128M"), bench.disk("slow1", "128M"), bench.disk("slow2", "128M")]
+
+
+def with_file(s):
+    fast, slow1, slow2 = (d.dev for d in s.disks)
+    pool_of(s, f"fast={fast}", f"slow={slow1},{slow2}")
+    s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
+          "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl deactivate tank")
+    stop_svd(s)
+
+
+def has_file(s):
+    s.run("mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt; svctl check tank; svctl deactivate tank")
+    stop_svd(s)
+
+
+@vm.limit(120)
+def test_members_missing_swapped_and_damaged(bench):
+    disks = members(bench)
+    fast, slow1, slow2 = (d.dev for d in disks)
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        with_file(s)
+
+        s.run(f"mv {slow2} /tmp/slow2")
+        s.start()
+        refused(s, 3, "svctl activate tank", "member 2 of 3 is missing")
+        answer = s.run("svctl status; test ! -e /dev/sv/tank/a")
+        assert "member 2 of 3 is missing" in answer, answer
+        s.run(f"mv /tmp/slow2 {slow2}; svctl scan; test -b /dev/sv/tank/a")
+        has_file(s)
+
+        s.disks = [disks[2], disks[1], disks[0]]
+        s.run(f"mv {fast} /tmp/x; mv {slow1} {fast}; mv /tmp/x {slow1}")
+        s.start()
+        has_file(s)
+
+        s.run(f"dd if={fast} of=/tmp/label bs=4k count=1 status=none\n"
+              f"dd if=/dev/zero of={fast} bs=4k count=1 conv=fsync status=none")
+        s.start()
+        s.run(f"grep 'label of {fast} is damaged' /run/svctl/log; blockdev --flushbufs {fast}\n"
+              f"cmp -n 4096 {fast} /tmp/label")
+        has_file(s)
+
+
+@vm.limit(60)
+def test_read_only_devices_are_refused(bench):
+    member, readonly, blank = disks = [bench.disk("member", "128M"), bench.disk("readonly", "128M", readonly=True),
+                                       bench.disk("blank", "128M")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, [member])
+        pool_of(s, f"slow={member.dev}")
+        refused(s, 4, f"svctl add-device tank slow={readonly.dev}", readonly.dev, "read-only")
+        refused(s, 4, f"svctl create-pool other --tier a={blank.dev},{readonly.dev}", readonly.dev, "read-only")
+        s.run("svctl check tank")
+
+
+FILL_XFS = """mkfs.xfs -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /tmp/base
+for i in $(seq 200); do
+    (echo $i; cat /tmp/base) | dd of=/mnt/f$i bs=1M iflag=fullblock conv=fsync status=none || break
+    (echo $i; cat /tmp/base) | sha256sum | sed "s,-,/mnt/f$i," >> /tmp/sums
+done
+test $i -gt 10 -a $i -lt 100; echo the pool was full at file $i
+"""
+READ_XFS = "echo 3 > /proc/sys/vm/drop_caches; findmnt /mnt; sha256sum --quiet -c /tmp/sums\n"
+# Slots that fstrim freed are on their way: the first write waits for them.
+WRITE_XFS = "dd if=/tmp/base of=/mnt/again bs=1M conv=fsync status=none; cmp /tmp/base /mnt/again\n"
+
+
+@vm.limit(400)
+def test_full_pool_keeps_xfs_mounted(bench):
+    disk = bench.disk("a", "384M")
+    with bench.boot([disk]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"slow={disk.dev}", size="2G")
+        print(s.run(FILL_XFS, timeout=200))
+        print(s.run(READ_XFS + "svctl status"))
+        # Not sync -f: syncfs() tells once more of the write that found no space.
+        s.run("for i in 2 3 4 5 6 7; do rm /mnt/f$i; sed -i \"/f$i$/d\" /tmp/sums; done; sync; fstrim /mnt")
+        print(s.run(WRITE_XFS + READ_XFS + "umount /mnt; xfs_repair -n /dev/sv/tank/a 2>&1\n"
+                    "svctl check tank; svctl list"))
