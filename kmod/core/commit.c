@@ -43,7 +43,6 @@ void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t)
 
 	sv_lock(&p->lock, f);
 	t->error = 0;
-	t->taken = false;
 	queue(p, t);
 	sv_unlock(&p->lock, f);
 }
@@ -136,7 +135,6 @@ static void put_back(struct sv_pool *p, struct sv_commit *c, u64 left)
 	while ((t = *at)) {
 		if (!(t->mask & left)) {
 			t->pos = c->pos;
-			t->taken = true;
 			at = &t->next;
 			continue;
 		}
@@ -175,7 +173,6 @@ bool sv_commit_take(struct sv_pool *p, struct sv_commit *c, bool all)
 	if (p->mode < SV_MODE_FAIL)	/* nothing becomes durable any more: tickets only learn so */
 		work = work || c->flush_mask || p->head != p->durable || p->copy_lost;
 	p->committing = work;
-	p->in_flight = c->taken;
 	sv_unlock(&p->lock, f);
 	return work;
 }
@@ -217,7 +214,6 @@ void sv_commit_flushed(struct sv_pool *p, struct sv_commit *c, u64 failed)
 	if (!failed)
 		return;
 	sv_lock(&p->lock, f);
-	c->failed |= failed;
 	for (t = c->taken; t; t = t->next) {
 		if (!(t->mask & failed))
 			continue;
@@ -335,7 +331,6 @@ void sv_commit_finish(struct sv_pool *p, struct sv_commit *c)
 	sv_partial_settle(p);
 	c->tickets = c->taken;
 	c->taken = NULL;
-	p->in_flight = NULL;
 	p->committing = false;
 	p->commits++;
 	if ((p->ring_head - p->ring_tail) * 4 > p->ring_len)

@@ -149,7 +149,6 @@ struct sv_pool {
 
 	struct sv_ticket *tickets;	/* waiting for the next take; pool->lock */
 	struct sv_ticket **tickets_end;
-	struct sv_ticket *in_flight;	/* taken by the commit that runs */
 	bool committing;
 
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */

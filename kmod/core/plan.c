@@ -289,17 +289,22 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	return SV_PLAN_REMAP;
 }
 
+/* Bits of word w that the blocks [first, first + n) have in it; they reach into it. */
+static u64 word_bits(u32 w, u32 first, u32 n)
+{
+	u32 from = w * 64 > first ? 0 : first % 64;
+	u32 to = (w + 1) * 64 <= first + n ? 64 : (first + n) % 64;
+
+	return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
+}
+
 static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
 {
 	u64 words = 0;
 	u32 w;
 
 	for (w = first / 64; w <= (first + n - 1) / 64; w++) {
-		u32 from = w * 64 > first ? 0 : first % 64;
-		u32 to = (w + 1) * 64 <= first + n ? 64 : (first + n) % 64;
-		u64 bits = (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
-
-		atomic64_or((s64)bits, &pt->valid[w]);
+		atomic64_or((s64)word_bits(w, first, n), &pt->valid[w]);
 		words |= 1ull << w;
 	}
 	return words;
@@ -421,12 +426,8 @@ static enum sv_plan clear_part(struct sv_volume *v, u64 index, struct target *t,
 	if (!sv_stream_room(v->pool, SV_VALID_WORDS * SV_VALID_REC) || !make_partial(v->pool, t))
 		return SV_PLAN_DEFER;
 	pt = sv_partial_at(v->pool, sv_xw_where(t->word));
-	for (w = first / 64; w <= (first + n - 1) / 64; w++) {
-		u32 from = w * 64 > first ? 0 : first % 64;
-		u32 to = (w + 1) * 64 <= first + n ? 64 : (first + n) % 64;
-
-		clear_word(v, t, pt, w, (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1));
-	}
+	for (w = first / 64; w <= (first + n - 1) / 64; w++)
+		clear_word(v, t, pt, w, word_bits(w, first, n));
 	unmap_if_empty(v, index, t, pt);
 	return SV_PLAN_ZERO;
 }

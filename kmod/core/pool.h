@@ -85,7 +85,6 @@ struct sv_ticket {
 	u64 mask;			/* members owed to it; from the volume at take */
 	u64 pos;			/* stream position that must be durable */
 	bool flush;			/* take what the volume is owed; otherwise mask as given (FUA) */
-	bool taken;
 	int error;			/* 0 or -EIO, set by the commit */
 };
 
@@ -101,7 +100,6 @@ struct sv_commit {
 	u64 pos;
 	u64 batch_pos;
 	u64 own_mask;			/* members that only the batch's PREFLUSH flushes */
-	u64 failed;
 	u32 batch_crc;
 	u64 batch_next;
 };
