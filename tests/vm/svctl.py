@@ -37,3 +37,7 @@ class Svctl:
             print(failed.output)
             print(self.guest.run("cat /run/svctl/log; dmesg | tail -30", check=False))
             raise
+
+    def kill(self):
+        """Kills svd. One that exits is out of pidof's sight before it lets go of its lock."""
+        self.guest.run("kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true")

@@ -59,7 +59,8 @@ def test_svd_killed_and_started_again_catches_up(bench):
         s.create()
         s.run(FILL)
         for _ in range(3):
-            s.run("kill -9 $(pidof svd); echo x > /mnt/while-svd-is-dead; sync")
+            s.kill()
+            s.run("echo x > /mnt/while-svd-is-dead; sync")
             s.start()
             s.run("svctl check tank; cat /mnt/while-svd-is-dead; dd if=/dev/urandom of=/mnt/more bs=1M count=4; sync")
         s.run("umount /mnt; " + VERIFY)
@@ -92,8 +93,8 @@ def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
                  "test $(blockdev --getsize64 /dev/sv/tank/new) = 2147483648"),
                 ("rename", "rename-volume tank/new other", "test -b /dev/sv/tank/other; test -b /dev/mapper/sv-tank-other"),
                 ("delete", "delete-volume tank/other --yes", "test ! -e /dev/mapper/sv-tank-other")):
-            s.run("kill -9 $(pidof svd)")
+            s.kill()
             s.start(env=f"SVD_KILL_AT={step}-volume-in-catalogue")
-            s.run(f"dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=3; ! svctl {command}; ! pidof svd")
+            s.run(f"dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=3; svctl {command} && exit 1; flock -w 10 /run/svctl/svd.lock true")
             s.start()
             print(s.run(f"{check}; svctl check tank; svctl list; dmsetup status; cat /run/svctl/log"))

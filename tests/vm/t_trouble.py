@@ -20,10 +20,6 @@ def refused(s, code, command, *words):
         assert word in answer, f"no {word!r} in the answer to {command}"
 
 
-def stop_svd(s):
-    s.run("kill -9 $(pidof svd); while pidof svd >/dev/null; do sleep 0.05; done")
-
-
 def pool_of(s, *tiers, size="1G"):
     s.run(f"svctl create-pool tank {' '.join('--tier ' + t for t in tiers)}; svctl create-volume tank/a --size {size}")
 
@@ -57,20 +53,23 @@ fio --name=v --filename=/dev/sv/tank/a --direct=1 --ioengine=libaio --iodepth=8 
     --randrepeat=0 --fsync=32 --verify=crc32c --verify_fatal=1 --do_verify=1 --minimal >/dev/null
 echo round; blkdiscard /dev/sv/tank/a
 done"""
+# A process that exits is out of pidof's sight before it lets go of its files: killed ends with svd's lock, died with
+# the process itself.
 KILL = f"""export PATH={BIN}:$PATH; ulimit -c 0
-launch() {{ env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null & svd=$!; disown; }}
-gone() {{ for i in $(seq 200); do pidof svd >/dev/null || return 0; sleep 0.05; done; echo svd still lives; return 1; }}
+launch() {{ env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null & svd=$!; }}
+killed() {{ kill -9 $svd; flock -w 10 /run/svctl/svd.lock true; }}
+died() {{ local code=0; wait $svd || code=$?; ((code == 128 + 9)); }}
 """
 KILL_AT_RANDOM = KILL + """RANDOM=$SEED; svd=$(pidof svd)
 for n in $(seq 50); do
-    sleep 0.$((RANDOM % 8 + 1)); kill -9 $svd; gone; launch none  # fails if svd ended by itself
+    sleep 0.$((RANDOM % 8 + 1)); killed; launch none  # fails if svd ended by itself
 done; sleep 1; kill -0 $svd"""
 # With the kernel serving the pool, svd makes a checkpoint as soon as it starts.
 KILL_AT_STEP = KILL + """svd=$(pidof svd); n=0
 for step in begin listed committed read before-apply after-apply applied trimmed recycled end; do
-    kill -9 $svd; gone; n=$((n + 1))
+    killed; n=$((n + 1))
     dd if=/dev/urandom of=/dev/sv/tank/b bs=1M seek=$n count=1 oflag=direct conv=fsync status=none
-    launch checkpoint-$step; gone; echo died at $step; launch none; sleep 0.5
+    launch checkpoint-$step; died; echo died at $step; launch none; sleep 0.5
 done"""
 
 
@@ -165,12 +164,12 @@ def with_file(s):
     pool_of(s, f"fast={fast}", f"slow={slow1},{slow2}")
     s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
           "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl deactivate tank")
-    stop_svd(s)
+    s.kill()
 
 
 def has_file(s):
     s.run("mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt; svctl check tank; svctl deactivate tank")
-    stop_svd(s)
+    s.kill()
 
 
 @vm.limit(120)

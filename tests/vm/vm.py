@@ -304,8 +304,8 @@ class Guest:
             self._start()
             self.receive_ready(time.monotonic() + boot_timeout)
             self.boot_seconds = time.monotonic() - started
-        except BaseException:
-            self.kill()
+        except BaseException as failure:
+            self.__exit__(type(failure), failure, None)
             raise
 
     def share_path(self, name):
@@ -472,7 +472,7 @@ class Guest:
         lines = self.console_text().splitlines()
         for i, line in enumerate(lines):
             if KERNEL_TROUBLE.search(line) and not any(e.search(line) for e in self.expect):
-                raise Failure("kernel trouble in guest:\n" + "\n".join(lines[max(0, i - 3):i + 25]))
+                raise Failure("kernel trouble in guest:\n" + "\n".join(lines[max(0, i - 3):i + 40]))
 
     def __enter__(self):
         return self
