@@ -45,7 +45,7 @@ def test_pool_and_volume_come_and_go(bench):
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=8 oflag=direct status=none")
         assert guest.run("dmsetup status v1").split()[3] == "8"
         assert len(guest.run("dmsetup deps v1").split("dependencies")[1].split("(")) == 3
-        guest.run("dmsetup remove v1; dmsetup remove pool; ! ls /dev/svctl-*; rmmod dm_sv")
+        guest.run("dmsetup remove v1; dmsetup remove pool; refused ls /dev/svctl-*; rmmod dm_sv")
 
 
 def test_fio_verifies(bench):
@@ -355,10 +355,10 @@ pool.call("GRANT", [dict(member=1, count=label["nr_slots"])])
         for bad in (f"{more} {first}", f"{first} {other}", f"{first} {first}"):
             out = guest.run(f"dmsetup reload pool --table '0 2048 sv-pool {UUID} 2 {bad}' 2>&1 && echo WRONG || true")
             assert "WRONG" not in out, out
-        guest.run(f"! dmsetup reload pool --table '0 2048 sv-pool {UUID} 1 {first}' 2>/dev/null\n"
-                  f"! dmsetup create again --table '0 2048 sv-pool {UUID} 2 {first} {more}' 2>/dev/null\n"
-                  f"! dmsetup create again --table '0 2048 sv-volume {UUID} 1' 2>/dev/null\n"
-                  f"! dmsetup create again --table '0 2048 sv-volume {UUID} 77' 2>/dev/null")
+        guest.run(f"refused dmsetup reload pool --table '0 2048 sv-pool {UUID} 1 {first}' 2>/dev/null\n"
+                  f"refused dmsetup create again --table '0 2048 sv-pool {UUID} 2 {first} {more}' 2>/dev/null\n"
+                  f"refused dmsetup create again --table '0 2048 sv-volume {UUID} 1' 2>/dev/null\n"
+                  f"refused dmsetup create again --table '0 2048 sv-volume {UUID} 77' 2>/dev/null")
         # The pool's device goes, the volume stays, and the device comes back to the same pool.
         guest.run("dmsetup remove pool; dd if=/dev/zero of=/dev/mapper/v1 bs=1M seek=90 count=4 oflag=direct conv=fsync "
                   "status=none")
@@ -389,7 +389,7 @@ def test_bad_labels_are_refused_by_name(bench):
         assert "WRONG" not in guest.run(create.format(UUID[::-1]) + " && echo WRONG || true")
         assert "WRONG" not in guest.run(create.format(UUID.replace("1", "9")) + " && echo WRONG || true")
         assert "belongs to another pool" in guest.run("dmesg | tail -5")
-        guest.run(f"! dmsetup create pool --table '0 2048 sv-pool {UUID} 1 {names[0]}' 2>/dev/null")
+        guest.run(f"refused dmsetup create pool --table '0 2048 sv-pool {UUID} 1 {names[0]}' 2>/dev/null")
         # The first label is damaged: its copy serves.
         guest.run(f"dd if=/dev/urandom of={names[0]} bs=4k count=1 oflag=direct status=none")
         guest.run(create.format(UUID) + "; dmsetup remove pool")
@@ -416,13 +416,13 @@ for number in (1, 2):
         guest.run(write.format("v1") + "; " + write.format("v2"))
         # The slow member fails: its volume gets errors, the other does not notice.
         guest.run(f"dmsetup suspend --noflush ok1; dmsetup load ok1 --table '0 {size} error'; dmsetup resume ok1")
-        guest.run("! " + write.format("v2") + " 2>/dev/null; " + write.format("v1"))
+        guest.run("refused " + write.format("v2") + " 2>/dev/null; " + write.format("v1"))
         assert sv(guest, "members")[1]["errors"] > 0
         assert guest.run("dmsetup status v1").split()[4] == "write"
         # The only copy of the journal fails: so does the pool, and says so.
         guest.run(f"dmsetup suspend --noflush ok0; dmsetup load ok0 --table '0 {size} error'; dmsetup resume ok0")
-        guest.run("! dd if=/dev/zero of=/dev/mapper/v1 bs=64k seek=40 count=1 oflag=direct conv=fsync 2>/dev/null")
-        guest.run("! dd if=/dev/zero of=/dev/mapper/v2 bs=64k seek=40 count=1 conv=fsync 2>/dev/null", check=False)
+        guest.run("refused dd if=/dev/zero of=/dev/mapper/v1 bs=64k seek=40 count=1 oflag=direct conv=fsync 2>/dev/null")
+        guest.run("refused dd if=/dev/zero of=/dev/mapper/v2 bs=64k seek=40 count=1 conv=fsync 2>/dev/null", check=False)
         print(guest.run("dmsetup status"))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool")
 

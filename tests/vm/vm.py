@@ -36,6 +36,12 @@ KERNEL_TROUBLE = re.compile(
     r"|KASAN|UBSAN|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
 
 
+# Of each script. `! command` alone never fails, not even under set -e: hence refused.
+PRELUDE = """set -euo pipefail
+refused() { if "$@"; then echo "not refused: $*" >&2; exit 1; fi; }
+"""
+
+
 class Skip(Exception):
     """A test cannot run here, and why."""
 
@@ -389,7 +395,7 @@ class Guest:
         number = len(self.commands) + 1
         command = self.commands[number] = Command(self, number, script)
         with open(self.share_path(f"{number}.sh"), "w", encoding="utf-8") as f:
-            f.write("set -euo pipefail\n" + script)
+            f.write(PRELUDE + script)
         self.port.settimeout(10)
         self.port.sendall(f"RUN {number}\n".encode())
         return command
