@@ -15,7 +15,7 @@ packages=(
 	libdevmapper-dev libblkid-dev uuid-dev liburing-dev libsqlite3-dev
 	libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
 	libfdisk-dev
-	qemu-system-x86 qemu-utils nbdkit nbdkit-plugin-dev libnbd-bin
+	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
 	python3 util-linux fdisk mmdebstrap shellcheck
 	libelf1 libssl3 # the kernel's build tools
@@ -48,6 +48,22 @@ add_backports() {
 	/usr/bin/python3 "$here/backports.py" > "$out.new"
 	mv "$out.new" "$out"
 	apt_get update
+}
+
+# QEMU before 8.1 translates code while another CPU of the guest patches it: a
+# kernel that boots on two CPUs dies of its own int3 once in forty times.
+install_qemu() {
+	local oldest=1:8.1 have candidate from=()
+	have=$(dpkg-query -W -f '${Version}' qemu-system-x86 2>/dev/null || true)
+	if dpkg --compare-versions "${have:-0}" ge $oldest; then
+		return
+	fi
+	candidate=$(apt-cache policy qemu-system-x86 | awk '$1 == "Candidate:" { print $2 }')
+	if dpkg --compare-versions "$candidate" lt $oldest; then
+		add_backports
+		from=(-t bookworm-backports)
+	fi
+	install "${from[@]}" qemu-system-x86 qemu-utils
 }
 
 # The newest release of kernel version $1 that has both an image and headers.
@@ -112,6 +128,7 @@ main() {
 	apt_get update
 	command -v python3 > /dev/null || install python3
 	[[ ${#want[@]} -eq 0 ]] || install "${want[@]}"
+	install_qemu
 	local kver
 	for kver in "$@"; do
 		fetch_kernel "$kver"

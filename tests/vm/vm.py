@@ -357,8 +357,9 @@ class Guest:
         return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 
     def _cmdline(self):
-        # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well.
-        words = ["console=ttyS0", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
+        # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well. The other CPUs start once
+        # the machine is set up: QEMU's translator does not survive PCI's address spaces being moved under a second CPU.
+        words = ["console=ttyS0", "maxcpus=1", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
                  "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), self.cmdline]
         return " ".join(words)
 
