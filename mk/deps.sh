@@ -18,7 +18,7 @@ packages=(
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
 	python3 util-linux fdisk mmdebstrap shellcheck
-	libelf1 libssl3 # the kernel's build tools
+	libelf1 libssl3 pahole # the kernel's build tools
 )
 
 # Waits for another apt on the machine rather than failing.
