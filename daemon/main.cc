@@ -31,7 +31,7 @@ namespace {
 
 using namespace svd;
 
-constexpr auto kTurn = std::chrono::milliseconds(500);
+constexpr auto kLongestSleep = std::chrono::hours(1);
 
 struct Options {
 	bool sim = false;
@@ -81,6 +81,15 @@ bool asked_to_stop(const UniqueFd &fd)
 	return read(fd.get(), &info, sizeof(info)) == sizeof(info);
 }
 
+// For poll(): rounded up, lest it return a moment too early, again and again.
+std::chrono::milliseconds until(std::chrono::steady_clock::time_point due)
+{
+	const auto now = std::chrono::steady_clock::now();
+	if (due <= now)
+		return std::chrono::milliseconds(0);
+	return std::chrono::ceil<std::chrono::milliseconds>(std::min<std::chrono::nanoseconds>(due - now, kLongestSleep));
+}
+
 Status serve(const Options &options)
 {
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
@@ -94,14 +103,11 @@ Status serve(const Options &options)
 	if (!options.sim)
 		protect();
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
-	auto next_tick = std::chrono::steady_clock::now();
 	while (!asked_to_stop(stop)) {
-		const auto now = std::chrono::steady_clock::now();
-		if (now >= next_tick) {
-			engine.tick();
-			next_tick = now + kTurn;
-		}
-		server.turn(kTurn, stop.get());
+		engine.tick();
+		std::vector<int> fds = engine.event_fds();
+		fds.push_back(stop.get());
+		server.turn(until(engine.due()), fds);
 	}
 	engine.shut_down();
 	unlink(options.socket.c_str());

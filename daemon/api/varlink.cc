@@ -73,19 +73,23 @@ Result<VarlinkServer> VarlinkServer::listen(const std::string &path, Handler han
 	return VarlinkServer(std::move(fd), std::move(handler));
 }
 
-void VarlinkServer::turn(std::chrono::milliseconds wait, int signal_fd)
+void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
 {
-	std::vector<pollfd> fds = {{signal_fd, POLLIN, 0}, {fd_.get(), POLLIN, 0}};
+	std::vector<pollfd> fds = {{fd_.get(), POLLIN, 0}};
 	if (clients_.size() >= kMaxClients)
-		fds[1].events = 0;
+		fds[0].events = 0;
+	if (std::any_of(clients_.begin(), clients_.end(), [](const Client &client) { return client.waits(); }))
+		wait = std::min<std::chrono::milliseconds>(wait, kPatienceCheck);
 	for (const Client &client : clients_) {
 		short events = client.out.empty() ? POLLIN : POLLOUT;	// no new call before the last is answered
 		fds.push_back({client.fd.get(), events, 0});
 	}
+	for (int fd : others)
+		fds.push_back({fd, POLLIN, 0});
 	if (poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0)
 		return;
 
-	size_t i = 2;
+	size_t i = 1;
 	for (auto client = clients_.begin(); client != clients_.end(); i++) {
 		bool keep = true;
 		if (fds[i].revents & POLLOUT)
@@ -95,7 +99,7 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, int signal_fd)
 		client = keep ? std::next(client) : clients_.erase(client);
 	}
 	drop_slow_clients();
-	if (fds[1].revents & POLLIN)
+	if (fds[0].revents & POLLIN)
 		accept_clients();
 }
 
@@ -188,8 +192,7 @@ void VarlinkServer::drop_slow_clients()
 {
 	const auto now = Clock::now();
 	clients_.remove_if([&](const Client &client) {
-		const bool waits = !client.in.empty() || !client.out.empty();
-		if (!waits || now - client.since < kClientPatience)
+		if (!client.waits() || now - client.since < kClientPatience)
 			return false;
 		log::warning("closing a client: {} for {} s", client.in.empty() ? "did not read its answer" :
 			    "half a message", kClientPatience.count());

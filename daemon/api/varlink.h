@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <list>
+#include <span>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -20,6 +21,7 @@ using Json = nlohmann::json;
 
 inline constexpr size_t kMaxMessage = 1u << 20;
 inline constexpr size_t kMaxClients = 256;
+inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 
 // What a call is answered with: parameters, or the name of an error and its parameters.
@@ -36,8 +38,9 @@ public:
 	// Listens on `path` (replacing a socket that nobody listens on), mode 0600.
 	static Result<VarlinkServer> listen(const std::string &path, Handler handler);
 
-	// One round of poll(): serves what is ready, waits at most `wait`. `signal_fd` ends the wait as well.
-	void turn(std::chrono::milliseconds wait, int signal_fd);
+	// One round of poll(): serves what is ready, waits at most `wait`. That one of `others` becomes readable ends the
+	// wait as well.
+	void turn(std::chrono::milliseconds wait, std::span<const int> others);
 
 	size_t clients() const { return clients_.size(); }
 
@@ -48,6 +51,8 @@ private:
 		std::string out;
 		Clock::time_point since;	// when the message in `in`, or the answer in `out`, began
 		bool closing = false;		// answer, then close
+
+		bool waits() const { return !in.empty() || !out.empty(); }
 	};
 
 	VarlinkServer(UniqueFd fd, Handler handler) : fd_(std::move(fd)), handler_(std::move(handler)) {}

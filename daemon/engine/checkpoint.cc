@@ -12,7 +12,9 @@ namespace svd {
 
 namespace {
 
-constexpr auto kCheckpointEvery = std::chrono::seconds(30);
+constexpr auto kCheckpointEvery = std::chrono::milliseconds(30000);
+constexpr auto kCheckpointPause = std::chrono::milliseconds(500);  // at least, from one to the next that is asked for
+constexpr auto kAskEvery = std::chrono::milliseconds(500);	   // a kernel that cannot wake us
 constexpr uint32_t kFreedAtOnce = 8192;
 
 }	// namespace
@@ -110,12 +112,39 @@ Result<std::vector<sv_freed>> Pool::list_freed()
 	}
 }
 
+Pool::Clock::time_point Pool::checkpoint_due() const
+{
+	return last_checkpoint_ + (asked_ ? kCheckpointPause : kCheckpointEvery);
+}
+
+// A checkpoint that did not help is asked for again at once, by each write that fails for want of space: what asks
+// waits for a moment, and is not even listened to (event_fd).
+Pool::Clock::time_point Pool::due() const
+{
+	if (!up())
+		return Clock::time_point::max();
+	if (channel_->event_fd() < 0)
+		return Clock::now() + kAskEvery;
+	return state_ == PoolState::kActive ? checkpoint_due() : Clock::time_point::max();
+}
+
+int Pool::event_fd(Clock::time_point now) const
+{
+	return up() && !(asked_ && now < checkpoint_due()) ? channel_->event_fd() : -1;
+}
+
 void Pool::tick(Clock::time_point now)
 {
 	if (!up())
 		return;
 	channel_->tick();
 	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);
+	if (!event.ok() && event.error().code == Code::kNotFound) {
+		close_all();
+		problem_ = "its device was removed, and not by svctl";
+		log::error("pool {}: {}", name_, problem_);
+		return;
+	}
 	const uint64_t events = event.ok() ? event.value().events : 0;
 	if (events & SV_EVENT_COPY_LOST)
 		log::error("pool {}: one copy of the journal is lost", name_);
@@ -123,10 +152,11 @@ void Pool::tick(Clock::time_point now)
 		log::warning("pool {}: a write found no space", name_);
 	if (events & SV_EVENT_MODE)
 		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
-	const bool asked = events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE);
-	if (state_ != PoolState::kActive || (!asked && now - last_checkpoint_ < kCheckpointEvery))
+	asked_ = asked_ || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
+	if (state_ != PoolState::kActive || now < checkpoint_due())
 		return;
 	last_checkpoint_ = now;
+	asked_ = false;
 	const Status result = checkpoint();
 	if (!result.ok() && problem_ != result.error().message())
 		log::error("pool {}: checkpoint: {}", name_, result.error().message());

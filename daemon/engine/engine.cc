@@ -107,11 +107,35 @@ void Engine::activate_complete()
 	}
 }
 
+bool Engine::wants_scan() const
+{
+	return pools_.empty() || std::any_of(pools_.begin(), pools_.end(), [](const auto &item) {
+		return !item.second->up() && !item.second->wanted_down();
+	});
+}
+
+Pool::Clock::time_point Engine::due() const
+{
+	auto due = wants_scan() ? last_scan_ + kScanEvery : Pool::Clock::time_point::max();
+	for (const auto &[uuid, pool] : pools_)
+		due = std::min(due, pool->due());
+	return due;
+}
+
+std::vector<int> Engine::event_fds() const
+{
+	const auto now = Pool::Clock::now();
+	std::vector<int> fds;
+	for (const auto &[uuid, pool] : pools_)
+		if (const int fd = pool->event_fd(now); fd >= 0)
+			fds.push_back(fd);
+	return fds;
+}
+
 void Engine::tick()
 {
 	const auto now = Pool::Clock::now();
-	if (now - last_scan_ >= kScanEvery && (pools_.empty() || std::any_of(pools_.begin(), pools_.end(),
-		    [](const auto &item) { return !item.second->up() && !item.second->wanted_down(); }))) {
+	if (wants_scan() && now - last_scan_ >= kScanEvery) {
 		rescan();
 		activate_complete();
 	}

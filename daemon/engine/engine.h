@@ -56,7 +56,9 @@ public:
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
 
-	void tick();				// every second or so
+	void tick();				// what is due; also when one of event_fds() is readable
+	Pool::Clock::time_point due() const;	// of the next tick
+	std::vector<int> event_fds() const;
 	void shut_down();			// checkpoints; leaves pools up in the kernel
 
 private:
@@ -80,6 +82,7 @@ private:
 	void rescan();
 	void note_label(const std::string &path);
 	void activate_complete();
+	bool wants_scan() const;
 	std::vector<std::string> places() const;
 	void remember(const std::string &path);
 	Json pool_json(Pool &pool, bool with_volumes);

@@ -55,7 +55,9 @@ public:
 
 	// ---- checkpoint ----
 	Status checkpoint();
-	void tick(Clock::time_point now);		// checkpoint when it is due; logs its failure
+	void tick(Clock::time_point now);		// events, and a checkpoint when it is due; logs its failure
+	Clock::time_point due() const;			// of the next tick; max() where only events call for one
+	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
 
 	// ---- check, restore ----
 	Status restore(const std::string &text);	// into a pool without volumes; goes down and up again
@@ -92,6 +94,7 @@ private:
 
 	// checkpoint.cc
 	Status apply_journal(uint64_t committed_seq);
+	Clock::time_point checkpoint_due() const;
 	Status say_whether_full();
 	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
@@ -115,6 +118,7 @@ private:
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point last_checkpoint_{};
+	bool asked_ = false;	// by the kernel, for a checkpoint
 };
 
 // The ring of one member as kmod/core reads it.

@@ -241,6 +241,8 @@ public:
 		return CommandResult{cmd.count, cmd.done};
 	}
 
+	int event_fd() const override { return control_.get(); }
+
 	Status reload(const PoolSpec &spec) override
 	{
 		SV_TRY(reload_device(dm_name(spec.name, ""), table_of(spec)));

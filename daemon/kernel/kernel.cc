@@ -28,6 +28,7 @@ static Code code_of(int error)
 	case EEXIST:
 		return Code::kBusy;
 	case ENOENT:
+	case ENODEV:
 		return Code::kNotFound;
 	case ENOSPC:
 		return Code::kNoSpace;

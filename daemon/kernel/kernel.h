@@ -58,6 +58,9 @@ public:
 	virtual Result<bool> volume_in_use(const VolumeSpec &volume) = 0;
 	virtual std::string volume_path(const VolumeSpec &volume) const = 0;	// where users find it
 
+	// Readable while SV_OP_WAIT has events to report; negative: there is none, ask.
+	virtual int event_fd() const { return -1; }
+
 	// What the kernel does by itself when time passes; only the simulation needs to be told.
 	virtual void tick() {}
 

@@ -98,3 +98,24 @@ def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
             s.run(f"dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=3; svctl {command} && exit 1; flock -w 10 /run/svctl/svd.lock true")
             s.start()
             print(s.run(f"{check}; svctl check tank; svctl list; dmsetup status; cat /run/svctl/log"))
+
+
+# How often svd's threads gave up a CPU by themselves while nothing was asked of it.
+SWITCHES = "awk '/^voluntary/ { n += $2 } END { print n }' /proc/$(pidof svd)/task/*/status"
+
+
+@vm.limit(120)
+def test_idle_svd_sleeps_and_notices_a_removed_device(bench):
+    disks = three_disks(bench, "file")
+    with bench.boot(disks) as guest:
+        s = Pools(guest, disks)
+        s.create()
+        s.run("sleep 1")
+        before = int(s.run(SWITCHES))
+        s.run("sleep 10")
+        switches = int(s.run(SWITCHES)) - before
+        assert switches < 5, f"{switches} times awake in 10 idle seconds"
+        # An administrator's dmsetup, behind svd's back.
+        s.run("for d in $(dmsetup ls | awk '/^sv-tank-/ { print $1 }') sv-tank; do dmsetup remove $d; done\n"
+              "for i in $(seq 100); do [[ -e /dev/mapper/sv-tank ]] && break; sleep 0.1; done\n"
+              "grep 'device was removed' /run/svctl/log; svctl check tank; test -b /dev/sv/tank/a")
