@@ -7,6 +7,9 @@ BUILD := build
 VM_RUN := /usr/bin/python3 tests/vm/run --kernel $(KVER)
 VM_FLAGS ?=
 
+# Builds use all CPUs unless make was told otherwise.
+BUILD_ALL = $(MAKE) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -32,7 +35,7 @@ include mk/kmod.mk
 daemon cli unit:
 
 demo: deps
-	@$(MAKE) all
+	+@$(BUILD_ALL) all
 	@tests/demo/run --kernel $(KVER)
 
 lint: suite-lint
@@ -43,15 +46,15 @@ CHECK_SUITES = unit model e2e lint vm
 FULL_SUITES = unit model e2e lint vm-full
 
 check: deps
-	@$(MAKE) all unit
+	+@$(BUILD_ALL) all unit
 	@tests/summary $(BUILD)/check $(foreach s,$(CHECK_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-full: deps
-	@$(MAKE) all unit
+	+@$(BUILD_ALL) all unit
 	@tests/summary $(BUILD)/check-full $(foreach s,$(FULL_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-debug: deps
-	@$(MAKE) all KVER=debug
+	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
 .PHONY: suite-unit suite-e2e suite-model suite-lint suite-vm suite-vm-full suite-vm-debug
@@ -80,11 +83,12 @@ suite-vm-debug:
 # Power cuts under load, as many as SOAK_CUTS says; SEED=N repeats a run.
 soak: export SOAK_CUTS ?= 200
 soak: deps
-	@$(MAKE) all
+	+@$(BUILD_ALL) all
 	@$(VM_RUN) -k power_cuts $(VM_FLAGS)
 
 vm-check: deps
-	@$(MAKE) all suite-vm
+	+@$(BUILD_ALL) all
+	@$(MAKE) suite-vm
 
 clean:
 	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true
