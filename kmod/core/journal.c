@@ -341,6 +341,22 @@ static int ring_read(struct sv_ring *ring, u64 off, u32 len, const char **why)
 	return 0;
 }
 
+#define ATOMIC_BYTES	512	/* what every disk writes whole or not at all */
+
+/*
+ * A header that is not the one sought, but differs from it in one field only. One of an earlier lap differs in two,
+ * seq and prev_crc; so does another pool's, but for the first batch, whose prev_crc is always 0.
+ */
+static bool head_is_damaged(const struct sv_batch_disk *h, const struct sv_ring *ring,
+			    const struct sv_ring_cursor *cur, u64 off)
+{
+	bool ours = le64_to_cpu(h->incarnation) == ring->incarnation;
+	u32 right = (le32_to_cpu(h->magic) == SV_BATCH_MAGIC) + (le64_to_cpu(h->seq) == cur->seq + 1) + ours +
+		    (le32_to_cpu(h->prev_crc) == cur->prev_crc) + (le64_to_cpu(h->offset) == off);
+
+	return right >= 4 && (ours || cur->seq);
+}
+
 /* Batch cur->seq + 1 at @off? 1: yes, in ring->buf. 0: no. */
 static int try_at(struct sv_ring *ring, const struct sv_ring_cursor *cur, u64 off, const char **why)
 {
@@ -353,20 +369,25 @@ static int try_at(struct sv_ring *ring, const struct sv_ring_cursor *cur, u64 of
 	ret = ring_read(ring, off, SV_BATCH_ALIGN, why);
 	if (ret)
 		return ret;
-	if (!head_claims(h, ring->incarnation, off) || le64_to_cpu(h->seq) != cur->seq + 1)
-		return 0;
+	if (!head_claims(h, ring->incarnation, off) || le64_to_cpu(h->seq) != cur->seq + 1 ||
+	    le32_to_cpu(h->prev_crc) != cur->prev_crc)
+		return head_is_damaged(h, ring, cur, off) ?
+			sv_refuse(-EBADMSG, why, "journal is damaged: the header of a batch is wrong") : 0;
 	len = sv_batch_len(h);
 	if (len > ring->len - off)
-		return 0;
+		return sv_refuse(-EBADMSG, why, "journal is damaged: a batch claims to go beyond the ring");
 	if (len > SV_BATCH_ALIGN) {
 		ret = ring_read(ring, off, len, why);
 		if (ret)
 			return ret;
 	}
 	ret = sv_batch_check(h, len, cur->seq + 1, ring->incarnation, cur->prev_crc, off, why);
-	if (ret == -EINVAL)
-		return 0;
-	return ret ? ret : 1;
+	if (ret != -EINVAL)
+		return ret ? ret : 1;
+	if (le32_to_cpu(h->bytes) <= ATOMIC_BYTES)
+		return sv_refuse(-EBADMSG, why, "journal is damaged: a batch of one sector is wrong");
+	ring->torn = true;
+	return 0;
 }
 
 /* A whole batch later than @seq at @off, of which ring->buf holds @have bytes from @at on? */
@@ -389,7 +410,10 @@ static bool cut_off(const struct sv_ring *ring, u64 seq, u64 off, u32 at, u32 ha
 	       le32_to_cpu(h->bytes) > have;
 }
 
-/* Is there a whole batch later than @seq anywhere? One pass over the ring in big reads. 1, 0, or -EIO. */
+/*
+ * Is there a whole batch later than @seq anywhere? One pass over the ring in big reads. 1, 0, or -EIO; the last such
+ * batch is ring->later_seq.
+ */
 static int find_later(struct sv_ring *ring, u64 seq, const char **why)
 {
 	u64 start = 0;
@@ -403,12 +427,12 @@ static int find_later(struct sv_ring *ring, u64 seq, const char **why)
 		for (at = 0; at < len; at += SV_BATCH_ALIGN) {
 			if (cut_off(ring, seq, start + at, at, len - at))
 				break;
-			if (later_batch(ring, seq, start + at, at, len - at))
-				return 1;
+			if (later_batch(ring, max_t(u64, seq, ring->later_seq), start + at, at, len - at))
+				ring->later_seq = le64_to_cpu(((struct sv_batch_disk *)((u8 *)ring->buf + at))->seq);
 		}
 		start += at;
 	}
-	return 0;
+	return ring->later_seq != 0;
 }
 
 static bool ring_ok(const struct sv_ring *ring, const struct sv_ring_cursor *cur)
@@ -431,6 +455,8 @@ int sv_ring_next(struct sv_ring *ring, struct sv_ring_cursor *cur, const void **
 	u64 off = cur->off;
 	int ret;
 
+	ring->torn = false;
+	ring->later_seq = 0;
 	if (!ring_ok(ring, cur))
 		return sv_refuse(-EINVAL, why, "journal's length or position makes no sense");
 	if (ring->last_seq && cur->seq >= ring->last_seq)
@@ -442,6 +468,8 @@ int sv_ring_next(struct sv_ring *ring, struct sv_ring_cursor *cur, const void **
 	}
 	if (!ret)
 		return ring_end(ring, cur, why);
+	if (ret == -EBADMSG && !ring->last_seq && find_later(ring, cur->seq, NULL) < 0)
+		ring->later_seq = ~0ull;	/* unknown: the worst */
 	if (ret < 0)
 		return ret;
 	cur->seq++;
@@ -449,4 +477,25 @@ int sv_ring_next(struct sv_ring *ring, struct sv_ring_cursor *cur, const void **
 	cur->prev_crc = le32_to_cpu(((const struct sv_batch_disk *)ring->buf)->crc);
 	*batch = ring->buf;
 	return 1;
+}
+
+int sv_ring_holds(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why)
+{
+	u64 start = cur->off > SV_BATCH_MAX ? cur->off - SV_BATCH_MAX : 0;
+	u32 len = cur->off - start, at;
+	int ret;
+
+	if (!cur->seq)
+		return 1;
+	if (!ring_ok(ring, cur) || !len)
+		return 0;
+	ret = ring_read(ring, start, len, why);
+	for (at = 0; !ret && at < len; at += SV_BATCH_ALIGN) {
+		const struct sv_batch_disk *h = (const struct sv_batch_disk *)((const u8 *)ring->buf + at);
+
+		if (head_claims(h, ring->incarnation, start + at) && le64_to_cpu(h->seq) == cur->seq &&
+		    le32_to_cpu(h->crc) == cur->prev_crc && sv_batch_len(h) == len - at)
+			return 1;
+	}
+	return ret;
 }

@@ -189,6 +189,10 @@ struct sv_ring {
 	int (*read)(void *ctx, u64 off, void *buf, u32 len);	/* 0 or -errno; off within the ring */
 	void *ctx;
 	void *buf;		/* SV_BATCH_MAX bytes, 8-byte aligned */
+
+	/* Set by sv_ring_next(), for the caller's judgement: */
+	bool torn;		/* it answered 0, and what lies there begins like the batch sought */
+	u64 later_seq;		/* it found damage, and this is the last whole batch behind it; or 0 */
 };
 
 /* Where reading stands: behind batch seq, whose crc is prev_crc. All zero: nothing applied yet. */
@@ -204,8 +208,17 @@ struct sv_ring_cursor {
  * ends here (a torn last batch is such an end). Otherwise the cursor has not moved and *@why (may be NULL) says
  * what is wrong: -EBADMSG damage; -EPROTONOSUPPORT a newer version's batch; -EINVAL ring or cursor make no sense;
  * -EIO for whatever the read function failed with. [I18] [I31]
+ *
+ * Torn or damaged? A sector is written whole or not at all. So a header of which one field is wrong, or a bad batch
+ * that lies in one sector, is damage. A longer one with a right header may be either: it counts as torn.
  */
 int __must_check sv_ring_next(struct sv_ring *ring, struct sv_ring_cursor *cur, const void **batch, const char **why);
+
+/*
+ * Does the ring still hold the batch that the cursor stands behind? Where the journal ends at the cursor it must: only
+ * later batches overwrite it. If not, the ring was lost, and with it what came after. 1, 0, or -EIO and *@why.
+ */
+int __must_check sv_ring_holds(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why);
 
 #ifdef __cplusplus
 }
