@@ -52,6 +52,7 @@ Result<std::unique_ptr<Catalogue>> Catalogue::open(std::span<const CatalogueCopy
 	return c;
 }
 
+Status Catalogue::keep_repairs() { return impl_->db->region().sync(); }
 Status Catalogue::close() { return impl_->db->close(); }
 uint32_t Catalogue::copies_in_sync() const { return impl_->db->region().in_sync(); }
 

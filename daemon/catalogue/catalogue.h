@@ -124,6 +124,7 @@ class Catalogue {
 	Catalogue &operator=(const Catalogue&) = delete;
 
 	Status close();               // checkpoints the WAL; the destructor does not
+	Status keep_repairs();        // makes durable what reading has repaired from the other copy
 	uint32_t copies_in_sync() const;  // as a bit mask of the copies given to open()
 
 	// Runs fn; commits if it succeeds, otherwise rolls back and returns its error. Does not nest.

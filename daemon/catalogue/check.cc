@@ -182,6 +182,10 @@ Result<std::vector<std::string>> Checker::run()
 
 }  // namespace
 
-Result<std::vector<std::string>> Catalogue::check() { return Checker(*this, *impl_->db).run(); }
+Result<std::vector<std::string>> Catalogue::check()
+{
+	SV_TRY(impl_->db->region().scrub());
+	return Checker(*this, *impl_->db).run();
+}
 
 }  // namespace svd

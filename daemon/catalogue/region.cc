@@ -376,6 +376,37 @@ Status Region::read_block(uint64_t block, std::span<uint8_t> data, bool verify)
 	return damaged(block);
 }
 
+// Bad in every copy is no fault yet: after a crash the WAL may still hold the block. Reading it will tell.
+void Region::scrub_block(uint64_t block)
+{
+	Block data;
+	Block sound;
+	bool found = false;
+	std::vector<Copy *> bad;
+	for (Copy &copy : copies_) {
+		if (!copy.live)
+			continue;
+		if (copy.place.device->read(copy.place.offset + place_of(block), data).ok() && fits(copy, block, data)) {
+			sound = data;
+			found = true;
+		} else {
+			bad.push_back(&copy);
+		}
+	}
+	for (Copy *copy : bad)
+		if (found)
+			repair(*copy, block, sound);
+}
+
+Status Region::scrub()
+{
+	for (const File file : {File::kMain, File::kWal})
+		for (uint64_t at = 0; at < size(file); at += kBlockSize)
+			if (!dirty_.contains(base(file) + at / kBlockSize))
+				scrub_block(base(file) + at / kBlockSize);
+	return sync();
+}
+
 Status Region::read(File file, uint64_t offset, std::span<uint8_t> data, bool verify)
 {
 	if (failed_)

@@ -86,6 +86,7 @@ class Region {
 	Status truncate(File file, uint64_t size);
 	Status sync();
 	Status set_ready();
+	Status scrub();  // reads every block of every copy, and repairs what the other copy has sound
 
  private:
 	using Block = std::array<uint8_t, kBlockSize>;
@@ -110,6 +111,7 @@ class Region {
 	Status copy_blocks(Copy &from, Copy &to, uint64_t first, uint64_t count);
 	bool fits(const Copy &copy, uint64_t block, std::span<const uint8_t> data) const;
 	Status read_block(uint64_t block, std::span<uint8_t> data, bool verify);
+	void scrub_block(uint64_t block);
 	void repair(Copy &copy, uint64_t block, std::span<const uint8_t> data);
 	Result<Block *> dirty_block(uint64_t block, bool keep_old);
 	Status fill_gap(File file, uint64_t from, uint64_t to);

@@ -35,12 +35,36 @@ Error unusable(const std::string &path, const char *why)
 	return Error{Code::kNeedsCheck, "use the label of", path, why, ""};
 }
 
+bool same(const sv_label &a, const sv_label &b)
+{
+	sv_label_disk on_disk[2];
+	sv_label_encode(&a, &on_disk[0]);
+	sv_label_encode(&b, &on_disk[1]);
+	return std::memcmp(&on_disk[0], &on_disk[1], sizeof(on_disk[0])) == 0;
+}
+
+// The front is sound. A change is written to the copy first, so the copy may be newer.
+void compare_with_copy(BlockDevice &device, FoundMember *found)
+{
+	sv_label copy;
+	const char *why = nullptr;
+	if (read_at(device, found->label.copy_off, &copy, &why) != 0 ||
+	    std::memcmp(copy.member_uuid, found->label.member_uuid, sizeof(copy.member_uuid)) != 0) {
+		found->state = LabelState::kCopyBad;
+	} else if (copy.generation > found->label.generation) {
+		found->state = LabelState::kFrontBad;
+		found->label = copy;
+	} else if (!same(copy, found->label)) {
+		found->state = LabelState::kCopyBad;
+	}
+}
+
 }	// namespace
 
 Result<std::optional<FoundMember>> read_label(const std::string &path)
 {
 	SV_ASSIGN(auto device, BlockFile::open(path, BlockFile::Mode::kReadOnly));
-	FoundMember found{path, {}, false};
+	FoundMember found{path, {}, LabelState::kSound};
 	const char *why = nullptr;
 	const int front = read_at(*device, 0, &found.label, &why);
 	if (front == -EPROTONOSUPPORT)
@@ -54,10 +78,12 @@ Result<std::optional<FoundMember>> read_label(const std::string &path)
 		if (error != 0)
 			return looks_like_label(*device) ? Result<std::optional<FoundMember>>(unusable(path, why)) :
 			       std::optional<FoundMember>();
-		found.from_copy = true;
+		found.state = LabelState::kFrontBad;
 	}
 	if (found.label.size > device->size())
 		return unusable(path, "the device is smaller than its label says");
+	if (found.state == LabelState::kSound)
+		compare_with_copy(*device, &found);
 	return std::optional<FoundMember>(found);
 }
 

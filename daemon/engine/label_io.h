@@ -12,10 +12,16 @@
 
 namespace svd {
 
+enum class LabelState {
+	kSound,
+	kFrontBad,	// damaged, or older than the copy
+	kCopyBad,	// likewise
+};
+
 struct FoundMember {
 	std::string path;
-	sv_label label;
-	bool from_copy = false;		// the label at the front is damaged
+	sv_label label;			// the better of the two
+	LabelState state = LabelState::kSound;
 };
 
 // nullopt: no label. kNeedsCheck: there is one that must not be used, and why.

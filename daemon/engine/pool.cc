@@ -25,7 +25,7 @@ void Pool::found(const FoundMember &member)
 					member.path, member.label.member);
 		return;
 	}
-	members_[member.label.member] = Member{member.path, member.label, member.from_copy, nullptr};
+	members_[member.label.member] = Member{member.path, member.label, member.state, nullptr};
 }
 
 uint32_t Pool::nr_members() const
@@ -83,7 +83,7 @@ Status Pool::add_members(const std::vector<std::pair<std::string, sv_label>> &ad
 {
 	std::vector<sv_grant> grants;
 	for (const auto &[path, label] : added) {
-		Member member{path, label, false, nullptr};
+		Member member{path, label, LabelState::kSound, nullptr};
 		SV_ASSIGN(member.file, BlockFile::open(path, BlockFile::Mode::kReadWrite));
 		members_[label.member] = std::move(member);
 		SV_TRY(catalogue_->add_member({label.member, Uuid::from_bytes(label.member_uuid), label.tier,

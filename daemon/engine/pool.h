@@ -26,7 +26,7 @@ public:
 	struct Member {
 		std::string path;
 		sv_label label;
-		bool from_copy = false;
+		LabelState label_state = LabelState::kSound;
 		std::unique_ptr<BlockFile> file;	// while the pool is up
 	};
 
@@ -81,6 +81,7 @@ private:
 	Status open_catalogue();
 	Status compare_members();
 	Status recover_journal();
+	Status choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order);
 	Status replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor);
 	Status finish_deletions();
 	Status load_kernel(bool read_only, bool existed);
@@ -127,6 +128,10 @@ public:
 	RingReader(BlockFile &file, const sv_label &label, uint64_t last_seq);
 	// 1: *batch; 0: end; negative: damage, and why.
 	int next(sv_ring_cursor *cursor, const void **batch, const char **why);
+	// 1: the batch that the cursor stands behind is there; 0: not, the ring was lost.
+	int holds(const sv_ring_cursor &cursor, const char **why) { return sv_ring_holds(&ring_, &cursor, why); }
+	bool torn() const { return ring_.torn; }		// the end was a torn batch
+	uint64_t later_seq() const { return ring_.later_seq; }	// last whole batch behind the damage
 
 private:
 	static int read(void *context, u64 offset, void *buffer, u32 length);

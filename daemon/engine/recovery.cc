@@ -2,6 +2,7 @@
 // Bringing a pool up: open members and catalogue, apply what the journal has beyond the catalogue, and load the
 // kernel; or, where the kernel still serves the pool after svd died, only catch up with it.
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/core.h>
@@ -18,17 +19,30 @@ constexpr uint32_t kMostVolumes = 16384;
 struct CopyState {
 	uint32_t member = 0;
 	uint64_t last_seq = 0;
+	uint64_t later_seq = 0;		// behind damage
+	bool torn = false;
 	int error = 0;
 	const char *why = "";
 };
 
-// How far one copy of the journal goes.
-CopyState survey(uint32_t member, RingReader reader, sv_ring_cursor cursor)
+// How far one copy of the journal goes behind what is applied.
+CopyState survey(uint32_t member, RingReader reader, const sv_ring_cursor &applied)
 {
-	CopyState copy{member, cursor.seq, 0, ""};
+	CopyState copy;
+	copy.member = member;
+	sv_ring_cursor cursor = applied;
 	const void *batch = nullptr;
-	while ((copy.error = reader.next(&cursor, &batch, &copy.why)) > 0)
+	do
 		copy.last_seq = cursor.seq;
+	while ((copy.error = reader.next(&cursor, &batch, &copy.why)) > 0);
+	copy.torn = reader.torn();
+	copy.later_seq = reader.later_seq();
+	if (copy.error != 0 || copy.last_seq > applied.seq)
+		return copy;
+	const int held = reader.holds(applied, &copy.why);
+	if (held == 0)
+		copy.why = "it is lost: even the last batch that the catalogue has of it is gone";
+	copy.error = held == 0 ? -EBADMSG : std::min(held, 0);
 	return copy;
 }
 
@@ -88,7 +102,8 @@ Status Pool::bring_up(bool read_only)
 	if (!running)
 		SV_TRY(recover_journal());
 	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
-	return load_kernel(read_only, running);
+	SV_TRY(load_kernel(read_only, running));
+	return catalogue_->keep_repairs();
 }
 
 // svd died while it loaded the pool: no volume can have a device yet, so begin again.
@@ -115,11 +130,13 @@ Status Pool::open_members()
 {
 	for (auto &[index, member] : members_) {
 		SV_ASSIGN(member.file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
-		if (!member.from_copy)
+		if (member.label_state == LabelState::kSound)
 			continue;
-		log::warning("pool {}: label of {} is damaged; written anew from its copy", name_, member.path);
+		log::warning("pool {}: label of {} is damaged{}", name_, member.path,
+			     member.label_state == LabelState::kFrontBad ? "; written anew from its copy" :
+									   " in its copy; copy written anew");
 		SV_TRY(write_label(*member.file, member.label));
-		member.from_copy = false;
+		member.label_state = LabelState::kSound;
 	}
 	return {};
 }
@@ -156,30 +173,45 @@ Status Pool::compare_members()
 	return {};
 }
 
-Status Pool::recover_journal()
+// The longest undamaged copy comes first. A damaged one may be repaired from it only if it had nothing more.
+Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order)
 {
-	SV_ASSIGN(sv_ring_cursor cursor, catalogue_->applied());
 	std::vector<CopyState> copies;
 	for (uint32_t index : with_flag(SV_LABEL_HAS_RING))
 		copies.push_back(survey(index, RingReader(*members_.at(index).file, members_.at(index).label, 0),
 					cursor));
-	// The longest undamaged copy; a damaged one counts only where no other goes further.
+	if (copies.empty())
+		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""};
 	std::stable_sort(copies.begin(), copies.end(), [](const CopyState &a, const CopyState &b) {
 		return a.error == b.error ? a.last_seq > b.last_seq : a.error == 0;
 	});
-	if (copies.empty())
-		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""};
-	for (const CopyState &copy : copies)
-		if (copy.error < 0)
-			log::warning("pool {}: journal on {}: {}", name_, members_.at(copy.member).path, copy.why);
-	if (copies[0].error < 0 || std::any_of(copies.begin(), copies.end(), [&](const CopyState &copy) {
-		    return copy.last_seq > copies[0].last_seq; }))
-		return Error{Code::kNeedsCheck, "read the journal of pool", name_,
-			     copies[0].error < 0 ? copies[0].why : "the longer copy is damaged",
-			     "svctl will not guess: restore the device, or the pool from a dump"};
+	const CopyState &best = copies[0];
+	std::string damage;
+	bool refuse = best.error < 0;
+	for (const CopyState &copy : copies) {
+		const std::string &path = members_.at(copy.member).path;
+		order->push_back(copy.member);
+		refuse = refuse || std::max(copy.last_seq, copy.later_seq) > best.last_seq;
+		if (copy.error < 0) {
+			damage += fmt::format("{}journal on {}: {}", damage.empty() ? "" : "; ", path, copy.why);
+			log::warning("pool {}: journal on {}: {}", name_, path, copy.why);
+		} else if (copy.torn && copy.last_seq == best.last_seq) {
+			log::warning("pool {}: journal on {}: its last batch, {}, is torn and dropped. A power cut does that; "
+				     "if there was none, the device is damaged and the last writes are lost",
+				     name_, path, copy.last_seq + 1);
+		}
+	}
+	if (!refuse)
+		return {};
+	return Error{Code::kNeedsCheck, "activate pool", name_, damage,
+		     "svctl will not guess: restore the device, or the pool from a dump"};
+}
+
+Status Pool::recover_journal()
+{
+	SV_ASSIGN(sv_ring_cursor cursor, catalogue_->applied());
 	std::vector<uint32_t> order;
-	for (const CopyState &copy : copies)
-		order.push_back(copy.member);
+	SV_TRY(choose_copies(cursor, &order));
 	return replay(order, &cursor);
 }
 

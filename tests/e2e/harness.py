@@ -1,7 +1,9 @@
 """A host of its own for each test: a directory with image files as disks, svd --sim, and svctl."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +45,12 @@ class Host:
         with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
             return "".join(f.readlines()[-15:])
 
+    def logged(self, words):
+        """Did svd log that since it was last started?"""
+        with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
+            f.seek(self.log_from)
+            return words in f.read()
+
     # ---- disks ----
 
     def disk(self, name, mib=256):
@@ -66,6 +74,7 @@ class Host:
         raise AssertionError("svd does not answer")
 
     def spawn(self, **environment):
+        self.log_from = os.path.getsize(f"{self.dir}/log")
         return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment})
 
@@ -102,6 +111,20 @@ class Host:
             assert says in refused.text, refused
             return refused.text
         raise AssertionError(f"svctl {' '.join(words)} succeeded: {out}")
+
+    def dump(self, pool="tank"):
+        return self.svctl("dump", pool)
+
+    @contextlib.contextmanager
+    def unchanged(self, pool="tank"):
+        """What is tried within leaves the pool as it was, its volume's data included: `svctl dump` is the same before and
+        after."""
+        before = self.dump(pool)
+        assert re.search(r"^volume .* v .*^map ", before, re.M | re.S), f"no volume with data in {before}"
+        data = self.read(f"{pool}/v", 0, MIB)
+        yield
+        assert self.dump(pool) == before
+        assert self.read(f"{pool}/v", 0, MIB) == data
 
     # ---- the socket ----
 
@@ -148,6 +171,15 @@ class Host:
         self.start(**environment)
         self.svctl("create-pool", name, "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]},{disks[2]}")
         self.svctl("create-volume", f"{name}/v", "--size", "64M")
+        return disks
+
+
+    def used_pool(self):
+        """With data in its volume."""
+        disks = self.pool()
+        for i in range(8):
+            self.write("tank/v", i * 5 * MIB, os.urandom(8192))
+            self.flush("tank/v")
         return disks
 
 

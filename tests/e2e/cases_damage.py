@@ -1,0 +1,375 @@
+"""Damage to a pool's members while svd is down: recovered from the copy or refused by name, never taken silently. Once
+it is undone or recovered, the pool is as it was."""
+
+import collections
+import contextlib
+import os
+import re
+import struct
+
+import harness
+
+KIB = 1 << 10
+MIB = 1 << 20
+BLOCK = 4096
+
+Place = collections.namedtuple("Place", "path offset length")
+CHECKSUMS = 64 * KIB  # docs/format-catalogue.md: where they begin; before them are superblocks
+HEADER = 64           # of a batch
+
+
+def regions(disk):
+    """What the label says: size, ring and catalogue."""
+    with open(disk, "rb") as f:
+        label = f.read(BLOCK)
+    size, _, ring_off, ring_len, cat_off, cat_len = struct.unpack_from("<6Q", label, 152)
+    return {"label": Place(disk, 0, BLOCK), "copy": Place(disk, size - BLOCK, BLOCK),
+            "journal": Place(disk, ring_off, ring_len), "catalogue": Place(disk, cat_off, cat_len)}
+
+
+def read(place):
+    with open(place.path, "rb") as f:
+        f.seek(place.offset)
+        return f.read(place.length)
+
+
+def write(place, data, at=0):
+    with open(place.path, "r+b") as f:
+        f.seek(place.offset + at)
+        f.write(data)
+
+
+def flip(place, at):
+    byte = read(place)[at]
+    write(place, bytes([byte ^ 0x10]), at)
+
+
+def restore(place, data):
+    """Writes what differs."""
+    now = read(place)
+    for at in range(0, len(data), MIB):
+        if now[at:at + MIB] != data[at:at + MIB]:
+            write(place, data[at:at + MIB], at)
+
+
+@contextlib.contextmanager
+def undone(host, *places):
+    """Undoes what is done to these places, with svd down."""
+    before = [read(place) for place in places]
+    yield
+    host.kill()
+    for place, data in zip(places, before):
+        restore(place, data)
+
+
+def batches(place):
+    """Offset, seq and bytes of the journal's batches, in order of seq."""
+    ring, found = read(place), []
+    for at in range(0, place.length, BLOCK):
+        magic, _, seq, _, size, _, _, _, _, offset = struct.unpack_from("<IIQQIIIIQQ", ring, at)
+        if magic == 0x4a765331 and offset == at:
+            found.append((at, seq, size))
+    return sorted(found, key=lambda batch: batch[1])
+
+
+def is_down(host, code, *says):
+    pool = host.json("list")["pools"][0]
+    assert pool["state"] == "down", pool
+    answer = host.refused(code, "activate", "tank")
+    for word in says:
+        assert word in answer and word in host.svctl("status"), (word, answer)
+
+
+def is_up(host, logged=""):
+    assert host.json("list")["pools"][0]["state"] == "active", host.log_tail()
+    host.svctl("check", "tank")
+    assert host.logged(logged), f"no {logged!r} in the log:\n{host.log_tail()}"
+
+
+# ---- members ----
+
+def test_pool_waits_for_a_missing_member(host):
+    disks = host.used_pool()
+    with host.unchanged():
+        host.stop()
+        os.rename(disks[2], disks[2] + ".away")
+        host.start()
+        is_down(host, 3, "member 2 of 3 is missing")
+        host.refused(3, "show", "tank/v", says="member 2")
+        os.rename(disks[2] + ".away", disks[2])
+        host.svctl("scan")
+        is_up(host)
+
+
+def test_swapped_members_are_found_by_their_labels(host):
+    disks = host.used_pool()
+    with host.unchanged():
+        host.stop()
+        os.rename(disks[0], disks[0] + ".tmp")
+        os.rename(disks[1], disks[0])
+        os.rename(disks[0] + ".tmp", disks[1])
+        host.start()
+        is_up(host)
+
+
+def test_truncated_member_is_refused_by_name(host):
+    disks = host.used_pool()
+    with host.unchanged():
+        host.stop()
+        whole = read(Place(disks[2], 0, -1))
+        os.truncate(disks[2], 100 * MIB)
+        host.start()
+        is_down(host, 3, "member 2 of 3 is missing")
+        assert disks[2] + ": the device is smaller than its label says" in host.svctl("status")
+        host.kill()
+        write(Place(disks[2], 0, 0), whole)
+        host.start()
+        is_up(host)
+
+
+# ---- labels ----
+
+def spoil(place, how):
+    if how == "flipped":
+        flip(place, 160)
+    elif how == "cut off":
+        write(place, bytes(BLOCK - 100), 100)
+    else:
+        write(place, bytes(BLOCK))
+
+
+def test_damaged_label_is_recovered_from_its_copy(host):
+    for disk in host.used_pool():
+        places = regions(disk)
+        sound = read(places["label"])
+        for how in ("zeroed", "cut off", "flipped"):
+            with host.unchanged():
+                host.kill()
+                spoil(places["label"], how)
+                host.start()
+                is_up(host, f"label of {disk} is damaged")
+                assert read(places["label"]) == sound, how
+
+
+def test_damaged_copy_of_a_label_is_written_anew(host):
+    disk = host.used_pool()[1]
+    places = regions(disk)
+    for how in ("zeroed", "cut off", "flipped"):
+        with host.unchanged():
+            host.kill()
+            spoil(places["copy"], how)
+            host.start()
+            is_up(host, f"label of {disk} is damaged in its copy")
+            assert read(places["copy"]) == read(places["label"]), how
+
+
+def test_label_and_copy_damaged_is_refused_by_name(host):
+    disk = host.used_pool()[1]
+    places = regions(disk)
+    with host.unchanged():
+        for how in ("cut off", "flipped"):
+            host.kill()
+            with undone(host, places["label"], places["copy"]):
+                for place in ("label", "copy"):
+                    spoil(places[place], how)
+                host.start()
+                is_down(host, 3, "member 1 of 3 is missing")
+                assert disk in host.svctl("status"), how
+        host.start()
+        is_up(host)
+
+
+# ---- catalogue ----
+
+def catalogues(disks):
+    return [regions(disk)["catalogue"] for disk in disks[:2]]
+
+
+def try_catalogue(host, disks, spoil_one):
+    """In one copy it is recovered from the other, in both it is refused by name; undone, all is as it was."""
+    places = catalogues(disks)
+    for place in places:
+        with host.unchanged():
+            host.kill()
+            spoil_one(place)
+            host.start()
+            is_up(host, place.path)
+    with host.unchanged():
+        host.stop()
+        with undone(host, *places):
+            for place in places:
+                spoil_one(place)
+            host.start()
+            is_down(host, 7, "catalogue")
+        host.start()
+        is_up(host)
+
+
+def test_zeroed_catalogue(host):
+    try_catalogue(host, host.used_pool(), lambda place: write(place, bytes(place.length)))
+
+
+def test_truncated_catalogue(host):
+    try_catalogue(host, host.used_pool(), lambda place: write(place, bytes(place.length - CHECKSUMS), CHECKSUMS))
+
+
+def superblock(place):
+    """Of slot 0: offset and size of the database and of its WAL."""
+    fields = struct.unpack_from("<8Q", read(place), 72)
+    _, main_off, _, wal_off, _, main_size, wal_size = fields[:7]
+    return main_off, main_size, wal_off, wal_size
+
+
+def test_bit_flipped_catalogue(host):
+    """A bit in every block that the catalogue uses: superblocks, checksums, database, WAL."""
+    disks = host.used_pool()
+
+    def flip_all(place):
+        main_off, main_size, wal_off, wal_size = superblock(place)
+        used = [*range(0, 2 * BLOCK, BLOCK), CHECKSUMS, *range(main_off, main_off + main_size, BLOCK),
+                *range(wal_off, wal_off + wal_size, BLOCK)]
+        for at in used:
+            flip(place, at + 57)
+    try_catalogue(host, disks, flip_all)
+
+
+def test_each_flipped_block_of_the_catalogue_is_recovered_or_refused(host):
+    """One block at a time, in one copy and in both."""
+    disks = host.used_pool()
+    places = catalogues(disks)
+    main_off, main_size, wal_off, wal_size = superblock(places[0])
+    dump = host.dump()
+    host.kill()
+    for at in [0, BLOCK, CHECKSUMS, *range(main_off, main_off + main_size, BLOCK),
+               *range(wal_off, wal_off + min(wal_size, 8 * BLOCK), BLOCK)]:
+        with undone(host, *places):
+            for place in places:
+                flip(place, at + 57)
+            host.start()
+            if host.json("list")["pools"][0]["state"] == "active":
+                assert host.dump() == dump, at
+            else:
+                is_down(host, 7, "catalogue")
+    host.start()
+    assert host.dump() == dump
+    is_up(host)
+
+
+# ---- journal ----
+
+def with_journal(host, copies):
+    """A pool that was killed, with batches in its journal that the catalogue does not have. Its dump, its
+    journals and catalogues, its journals, and those batches, the last of them longer than a sector."""
+    disks = [host.disk(name, 64) for name in ("fast1", "fast2", "slow")[2 - copies:]]
+    host.start()
+    fast, slow = disks[:-1], disks[-1]
+    host.svctl("create-pool", "tank", "--tier", f"fast={','.join(fast)}", "--tier", f"slow={slow}")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    for i in range(3):
+        host.write("tank/v", i * MIB, b"old%d" % i * 1024)
+        host.flush("tank/v")
+    host.checkpoint("tank/v")
+    for i in range(3, 40):
+        host.write("tank/v", i * MIB, b"new%d" % (i % 10) * 1024)
+        if i < 6 or i == 39:
+            host.flush("tank/v")
+    host.kill()
+    rings = [regions(disk)["journal"] for disk in fast]
+    metadata = rings + catalogues(disks)
+    with undone(host, *metadata):
+        host.start()
+        dump = host.dump()
+    applied = int(re.search(r"^journal \d+ (\d+)", dump, re.M)[1])
+    new = [batch for batch in batches(rings[0]) if applied - 4 < batch[1] <= applied]
+    assert len(new) == 4 and new[-1][2] > 512, (new, applied)
+    return dump, metadata, rings, new
+
+
+def damages(new):
+    """Each kind of damage to the part of the journal that the catalogue has not applied: name and function of a ring."""
+    first, second, last = new[0][0], new[1][0], new[-1][0]
+    yield "zeroed", lambda ring: write(ring, bytes(ring.length))
+    yield "zeroed from the first batch on but for the last", lambda ring: write(ring, bytes(last - first), first)
+    yield "one batch zeroed", lambda ring: write(ring, bytes(BLOCK), second)
+    for name, batch in (("first", new[0]), ("middle", new[2]), ("last", new[-1])):
+        for at in (0, 8, 16, 32, 48):
+            yield f"bit {at} of the {name} header", lambda ring, at=at, batch=batch: flip(ring, batch[0] + at)
+    for at in (4, 24, 36, HEADER, HEADER + 20):
+        yield f"bit {at} of the first", lambda ring, at=at: flip(ring, first + at)
+        yield f"bit {at} of the second", lambda ring, at=at: flip(ring, second + at)
+
+
+def test_damage_of_the_only_journal_is_refused_by_name(host):
+    dump, metadata, (ring,), new = with_journal(host, copies=1)
+    for name, spoil_it in damages(new):
+        with undone(host, ring):
+            spoil_it(ring)
+            host.start()
+            is_down(host, 7, "journal on " + ring.path)
+    host.start()
+    assert host.dump() == dump
+    is_up(host)
+
+
+def test_damage_of_one_journal_is_recovered_from_the_other(host):
+    dump, metadata, rings, new = with_journal(host, copies=2)
+    for number, (name, spoil_it) in enumerate(damages(new)):
+        with undone(host, *metadata):
+            spoil_it(rings[number % 2])
+            host.start()
+            assert host.dump() == dump, name
+            is_up(host, f"journal on {rings[number % 2].path}: ")
+    host.start()
+    assert host.dump() == dump
+
+
+def test_journals_damaged_in_both_copies_are_refused_by_name(host):
+    dump, metadata, rings, new = with_journal(host, copies=2)
+    for name, spoil_it in damages(new):
+        with undone(host, *rings):
+            for ring in rings:
+                spoil_it(ring)
+            host.start()
+            is_down(host, 7, *("journal on " + ring.path for ring in rings))
+    host.start()
+    assert host.dump() == dump
+
+
+def test_shorter_journal_does_not_stand_in_for_a_damaged_longer_one(host):
+    dump, metadata, rings, new = with_journal(host, copies=2)
+    with undone(host, *rings):
+        write(rings[0], bytes(rings[0].length - new[2][0]), new[2][0])  # sound, and ends early
+        flip(rings[1], new[1][0] + HEADER)                              # has all the rest behind the damage
+        host.start()
+        is_down(host, 7, "journal on " + rings[1].path)
+    host.start()
+    assert host.dump() == dump
+
+
+def test_torn_tail_of_the_journal_is_the_end_and_is_told(host):
+    """What a power cut leaves of a batch that was not acknowledged, and what truncation makes of one that was: with one
+    copy nobody can tell them apart, so svd says it."""
+    dump, metadata, (ring,), new = with_journal(host, copies=1)
+    at, seq, size = new[-1]
+    for kept in range(512, size, 512):
+        with undone(host, *metadata):
+            write(ring, bytes(size - kept), at + kept)
+            host.start()
+            is_up(host, f"its last batch, {seq}, is torn")
+            assert host.dump() != dump
+    host.start()
+    assert host.dump() == dump
+
+
+def test_truncated_journal_is_recovered_from_the_other(host):
+    dump, metadata, rings, new = with_journal(host, copies=2)
+    for cut in (new[0][0], new[1][0], new[-1][0], new[-1][0] + 512):
+        for ring in rings:
+            with undone(host, *metadata):
+                write(ring, bytes(ring.length - cut), cut)
+                host.start()
+                assert host.dump() == dump, cut
+                is_up(host)
+                assert batches(rings[0]) == batches(rings[1])
+    host.start()
+    assert host.dump() == dump
