@@ -11,6 +11,8 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/kill_point.h"
+#include "daemon/kernel/partition.h"
 
 namespace svd {
 
@@ -49,6 +51,14 @@ Status clear_ring_start(BlockDevice &device, const sv_label &label)
 	return device.write(label.ring_off, zeroes.span());
 }
 
+// Equal for all names of a member, the disk around its partition included.
+std::string identity_in_pool(const std::string &path)
+{
+	const auto device = member_device(path);
+	const auto identity = device.ok() ? device_identity(device.value()) : device;
+	return identity.ok() ? identity.value() : path;
+}
+
 Json lines(const std::vector<std::string> &all)
 {
 	Json json = Json::array();
@@ -63,7 +73,10 @@ Json lines(const std::vector<std::string> &all)
 Status Engine::refuse_contents(const Candidate &candidate)
 {
 	const std::string &path = candidate.device.path;
-	const auto label = read_label(path);
+	const auto device = member_device(path);
+	if (!device.ok() && !candidate.wipe)
+		return device.error();
+	const auto label = read_label(device.ok() ? device.value() : path);
 	if (label.ok() && label.value()) {
 		const Uuid uuid = Uuid::from_bytes(label.value()->label.pool_uuid);
 		const auto pool = pools_.find(uuid);
@@ -145,19 +158,62 @@ Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uui
 	return labels;
 }
 
-// The labels come last: without them there is no pool.
+// From here on what was on them is lost. The answer is the devices that get the labels: of whole disks, the partition.
+// svd may die before they have one: then such a disk has a partition table, and needs --wipe as any other with one.
+Result<std::vector<std::string>> Engine::take_devices(const std::vector<Candidate> &candidates)
+{
+	std::vector<std::string> paths;
+	Status result;
+	for (const Candidate &candidate : candidates) {
+		std::string path = candidate.device.path;
+		if (candidate.wipe)
+			result = wipe_signatures(path);
+		if (result.ok() && candidate.device.whole_disk) {
+			auto partition = partition_disk(path);
+			result = partition.ok() ? Status() : partition.error();
+			path = partition.ok() ? partition.value() : path;
+		}
+		if (!result.ok())
+			break;
+		paths.push_back(path);
+	}
+	if (result.ok())
+		return paths;
+	give_back(candidates, paths);
+	return std::move(result).error();
+}
+
+// The disks among them are blank again.
+void Engine::give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths)
+{
+	for (size_t i = 0; i < paths.size(); i++) {
+		const Status removed = candidates[i].device.whole_disk ? remove_partition_table(paths[i]) : Status();
+		if (!removed.ok())
+			log::error("{}", removed.error().message());
+	}
+}
+
 Status Engine::write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
 			  const std::vector<sv_label> &labels)
+{
+	SV_ASSIGN(const auto paths, take_devices(candidates));
+	kill_point("create-pool-partitioned");
+	const Status result = write_members(name, uuid, paths, labels);
+	if (!result.ok())
+		give_back(candidates, paths);
+	return result;
+}
+
+// The labels come last: without them there is no pool.
+Status Engine::write_members(const std::string &name, const Uuid &uuid, const std::vector<std::string> &paths,
+			     const std::vector<sv_label> &labels)
 {
 	std::vector<std::unique_ptr<BlockFile>> files;
 	std::vector<CatalogueCopy> copies;
 	std::vector<MemberRow> rows;
 	for (size_t i = 0; i < labels.size(); i++) {
-		const Candidate &candidate = candidates[i];
 		const sv_label &label = labels[i];
-		if (candidate.wipe)
-			SV_TRY(wipe_signatures(candidate.device.path));
-		SV_ASSIGN(auto file, BlockFile::open(candidate.device.path, BlockFile::Mode::kExclusive));
+		SV_ASSIGN(auto file, BlockFile::open(paths[i], BlockFile::Mode::kExclusive));
 		if (label.flags & SV_LABEL_HAS_RING)
 			SV_TRY(clear_ring_start(*file, label));
 		if (label.flags & SV_LABEL_HAS_CATALOGUE)
@@ -188,10 +244,10 @@ Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRe
 	std::set<std::pair<std::string, std::string>> wanted;
 	for (const TierRequest &tier : tiers)
 		for (const std::string &device : tier.devices)
-			wanted.insert({tier.name, device});
+			wanted.insert({tier.name, identity_in_pool(device)});
 	std::set<std::pair<std::string, std::string>> there;
 	for (const auto &[index, member] : found.value()->members())
-		there.insert({member.label.tier_name, member.path});
+		there.insert({member.label.tier_name, identity_in_pool(member.path)});
 	if (wanted == there)
 		return true;
 	return Error{Code::kBusy, "create pool", name, "a pool of that name exists with other devices",
@@ -249,7 +305,8 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
 	const auto same = [&](const std::string &path) {
 		return std::any_of(pool->members().begin(), pool->members().end(), [&](const auto &item) {
-			return item.second.path == path && request.name == item.second.label.tier_name; });
+			return identity_in_pool(item.second.path) == identity_in_pool(path) &&
+			       request.name == item.second.label.tier_name; });
 	};
 	if (std::all_of(request.devices.begin(), request.devices.end(), same))
 		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", pool_name)}};
@@ -264,7 +321,7 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 		return Error{Code::kUsage, "add a device to pool", pool_name,
 			     fmt::format("a pool has at most {} devices", SV_MAX_MEMBERS), ""};
 
-	std::vector<std::pair<std::string, sv_label>> added;
+	std::vector<FoundMember> added;
 	for (const Candidate &candidate : candidates) {
 		sv_label label = model;
 		std::memcpy(label.member_uuid, Uuid::random().bytes.data(), sizeof(label.member_uuid));
@@ -275,7 +332,7 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 		label.nr_members = count;
 		if (sv_label_layout(&label, candidate.device.size, 0, 0, 0) < 0)
 			return Error{Code::kNoSpace, "use", candidate.device.path, "it is too small", ""};
-		added.push_back({candidate.device.path, label});
+		added.push_back({candidate.device.path, label, LabelState::kSound, candidate.device.path});
 	}
 	std::vector<std::string> destroys;
 	for (const Candidate &candidate : candidates)
@@ -284,12 +341,13 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 	if (dry_run)
 		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
 			    {"message", fmt::format("{} device(s) would be added to {}", added.size(), pool_name)}};
+	SV_ASSIGN(const auto paths, take_devices(candidates));
+	kill_point("add-device-partitioned");
 	for (size_t i = 0; i < added.size(); i++) {
-		if (candidates[i].wipe)
-			SV_TRY(wipe_signatures(added[i].first));
-		SV_ASSIGN(const auto file, BlockFile::open(added[i].first, BlockFile::Mode::kExclusive));
-		SV_TRY(write_label(*file, added[i].second));
-		remember(added[i].first);
+		added[i].path = paths[i];
+		SV_ASSIGN(const auto file, BlockFile::open(paths[i], BlockFile::Mode::kExclusive));
+		SV_TRY(write_label(*file, added[i].label));
+		remember(paths[i]);
 	}
 	SV_TRY(pool->add_members(added));
 	return Json{{"result", "added"},

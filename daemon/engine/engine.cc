@@ -10,6 +10,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/kernel/partition.h"
 
 namespace svd {
 
@@ -68,7 +69,8 @@ void Engine::remember(const std::string &path)
 
 void Engine::note_label(const std::string &path)
 {
-	const auto label = read_label(path);
+	const auto device = member_device(path);
+	const auto label = device.ok() ? read_label(device.value()) : device.error();
 	bad_labels_.erase(path);
 	if (!label.ok()) {
 		if (label.error().code == Code::kNeedsCheck)
@@ -81,7 +83,9 @@ void Engine::note_label(const std::string &path)
 	auto &pool = pools_[uuid];
 	if (!pool)
 		pool = std::make_unique<Pool>(kernel_, uuid, label.value()->label.pool_name);
-	pool->found(*label.value());
+	FoundMember member = *label.value();
+	member.named = path;
+	pool->found(member);
 }
 
 void Engine::rescan()
@@ -341,7 +345,7 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 			tier = {{"name", member.label.tier_name}, {"members", 0}, {"size", 0u}, {"free", 0u}, {"used", 0u}};
 		tier["members"] = tier["members"].get<int>() + 1;
 		tier["size"] = tier["size"].get<uint64_t>() + bytes;
-		json["devices"].push_back({{"member", index}, {"path", member.path}, {"tier", member.label.tier_name},
+		json["devices"].push_back({{"member", index}, {"path", member.named}, {"device", member.path}, {"tier", member.label.tier_name},
 					   {"size", bytes}, {"journal", (member.label.flags & SV_LABEL_HAS_RING) != 0},
 					   {"catalogue", (member.label.flags & SV_LABEL_HAS_CATALOGUE) != 0}});
 		size += bytes;

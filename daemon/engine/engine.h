@@ -75,12 +75,16 @@ private:
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
 	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers);
+	Result<std::vector<std::string>> take_devices(const std::vector<Candidate> &candidates);
+	void give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths);
 	Result<std::vector<sv_label>> lay_out(const std::string &name, const Uuid &uuid,
 					      const std::vector<Candidate> &candidates);
 	Status write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
 			  const std::vector<sv_label> &labels);
+	Status write_members(const std::string &name, const Uuid &uuid, const std::vector<std::string> &paths,
+			     const std::vector<sv_label> &labels);
 	void rescan();
-	void note_label(const std::string &path);
+	void note_label(const std::string &path);	// as named by the user or a scan
 	void activate_complete();
 	bool wants_scan() const;
 	std::vector<std::string> places() const;

@@ -64,7 +64,7 @@ void compare_with_copy(BlockDevice &device, FoundMember *found)
 Result<std::optional<FoundMember>> read_label(const std::string &path)
 {
 	SV_ASSIGN(auto device, BlockFile::open(path, BlockFile::Mode::kReadOnly));
-	FoundMember found{path, {}, LabelState::kSound};
+	FoundMember found{path, {}, LabelState::kSound, path};
 	const char *why = nullptr;
 	const int front = read_at(*device, 0, &found.label, &why);
 	if (front == -EPROTONOSUPPORT)

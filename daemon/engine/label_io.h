@@ -19,9 +19,10 @@ enum class LabelState {
 };
 
 struct FoundMember {
-	std::string path;
+	std::string path;		// the device with the label
 	sv_label label;			// the better of the two
 	LabelState state = LabelState::kSound;
+	std::string named;		// as the user named it: the disk around the partition, a link
 };
 
 // nullopt: no label. kNeedsCheck: there is one that must not be used, and why.

@@ -10,6 +10,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/kill_point.h"
+#include "daemon/kernel/partition.h"
 
 namespace svd {
 
@@ -25,7 +26,9 @@ void Pool::found(const FoundMember &member)
 					member.path, member.label.member);
 		return;
 	}
-	members_[member.label.member] = Member{member.path, member.label, member.state, nullptr};
+	if (known != members_.end() && !known->second.named.empty())
+		return;		// the same device under another name
+	members_[member.label.member] = Member{member.path, member.named, member.label, member.state, nullptr};
 }
 
 uint32_t Pool::nr_members() const
@@ -71,20 +74,24 @@ PoolSpec Pool::spec() const
 Status Pool::erase_labels()
 {
 	for (auto &[index, member] : members_) {
-		SV_ASSIGN(const auto file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
-		SV_TRY(erase_label(*file, member.label));
+		{
+			SV_ASSIGN(const auto file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
+			SV_TRY(erase_label(*file, member.label));
+		}
+		SV_TRY(remove_partition_table(member.path));
 	}
 	return {};
 }
 
 // Each label in `added` is already on its device: that made it a member. The rest catches up here or at the next
 // activation.
-Status Pool::add_members(const std::vector<std::pair<std::string, sv_label>> &added)
+Status Pool::add_members(const std::vector<FoundMember> &added)
 {
 	std::vector<sv_grant> grants;
-	for (const auto &[path, label] : added) {
-		Member member{path, label, LabelState::kSound, nullptr};
-		SV_ASSIGN(member.file, BlockFile::open(path, BlockFile::Mode::kReadWrite));
+	for (const FoundMember &device : added) {
+		const sv_label &label = device.label;
+		Member member{device.path, device.named, label, LabelState::kSound, nullptr};
+		SV_ASSIGN(member.file, BlockFile::open(device.path, BlockFile::Mode::kReadWrite));
 		members_[label.member] = std::move(member);
 		SV_TRY(catalogue_->add_member({label.member, Uuid::from_bytes(label.member_uuid), label.tier,
 					       label.tier_name, label.nr_slots, label.flags}));
@@ -93,8 +100,8 @@ Status Pool::add_members(const std::vector<std::pair<std::string, sv_label>> &ad
 	SV_TRY(channel_->reload(spec()));
 	SV_TRY(channel_->tell_all(SV_OP_GRANT, grants));
 	for (auto &[index, member] : members_) {
-		member.label.generation = added.back().second.generation;
-		member.label.nr_members = added.back().second.nr_members;
+		member.label.generation = added.back().label.generation;
+		member.label.nr_members = added.back().label.nr_members;
 		SV_TRY(write_label(*member.file, member.label));
 	}
 	return {};

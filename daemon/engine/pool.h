@@ -25,6 +25,7 @@ public:
 
 	struct Member {
 		std::string path;
+		std::string named;	// by the user; for show
 		sv_label label;
 		LabelState label_state = LabelState::kSound;
 		std::unique_ptr<BlockFile> file;	// while the pool is up
@@ -44,7 +45,7 @@ public:
 	Status activate(bool read_only);		// kNeedsCheck, kNotFound (a member is missing) ...
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
-	Status add_members(const std::vector<std::pair<std::string, sv_label>> &added);
+	Status add_members(const std::vector<FoundMember> &added);
 
 	// ---- volumes; the pool is up ----
 	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "daemon/base/unique_fd.h"
+#include "daemon/kernel/partition.h"
 
 namespace svd {
 
@@ -73,6 +74,14 @@ Result<UniqueFd> open_unused(const std::string &path, const struct stat &st)
 
 }	// namespace
 
+Result<std::string> device_identity(const std::string &path)
+{
+	struct stat st;
+	if (stat(path.c_str(), &st) < 0)
+		return errno_error(errno, "find", path);
+	return S_ISBLK(st.st_mode) ? fmt::format("b{}", st.st_rdev) : fmt::format("f{}:{}", st.st_dev, st.st_ino);
+}
+
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 {
 	struct stat st;
@@ -89,11 +98,17 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 
 	ProbedDevice device;
 	device.path = path;
-	device.identity = S_ISBLK(st.st_mode) ? fmt::format("b{}", st.st_rdev) :
-			  fmt::format("f{}:{}", st.st_dev, st.st_ino);
+	SV_ASSIGN(device.identity, device_identity(path));
 	SV_ASSIGN(device.size, size_of(fd.get(), st, path));
 	if (device.size == 0)
 		return Error{Code::kUsage, "use", path, "it is empty", ""};
+	SV_ASSIGN(device.whole_disk, is_whole_disk(path));
+	if (device.whole_disk) {
+		int sector = 0;
+		if (ioctl(fd.get(), BLKSSZGET, &sector) < 0)
+			return errno_error(errno, "get the sector size of", path);
+		device.size = partition_size(device.size, static_cast<uint32_t>(sector));
+	}
 	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
 	while (blkid_do_probe(probe.get()) == 0)
 		device.signatures.push_back(describe(probe.get()));

@@ -14,10 +14,13 @@ namespace svd {
 struct ProbedDevice {
 	std::string path;	// as named by the user
 	std::string identity;	// equal for two names of one device
-	uint64_t size = 0;	// bytes
+	bool whole_disk = false;	// becomes a member as a partition of itself (partition.h)
+	uint64_t size = 0;	// bytes that the member will have
 	std::vector<std::string> signatures;	// "ext4 filesystem", "gpt partition table" ...
 };
 
+// Equal for two names of one device. kNotFound: there is none.
+Result<std::string> device_identity(const std::string &path);
 // Refuses what is missing (kNotFound), read-only (kPermission), in use (kBusy), or no device at all (kUsage). Regular
 // files are devices only in the simulation.
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed);

@@ -119,3 +119,71 @@ def test_idle_svd_sleeps_and_notices_a_removed_device(bench):
         s.run("for d in $(dmsetup ls | awk '/^sv-tank-/ { print $1 }') sv-tank; do dmsetup remove $d; done\n"
               "for i in $(seq 100); do [[ -e /dev/mapper/sv-tank ]] && break; sleep 0.1; done\n"
               "grep 'device was removed' /run/svctl/log; svctl check tank; test -b /dev/sv/tank/a")
+
+
+TYPE = "da8107d2-cd82-48ee-8323-743684ec7dea"
+# mkfs.ext4 asks only where it has a terminal; nobody there says yes.
+MKFS = "refused script -qec 'mkfs.ext4 {0}' /dev/null < /dev/null 2>&1"
+
+
+@vm.limit(240)
+def test_whole_disks_get_a_partition_table_of_their_own(bench):
+    disks = [bench.disk("fast", "256M"), bench.disk("slow", "256M", logical=4096), bench.disk("late", "128M")]
+    fast, slow, late = (d.dev for d in disks)
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        s.run(f"svctl create-pool tank --tier fast={fast} --tier slow={slow} --dry-run\n"
+              f"for d in {fast} {slow} {late}; do test -z \"$(blkid -p $d)\"; test ! -e $(readlink -f $d)1; done\n"
+              f"svctl create-pool tank --tier fast={fast} --tier slow={slow}\n"
+              f"svctl add-device tank slow={late}; svctl create-volume tank/a --size 1G\n"
+              f"svctl create-pool tank --tier fast=$(readlink -f {fast}) --tier slow={slow},{late} | grep 'no change'\n"
+              "mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; cp /etc/passwd /mnt; umount /mnt")
+        shown = s.run("svctl show tank")
+        for disk in disks:
+            assert f"path: {disk.dev}\n" in shown and f"device: {s.run('readlink -f ' + disk.dev).strip()}1\n" in shown, shown
+            table = s.run(f"sfdisk -d {disk.dev}")
+            assert f"type={TYPE.upper()}" in table and 'name="svctl"' in table, table
+            part = s.run(f"blkid -p -o export $(readlink -f {disk.dev})1; lsblk {disk.dev}")  # lsblk shows it under udev
+            assert f"PART_ENTRY_TYPE={TYPE}\n" in part and "PART_ENTRY_NAME=svctl\n" in part, part
+            size, start = s.run(f"cd /sys/class/block/$(basename $(readlink -f {disk.dev})1); cat size start").split()
+            assert int(start) == 2048 and int(size) * 512 == disk.size - (2 << 20), (start, size)
+        s.run(f"svctl deactivate tank; sha256sum {fast} {slow} {late} > /tmp/sums")
+        for disk in disks:  # the pool is down, and nothing is open: only the table protects them
+            s.run(f"blkid -p {disk.dev} | grep -w gpt; wipefs {disk.dev} | grep -w gpt\n"
+                  f"refused mkfs.xfs {disk.dev} 2>&1 | tee /dev/stderr | grep 'partition table'\n"
+                  + MKFS.format(disk.dev) + " | tee /dev/stderr | grep -i 'found a gpt partition table'")
+        s.run("sha256sum --quiet -c /tmp/sums")
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        s.run("mount /dev/sv/tank/a /mnt; cmp /etc/passwd /mnt/passwd; umount /mnt; svctl check tank; svctl list\n"
+              "svctl delete-pool tank --yes")
+        for disk in disks:
+            s.run(f"test -z \"$(blkid -p {disk.dev})\"; test -z \"$(wipefs {disk.dev})\"\n"
+                  f"test ! -e $(readlink -f {disk.dev})1")
+        s.run(f"svctl create-pool again --tier t={fast},{slow},{late}; svctl check again")
+
+
+@vm.limit(180)
+def test_interrupted_create_pool_and_foreign_tables_need_wipe(bench):
+    disks = [bench.disk("a", "128M"), bench.disk("b", "128M")]
+    a, b = (d.dev for d in disks)
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        s.kill()
+        s.start(env="SVD_KILL_AT=create-pool-partitioned")
+        s.run(f"refused svctl create-pool tank --tier t={a},{b}; flock -w 10 /run/svctl/svd.lock true")
+        s.start()
+        create = f"svctl create-pool tank --tier t={a},{b}"
+        wipe = f" --wipe {a} --wipe {b} --yes"
+        s.run(f"sha256sum {a} {b} > /tmp/sums; code=0; {create} > /tmp/said 2>&1 || code=$?; cat /tmp/said\n"
+              f"test $code = 5; grep 'gpt partition table' /tmp/said; grep -e '--wipe {a}' /tmp/said\n"
+              f"sha256sum --quiet -c /tmp/sums; {create}{wipe}; svctl check tank; svctl delete-pool tank --yes")
+        # Somebody else's table, and a file system where our partition will begin.
+        s.run(f"echo 'start=2048' | sfdisk -q --label dos {a}; mkfs.ext4 -q $(readlink -f {a})1\n"
+              f"code=0; {create} > /tmp/said 2>&1 || code=$?; cat /tmp/said; test $code = 5\n"
+              f"grep 'dos partition table' /tmp/said; {create} --wipe {a} --yes; svctl check tank\n"
+              f"test -z \"$(wipefs $(readlink -f {a})1)\"; svctl delete-pool tank --yes")
+        # A partition that the user made is used as it is.
+        s.run(f"printf 'label: gpt\\nsize=96M\\nsize=8M\\n' | sfdisk -q {b}; part=$(readlink -f {b})1\n"
+              f"svctl create-pool part --tier t=$part; svctl show part | grep \"path: $part\"; svctl check part\n"
+              f"svctl delete-pool part --yes; test $(sfdisk -d {b} | grep -c size=) = 2")

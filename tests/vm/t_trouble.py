@@ -193,11 +193,12 @@ def test_members_missing_swapped_and_damaged(bench):
         s.start()
         has_file(s)
 
-        s.run(f"dd if={fast} of=/tmp/label bs=4k count=1 status=none\n"
-              f"dd if=/dev/zero of={fast} bs=4k count=1 conv=fsync status=none")
+        part = s.run(f"echo $(readlink -f {fast})1").strip()
+        s.run(f"dd if={part} of=/tmp/label bs=4k count=1 status=none\n"
+              f"dd if=/dev/zero of={part} bs=4k count=1 conv=fsync status=none")
         s.start()
-        s.run(f"grep 'label of {fast} is damaged' /run/svctl/log; blockdev --flushbufs {fast}\n"
-              f"cmp -n 4096 {fast} /tmp/label")
+        s.run(f"grep 'label of {part} is damaged' /run/svctl/log; blockdev --flushbufs {part}\n"
+              f"cmp -n 4096 {part} /tmp/label")
         has_file(s)
 
 

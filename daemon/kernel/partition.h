@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+// A whole disk becomes a member as the one partition of a GPT of ours: libblkid does not know our label, and mkfs or
+// pvcreate would take the disk for blank. Partitions and stacked devices (md, LUKS, multipath ...) and the files of
+// the simulation are members as they are. Called by probe.cc and the engine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "daemon/base/result.h"
+
+namespace svd {
+
+inline constexpr char kPartitionType[] = "DA8107D2-CD82-48EE-8323-743684EC7DEA";
+inline constexpr char kPartitionName[] = "svctl";
+
+// What sysfs says of a block device.
+struct BlockFacts {
+	bool partition = false;
+	bool stacked = false;		// made of other devices
+	bool partitionable = false;
+};
+BlockFacts read_block_facts(const std::string &sysfs_directory);
+bool is_whole_disk(const BlockFacts &facts);
+
+// Looks at the device that `path` names; false for what is no block device.
+Result<bool> is_whole_disk(const std::string &path);
+// Bytes of the partition that a disk of so many bytes gets; 0: the disk is too small for one.
+uint64_t partition_size(uint64_t disk_bytes, uint32_t sector);
+
+// Writes a GPT with our partition, from 1 MiB to the last whole MiB, to an open disk (or a file, in tests).
+Status write_partition_table(int fd, const std::string &path);
+// The same, and the kernel reads it: returns the partition's device.
+Result<std::string> partition_disk(const std::string &path);
+// Where the label is, or would be: our partition of a whole disk, or the device itself. kNeedsCheck: a table with more
+// than one such partition, or with one that the kernel does not show.
+Result<std::string> member_device(const std::string &path);
+// Removes the table around our partition, if that is all that it holds. Anything else stays.
+Status remove_partition_table(const std::string &partition);
+
+}	// namespace svd
