@@ -31,7 +31,7 @@ private:
 
 Answer failed(int exit, std::string message)
 {
-	return {exit, std::move(message), json::object()};
+	return {exit, std::move(message), json::object(), {}};
 }
 
 Answer unreachable(const std::string &path, int error)
@@ -42,11 +42,12 @@ Answer unreachable(const std::string &path, int error)
 						    "Try: systemctl start svd", path, strerror(error)));
 }
 
-bool send_all(int fd, const std::string &text)
+bool send_all(int fd, const std::string &text, const svd::Fds &fds)
 {
 	size_t sent = 0;
 	while (sent < text.size()) {
-		const ssize_t n = send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+		const ssize_t n = svd::send_with_fds(fd, std::string_view(text).substr(sent),
+						     sent == 0 ? std::span(fds) : std::span<const svd::UniqueFd>());
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -57,11 +58,11 @@ bool send_all(int fd, const std::string &text)
 }
 
 // One message up to its NUL; errno says why not (0: closed).
-bool receive(int fd, std::string &text)
+bool receive(int fd, std::string &text, svd::Fds &fds)
 {
 	char buffer[65536];
 	for (;;) {
-		const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
+		const ssize_t n = svd::receive_with_fds(fd, buffer, fds);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
@@ -92,7 +93,7 @@ Answer interpret(const std::string &text)
 
 }	// namespace
 
-Answer call(const std::string &socket_path, const std::string &method, const json &parameters,
+Answer call(const std::string &socket_path, const std::string &method, const json &parameters, const svd::Fds &fds,
 	    std::chrono::seconds timeout)
 {
 	sockaddr_un address{};
@@ -111,8 +112,12 @@ Answer call(const std::string &socket_path, const std::string &method, const jso
 	std::string message = json{{"method", method}, {"parameters", parameters}}.dump();
 	message.push_back('\0');
 	std::string text;
-	if (send_all(socket.fd(), message) && receive(socket.fd(), text))
-		return interpret(text);
+	svd::Fds received;
+	if (send_all(socket.fd(), message, fds) && receive(socket.fd(), text, received)) {
+		Answer answer = interpret(text);
+		answer.fds = std::move(received);
+		return answer;
+	}
 	if (errno == EAGAIN || errno == EWOULDBLOCK)
 		return failed(kExitTimeout, fmt::format("svd did not answer within {} s; it may still carry the command "
 							"out: see svctl status", timeout.count()));

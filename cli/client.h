@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "daemon/base/socket.h"
+
 namespace svctl {
 
 // Fixed for ever: scripts depend on them.
@@ -28,9 +30,10 @@ struct Answer {
 	int exit = kExitOk;
 	std::string message;	// what went wrong, if exit is not 0
 	nlohmann::json parameters = nlohmann::json::object();
+	svd::Fds fds = {};	// that came with it
 };
 
 Answer call(const std::string &socket_path, const std::string &method, const nlohmann::json &parameters,
-	    std::chrono::seconds timeout);
+	    const svd::Fds &fds, std::chrono::seconds timeout);
 
 }	// namespace svctl

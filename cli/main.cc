@@ -13,6 +13,7 @@
 
 #include "cli/client.h"
 #include "cli/print.h"
+#include "daemon/base/memory_file.h"
 #include "daemon/base/units.h"
 
 namespace {
@@ -36,6 +37,7 @@ struct Request {
 	std::string method;		// of io.svctl
 	json parameters = json::object();
 	bool destructive = false;
+	svd::Fds fds = {};		// that go with it
 };
 
 struct UsageError : std::runtime_error {
@@ -71,18 +73,32 @@ json tier_argument(const std::string &text)
 	return {{"name", text.substr(0, equals)}, {"devices", devices}};
 }
 
-std::string file_argument(const std::string &path)
+template <typename T> T must(svd::Result<T> result)
 {
-	std::stringstream text;
-	if (path == "-") {
-		text << std::cin.rdbuf();
-		return text.str();
+	if (!result.ok())
+		throw UsageError(result.error().message());
+	return std::move(result).value();
+}
+
+// The file's text as svd takes it.
+svd::UniqueFd file_argument(const std::string &path)
+{
+	std::ifstream file;
+	if (path != "-")
+		file.open(path);
+	svd::UniqueFd copy = must(svd::create_memory_file("svctl-restore"));
+	{
+		svd::FdBuffer buffer(copy.get());
+		std::ostream out(&buffer);
+		// An empty file sets failbit: svd says what is wrong with it.
+		out << (path == "-" ? std::cin.rdbuf() : file.rdbuf()) << std::flush;
+		if (!file || out.bad())
+			throw UsageError(fmt::format("{}: cannot be read", path));
 	}
-	std::ifstream file(path);
-	if (!file)
-		throw UsageError(fmt::format("{}: cannot be read", path));
-	text << file.rdbuf();
-	return text.str();
+	const auto sealed = svd::seal_memory_file(copy);
+	if (!sealed.ok())
+		throw UsageError(sealed.error().message());
+	return copy;
 }
 
 // Values that CLI11 fills; each command's callback turns them into a Request.
@@ -142,11 +158,12 @@ void add_pool_commands(CLI::App &app, Arguments &a, Request &request)
 	dump->add_option("POOL", a.name)->required();
 	dump->callback([&] { request = {"dump", "Dump", {{"pool", a.name}}}; });
 
-	auto *restore = app.add_subcommand("restore", "replace a pool's catalogue by a dump");
-	restore->add_option("POOL", a.name, "must be down")->required();
+	auto *restore = app.add_subcommand("restore", "fill the catalogue of a pool just created from a dump");
+	restore->add_option("POOL", a.name, "must be up, without volumes")->required();
 	restore->add_option("FILE", a.file, "what dump printed; - for standard input")->required();
 	restore->callback([&] {
-		request = {"restore", "Restore", {{"pool", a.name}, {"text", file_argument(a.file)}}, true};
+		request = {"restore", "Restore", {{"pool", a.name}, {"fd", 0}}};
+		request.fds.push_back(file_argument(a.file));
 	});
 }
 
@@ -238,6 +255,17 @@ bool confirmed(const json &plan)
 	return line == "yes";
 }
 
+// The dump is text, also with --json.
+int print_text(int fd)
+{
+	svd::FdBuffer buffer(fd);
+	std::cout << &buffer << std::flush;
+	if (std::cout)
+		return kExitOk;
+	fmt::print(stderr, "svctl: the dump cannot be written\n");
+	return kExitFailure;
+}
+
 int run(const Options &options, Request request)
 {
 	const std::chrono::seconds timeout(options.timeout);
@@ -245,7 +273,7 @@ int run(const Options &options, Request request)
 	if (request.destructive && !options.yes && !options.dry_run) {
 		json ask = request.parameters;
 		ask["dry_run"] = true;
-		const Answer plan = call(options.socket, method, ask, timeout);
+		const Answer plan = call(options.socket, method, ask, request.fds, timeout);
 		if (plan.exit != kExitOk)
 			return report(options, request, plan);
 		if (plan.parameters.contains("destroys") && !plan.parameters["destroys"].empty() &&
@@ -254,7 +282,10 @@ int run(const Options &options, Request request)
 	}
 	if (options.dry_run)
 		request.parameters["dry_run"] = true;
-	return report(options, request, call(options.socket, method, request.parameters, timeout));
+	const Answer answer = call(options.socket, method, request.parameters, request.fds, timeout);
+	if (answer.exit == kExitOk && !answer.fds.empty())
+		return print_text(answer.fds[0].get());
+	return report(options, request, answer);
 }
 
 }	// namespace
@@ -280,7 +311,7 @@ int main(int argc, char **argv)
 	} catch (const CLI::ParseError &e) {
 		return app.exit(e) == 0 ? kExitOk : kExitUsage;
 	} catch (const UsageError &e) {
-		return report(options, request, {kExitUsage, e.what(), json::object()});
+		return report(options, request, {kExitUsage, e.what(), json::object(), {}});
 	}
 	return run(options, std::move(request));
 }

@@ -137,8 +137,6 @@ std::string format_answer(const std::string &command, const json &answer)
 		return format_list(answer);
 	if (command == "status")
 		return format_status(answer);
-	if (command == "dump")
-		return answer.value("text", std::string());
 	if (answer.contains("message") && answer["message"].is_string())
 		return answer["message"].get<std::string>() + "\n";
 	std::string out;

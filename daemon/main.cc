@@ -96,8 +96,8 @@ Status serve(const Options &options)
 	const auto kernel = options.sim ? make_sim_kernel() : make_dm_kernel();
 	Engine engine(*kernel, {options.state_dir, options.devices});
 	SV_ASSIGN(VarlinkServer server, VarlinkServer::listen(options.socket, [&](const std::string &method,
-									    const Json &parameters) {
-		return dispatch(engine, options.sim, method, parameters);
+									    const Json &parameters, const Fds &fds) {
+		return dispatch(engine, options.sim, method, parameters, fds);
 	}));
 	const UniqueFd stop = termination_fd();
 	if (!options.sim)

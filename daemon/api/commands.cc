@@ -43,8 +43,9 @@ method Show(pool: string, volume: ?string) -> (name: string)
 method Status() -> (pools: []object)
 method Scan() -> (pools: []object)
 method Check(pool: string) -> (result: string, message: string)
-method Dump(pool: string) -> (text: string)
-method Restore(pool: string, text: string, dry_run: ?bool) -> (result: string, message: string)
+# fd: position among the descriptors that go with the message (SCM_RIGHTS) of a memfd, sealed against all changes.
+method Dump(pool: string) -> (fd: int)
+method Restore(pool: string, fd: int, dry_run: ?bool) -> (result: string, message: string)
 error Failed (code: int, message: string, attempted: string, object: string, cause: string, hint: string)
 error BadMessage (code: int, message: string)
 )";
@@ -80,6 +81,13 @@ public:
 		    json_[name].get<uint64_t>() > INT64_MAX)
 			throw BadParameter(name);
 		return json_[name].get<uint64_t>();
+	}
+	int fd(const char *name, const Fds &fds) const
+	{
+		const uint64_t position = number(name);
+		if (position >= fds.size())
+			throw BadParameter(name);
+		return fds[position].get();
 	}
 	bool flag(const char *name) const
 	{
@@ -123,36 +131,35 @@ private:
 	const Json &json_;
 };
 
-using Method = std::function<Result<Json>(Engine &, const Parameters &)>;
+using Method = std::function<Result<Json>(Engine &, const Parameters &, const Fds &)>;
 
 const std::map<std::string, Method> kMethods = {
-	{"CreatePool", [](Engine &e, const Parameters &p) {
+	{"CreatePool", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run")); }},
-	{"AddDevice", [](Engine &e, const Parameters &p) {
+	{"AddDevice", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.add_device(p.text("pool"), {p.text("tier"), p.texts("devices")}, p.texts("wipe"),
 				    p.flag("dry_run")); }},
-	{"DeletePool", [](Engine &e, const Parameters &p) {
+	{"DeletePool", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_pool(p.text("pool"), p.flag("dry_run")); }},
-	{"Activate", [](Engine &e, const Parameters &p) {
+	{"Activate", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.activate(p.text("pool"), p.flag("read_only"), p.flag("missing"), p.flag("dry_run")); }},
-	{"Deactivate", [](Engine &e, const Parameters &p) {
+	{"Deactivate", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.deactivate(p.text("pool"), p.flag("dry_run")); }},
-	{"CreateVolume", [](Engine &e, const Parameters &p) {
+	{"CreateVolume", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.create_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }},
-	{"ResizeVolume", [](Engine &e, const Parameters &p) {
+	{"ResizeVolume", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.resize_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }},
-	{"RenameVolume", [](Engine &e, const Parameters &p) {
+	{"RenameVolume", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.rename_volume(p.text("pool"), p.text("volume"), p.text("to"), p.flag("dry_run")); }},
-	{"DeleteVolume", [](Engine &e, const Parameters &p) {
+	{"DeleteVolume", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }},
-	{"List", [](Engine &e, const Parameters &) { return e.list(); }},
-	{"Show", [](Engine &e, const Parameters &p) { return e.show(p.text("pool"), p.text_or_empty("volume")); }},
-	{"Status", [](Engine &e, const Parameters &) { return e.status(); }},
-	{"Scan", [](Engine &e, const Parameters &) { return e.scan(); }},
-	{"Check", [](Engine &e, const Parameters &p) { return e.check(p.text("pool")); }},
-	{"Dump", [](Engine &e, const Parameters &p) { return e.dump(p.text("pool")); }},
-	{"Restore", [](Engine &e, const Parameters &p) {
-		return e.restore(p.text("pool"), p.text("text"), p.flag("dry_run")); }},
+	{"List", [](Engine &e, const Parameters &, const Fds &) { return e.list(); }},
+	{"Show", [](Engine &e, const Parameters &p, const Fds &) { return e.show(p.text("pool"), p.text_or_empty("volume")); }},
+	{"Status", [](Engine &e, const Parameters &, const Fds &) { return e.status(); }},
+	{"Scan", [](Engine &e, const Parameters &, const Fds &) { return e.scan(); }},
+	{"Check", [](Engine &e, const Parameters &p, const Fds &) { return e.check(p.text("pool")); }},
+	{"Restore", [](Engine &e, const Parameters &p, const Fds &fds) {
+		return e.restore(p.text("pool"), p.fd("fd", fds), p.flag("dry_run")); }},
 };
 
 // ---- io.svctl.sim ----
@@ -238,7 +245,17 @@ Reply reply_of(Result<Json> result)
 				    {"cause", error.cause}, {"hint", error.hint}}};
 }
 
-Reply call(Engine &engine, bool simulated, const std::string &method, const Json &parameters)
+Reply dump(Engine &engine, const Parameters &p)
+{
+	auto file = engine.dump(p.text("pool"));
+	if (!file.ok())
+		return reply_of(file.error());
+	Reply reply{"", {{"fd", 0}}};
+	reply.fds.push_back(std::move(file).value());
+	return reply;
+}
+
+Reply call(Engine &engine, bool simulated, const std::string &method, const Json &parameters, const Fds &fds)
 {
 	if (method == "org.varlink.service.GetInfo")
 		return get_info(simulated);
@@ -252,19 +269,21 @@ Reply call(Engine &engine, bool simulated, const std::string &method, const Json
 	if (interface != "io.svctl")
 		return {"org.varlink.service.InterfaceNotFound",
 			{{"interface", interface}, {"code", 2}, {"message", "no interface " + interface}}};
+	if (name == "Dump")
+		return dump(engine, Parameters(parameters));
 	const auto found = kMethods.find(name);
 	if (found == kMethods.end())
 		return {"org.varlink.service.MethodNotFound",
 			{{"method", method}, {"code", 2}, {"message", "no method " + method}}};
-	return reply_of(found->second(engine, Parameters(parameters)));
+	return reply_of(found->second(engine, Parameters(parameters), fds));
 }
 
 }	// namespace
 
-Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters)
+Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters, const Fds &fds)
 {
 	try {
-		return call(engine, simulated, method, parameters);
+		return call(engine, simulated, method, parameters, fds);
 	} catch (const BadParameter &bad) {
 		return {"org.varlink.service.InvalidParameter",
 			{{"parameter", bad.what()}, {"code", 2},

@@ -8,6 +8,7 @@
 
 namespace svd {
 
-Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters);
+Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters,
+	       const Fds &fds);
 
 }	// namespace svd

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 #include <fmt/core.h>
@@ -109,14 +110,14 @@ void VarlinkServer::accept_clients()
 		UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 		if (!fd)
 			return;
-		clients_.push_back(Client{std::move(fd), {}, {}, Clock::now(), false});
+		clients_.push_back(Client{std::move(fd), {}, {}, {}, {}, Clock::now(), false});
 	}
 }
 
 bool VarlinkServer::read_from(Client &client)
 {
 	char buffer[65536];
-	const ssize_t n = read(client.fd.get(), buffer, sizeof(buffer));
+	const ssize_t n = receive_with_fds(client.fd.get(), buffer, client.in_fds);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	if (n == 0) {
@@ -157,9 +158,10 @@ void VarlinkServer::handle_message(Client &client, const std::string &text)
 		refuse(client, call.error.empty() ? "\"method\" is empty" : call.error);
 		return;
 	}
-	const Reply reply = handler_(call.method, call.parameters);
+	Reply reply = handler_(call.method, call.parameters, std::exchange(client.in_fds, {}));
 	if (call.oneway)
 		return;
+	std::move(reply.fds.begin(), reply.fds.end(), std::back_inserter(client.out_fds));
 	Json json = {{"parameters", reply.parameters}};
 	if (!reply.error.empty())
 		json["error"] = reply.error;
@@ -180,9 +182,10 @@ void VarlinkServer::refuse(Client &client, const std::string &reason)
 
 bool VarlinkServer::write_to(Client &client)
 {
-	const ssize_t n = send(client.fd.get(), client.out.data(), client.out.size(), MSG_NOSIGNAL);
+	const ssize_t n = send_with_fds(client.fd.get(), client.out, client.out_fds);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
+	client.out_fds.clear();
 	client.out.erase(0, static_cast<size_t>(n));
 	client.since = Clock::now();
 	return !(client.out.empty() && client.closing);

@@ -13,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "daemon/base/result.h"
-#include "daemon/base/unique_fd.h"
+#include "daemon/base/socket.h"
 
 namespace svd {
 
@@ -24,15 +24,17 @@ inline constexpr size_t kMaxClients = 256;
 inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 
-// What a call is answered with: parameters, or the name of an error and its parameters.
+// What a call is answered with: parameters, or the name of an error and its parameters. Descriptors go with call and
+// reply; a parameter "fd" is a position among them.
 struct Reply {
 	std::string error;
 	Json parameters = Json::object();
+	Fds fds = {};
 };
 
 class VarlinkServer {
 public:
-	using Handler = std::function<Reply(const std::string &method, const Json &parameters)>;
+	using Handler = std::function<Reply(const std::string &method, const Json &parameters, const Fds &fds)>;
 	using Clock = std::chrono::steady_clock;
 
 	// Listens on `path` (replacing a socket that nobody listens on), mode 0600.
@@ -48,7 +50,9 @@ private:
 	struct Client {
 		UniqueFd fd;
 		std::string in;
+		Fds in_fds;			// came with `in`; the next message takes them
 		std::string out;
+		Fds out_fds;			// go with the first byte of `out` to be sent
 		Clock::time_point since;	// when the message in `in`, or the answer in `out`, began
 		bool closing = false;		// answer, then close
 

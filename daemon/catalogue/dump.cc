@@ -255,7 +255,8 @@ Status Restorer::pool()
 	return catalogue_.set_pool(p);
 }
 
-// Means something only for the ring that it was written about.
+// Means something only for the ring that it was written about, and only forward: what lies before this catalogue's own
+// position was trimmed, and must not be applied to what is restored.
 Status Restorer::journal()
 {
 	SV_ASSIGN(const PoolRow p, catalogue_.pool());
@@ -263,7 +264,8 @@ Status Restorer::journal()
 	SV_ASSIGN(const uint64_t seq, number(~0ull));
 	SV_ASSIGN(const uint64_t off, number(~0ull));
 	SV_ASSIGN(const uint64_t crc, number(UINT32_MAX));
-	if (incarnation != p.incarnation)
+	SV_ASSIGN(const sv_ring_cursor now, catalogue_.applied());
+	if (incarnation != p.incarnation || seq < now.seq)
 		return {};
 	SV_ASSIGN(Query q, db_.query("UPDATE pool SET applied_seq = ?, applied_off = ?, applied_crc = ?"));
 	return q.bind(seq).bind(off).bind(crc).run();

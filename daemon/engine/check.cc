@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 // Compares what the kernel serves with what the catalogue says, after a checkpoint has made them meet.
 #include <cstring>
-#include <sstream>
+#include <istream>
 
 #include <fmt/core.h>
 
+#include "daemon/base/memory_file.h"
 #include "daemon/engine/pool.h"
 
 namespace svd {
@@ -115,12 +116,13 @@ Result<std::vector<std::string>> Pool::check()
 }
 
 // The kernel has to forget its free space, so the pool goes down first.
-Status Pool::restore(const std::string &text)
+Status Pool::restore(int text)
 {
 	SV_TRY(checkpoint());
 	SV_TRY(channel_->remove());
 	channel_.reset();
-	std::istringstream in(text);
+	FdBuffer buffer(text);
+	std::istream in(&buffer);
 	const Status restored = catalogue_->restore(in);
 	const Status closed = catalogue_->close();
 	close_all();

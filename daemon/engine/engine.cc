@@ -10,6 +10,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/base/memory_file.h"
 #include "daemon/kernel/partition.h"
 
 namespace svd {
@@ -448,18 +449,26 @@ Result<Json> Engine::check(const std::string &name)
 	return Error{Code::kNeedsCheck, "find sound pool", name, first, ""};
 }
 
-Result<Json> Engine::dump(const std::string &name)
+Result<UniqueFd> Engine::dump(const std::string &name)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
 	if (pool->state() == PoolState::kActive)
 		SV_TRY(pool->checkpoint());
-	std::ostringstream text;
-	SV_TRY(pool->catalogue().dump(text));
-	return Json{{"text", text.str()}};
+	SV_ASSIGN(UniqueFd file, create_memory_file("svctl-dump"));
+	{
+		FdBuffer buffer(file.get());
+		std::ostream text(&buffer);
+		SV_TRY(pool->catalogue().dump(text));
+	}
+	SV_TRY(seal_memory_file(file));
+	return file;
 }
 
-Result<Json> Engine::restore(const std::string &name, const std::string &text, bool dry_run)
+Result<Json> Engine::restore(const std::string &name, int text, bool dry_run)
 {
+	if (!is_sealed_memory_file(text))
+		return Error{Code::kUsage, "restore pool", name, "the text did not come in a sealed memory file",
+			     "use svctl restore"};
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
 	SV_ASSIGN(const auto volumes, pool->catalogue().volumes());
 	if (!volumes.empty())

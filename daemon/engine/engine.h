@@ -49,8 +49,8 @@ public:
 	Result<Json> show(const std::string &pool, const std::string &volume);
 	Result<Json> status();
 	Result<Json> check(const std::string &pool);
-	Result<Json> dump(const std::string &pool);
-	Result<Json> restore(const std::string &pool, const std::string &text, bool dry_run);
+	Result<UniqueFd> dump(const std::string &pool);	// a sealed memory file
+	Result<Json> restore(const std::string &pool, int text, bool dry_run);	// of such a file
 	Result<Json> scan();			// now, and activate what is complete
 
 	// A volume of a pool that is up; for the simulation's debugging I/O too.

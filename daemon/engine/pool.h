@@ -61,7 +61,7 @@ public:
 	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
 
 	// ---- check, restore ----
-	Status restore(const std::string &text);	// into a pool without volumes; goes down and up again
+	Status restore(int text);	// a file; into a pool without volumes; goes down and up again
 	Result<std::vector<std::string>> check();	// what is wrong, a line each
 
 	const Uuid &uuid() const { return uuid_; }
