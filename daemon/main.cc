@@ -104,10 +104,11 @@ Status serve(const Options &options)
 		protect();
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
 	while (!asked_to_stop(stop)) {
-		engine.tick();
 		std::vector<int> fds = engine.event_fds();
 		fds.push_back(stop.get());
-		server.turn(until(engine.due()), fds);
+		const bool woken = server.turn(until(engine.due()), fds);
+		if (woken || engine.due() <= std::chrono::steady_clock::now())
+			engine.tick();
 	}
 	engine.shut_down();
 	unlink(options.socket.c_str());

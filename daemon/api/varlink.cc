@@ -74,7 +74,7 @@ Result<VarlinkServer> VarlinkServer::listen(const std::string &path, Handler han
 	return VarlinkServer(std::move(fd), std::move(handler));
 }
 
-void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
+bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
 {
 	std::vector<pollfd> fds = {{fd_.get(), POLLIN, 0}};
 	if (clients_.size() >= kMaxClients)
@@ -88,7 +88,7 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 	for (int fd : others)
 		fds.push_back({fd, POLLIN, 0});
 	if (poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0)
-		return;
+		return false;
 
 	size_t i = 1;
 	for (auto client = clients_.begin(); client != clients_.end(); i++) {
@@ -102,6 +102,8 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 	drop_slow_clients();
 	if (fds[0].revents & POLLIN)
 		accept_clients();
+	return std::any_of(fds.end() - static_cast<ptrdiff_t>(others.size()), fds.end(),
+			   [](const pollfd &fd) { return fd.revents != 0; });
 }
 
 void VarlinkServer::accept_clients()

@@ -40,9 +40,9 @@ public:
 	// Listens on `path` (replacing a socket that nobody listens on), mode 0600.
 	static Result<VarlinkServer> listen(const std::string &path, Handler handler);
 
-	// One round of poll(): serves what is ready, waits at most `wait`. That one of `others` becomes readable ends the
-	// wait as well.
-	void turn(std::chrono::milliseconds wait, std::span<const int> others);
+	// One round of poll(): serves what is ready, waits at most `wait`. True: one of `others` is readable, which ends
+	// the wait as well.
+	bool turn(std::chrono::milliseconds wait, std::span<const int> others);
 
 	size_t clients() const { return clients_.size(); }
 

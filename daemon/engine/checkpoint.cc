@@ -124,7 +124,7 @@ Pool::Clock::time_point Pool::due() const
 	if (!up())
 		return Clock::time_point::max();
 	if (channel_->event_fd() < 0)
-		return Clock::now() + kAskEvery;
+		return last_tick_ + kAskEvery;
 	return state_ == PoolState::kActive ? checkpoint_due() : Clock::time_point::max();
 }
 
@@ -137,6 +137,7 @@ void Pool::tick(Clock::time_point now)
 {
 	if (!up())
 		return;
+	last_tick_ = now;
 	channel_->tick();
 	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);
 	if (!event.ok() && event.error().code == Code::kNotFound) {

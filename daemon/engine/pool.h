@@ -120,6 +120,7 @@ private:
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point last_checkpoint_{};
+	Clock::time_point last_tick_{};
 	bool asked_ = false;	// by the kernel, for a checkpoint
 };
 
