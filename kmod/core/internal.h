@@ -73,6 +73,7 @@ struct sv_member {
 	u32 free;
 	u32 rotor;			/* word where the next search for an empty word starts */
 	struct llist_head dirty;	/* partials with new valid bits on this member */
+	sv_lock_t listing;		/* whoever finds a partial LISTED finds it on the list; leaf, any context */
 	struct sv_partial *todo;	/* taken from dirty, not yet put into the stream; commit only */
 	u64 errors;
 };

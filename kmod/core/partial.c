@@ -80,15 +80,22 @@ void sv_partial_quarantine(struct sv_pool *p, u32 index, u32 member)
 /*
  * words changed; resv VALID records have ring space. The space is added before the mark: a commit between the two
  * then gives it back early, and the record that follows uses slack (at most one such write per CPU at a time).
+ *
+ * Mark and list entry are one step for others that mark the same partial: a write that found it marked but not yet
+ * listed would end upward, and the flush after it would miss its bit.
  */
 void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv)
 {
+	struct sv_member *m = p->members[member];
+	sv_lock_flags_t f;
 	u64 old;
 
 	atomic64_add((s64)((u64)resv << SV_DIRTY_RESV), &pt->dirty);
+	sv_lock(&m->listing, f);
 	old = (u64)atomic64_fetch_or((s64)(words | SV_DIRTY_LISTED), &pt->dirty);
 	if (!(old & SV_DIRTY_LISTED))
-		llist_add(&pt->node, &p->members[member]->dirty);
+		llist_add(&pt->node, &m->dirty);
+	sv_unlock(&m->listing, f);
 }
 
 static void append_valid(struct sv_pool *p, const struct sv_partial *pt, u32 word, u64 bits)

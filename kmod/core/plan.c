@@ -310,7 +310,10 @@ static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
 	return words;
 }
 
-/* Before the flush of this member is cleared and begun, or after: a full barrier is in the commit's xchg. [I11] */
+/*
+ * After the bits are marked, since a flush that finds nothing owed looks no further. The commit clears in the same
+ * order, owed first, so whoever is seen here as owed already will be asked for the bits too. [I11]
+ */
 static void owe(struct sv_volume *v, u32 member)
 {
 	smp_mb();
@@ -323,16 +326,16 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 	struct sv_partial *pt = piece->partial;
 	u32 resv = 0;
 
-	if (ok)
-		owe(v, piece->member);
-	if (!piece->resv)
-		return;
-	if (ok) {
+	if (ok && piece->resv) {
 		u64 words = set_valid(pt, piece->first, piece->blocks);
 
 		resv = (u32)hweight64(words);
 		sv_partial_mark(v->pool, pt, piece->member, words, resv);
 	}
+	if (ok)
+		owe(v, piece->member);
+	if (!piece->resv)
+		return;
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_VALID_REC);
 	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);
 }

@@ -33,6 +33,7 @@ static struct sv_member *member_new(const struct sv_member_geometry *g)
 		return NULL;
 	m->g = *g;
 	init_llist_head(&m->dirty);
+	sv_lock_init(&m->listing);
 	m->used = bitmap_new(g->nr_slots, true);
 	m->live = bitmap_new(g->nr_slots, false);
 	m->room = bitmap_new(DIV_ROUND_UP(g->nr_slots, 64), false);

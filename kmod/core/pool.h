@@ -7,7 +7,8 @@
  * Locking. pool->lock (irq-safe) guards: map installs, extent words, partials' allocation, slot bitmaps, record
  * stream, tickets. It is the one critical section of [I7]: entry change and record append are made under it, so
  * that record order is change order. Reads and owned writes take no lock: they run in an RCU read section, in
- * which the caller also takes the member's SRCU before leaving it [I2].
+ * which the caller also takes the member's SRCU before leaving it [I2]. A member's list of dirty partials has a small
+ * lock of its own, taken by completions, and inside pool->lock.
  */
 #ifndef SV_CORE_POOL_H
 #define SV_CORE_POOL_H
