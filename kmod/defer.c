@@ -126,7 +126,7 @@ static void sv_defer_work(struct work_struct *work)
 	sv_defer_refill(kp);
 	if (sv_run_list(kp, &list)) {
 		delay = sv_refill(kp) ? HZ / 50 : 1;
-		sv_commit_wait(kp);
+		sv_commit_make_room(kp);
 		sv_defer_reclaim(kp);
 	}
 	if (!list_empty(&list)) {

@@ -74,6 +74,7 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 	d->pool = kp;
 	d->index = index;
 	d->ring_off = l->ring_off;
+	sv_commit_init_disk(d);
 	if (l->flags & SV_LABEL_HAS_RING) {
 		/* One page more than a batch has, where it does not begin on a page's boundary. */
 		d->ring_vecs = kcalloc(SV_BATCH_MAX / PAGE_SIZE + 1, sizeof(*d->ring_vecs), GFP_KERNEL);

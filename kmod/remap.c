@@ -318,10 +318,7 @@ static bool sv_io_must_commit(struct sv_io *io)
 
 	if (io->pieces)
 		return sv_flush_ticket(v, &io->waiter.ticket);
-	if (!sv_fua_ticket(v, &io->piece, &io->waiter.ticket))
-		return false;
-	sv_ticket_add(io->target->pool->core, &io->waiter.ticket);
-	return true;
+	return sv_fua_ticket(v, &io->piece, &io->waiter.ticket);
 }
 
 static bool sv_refused_zeroes(struct bio *bio, blk_status_t status)

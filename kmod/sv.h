@@ -11,7 +11,7 @@
  * exclusive one. An open control device holds only the kpool's memory (ref), and gets ENODEV once it is stopped.
  *
  * Locks, in this order: sv_kpools_lock (list of pools, users, members, volumes), alive, recycle_lock, cmd_lock (one
- * call into core/cmd.c at a time), refill_lock (one refill at a time), the core's lock. defer_lock is a leaf.
+ * call into core/cmd.c at a time), refill_lock (one refill at a time), the core's locks. defer_lock is a leaf.
  *
  * A bio's way: map() in remap.c; what cannot be answered there at once goes to defer.c; completions come back to
  * remap.c; FLUSH and FUA wait for commit_work.c.
@@ -45,14 +45,23 @@ struct sv_disk {
 	atomic64_t errors;
 	u64 ring_off;			/* bytes; a copy of the journal's ring, if ring_vecs */
 	struct bio_vec *ring_vecs;
-	struct bio bio;			/* of the commit: a flush or a journal write */
+	u32 ring_tries;			/* of the batch on its way; commit worker */
+	struct delayed_work ring_work;	/* submits ring_bio */
+	struct bio ring_bio;
+	struct work_struct flush_work;	/* submits flush_bio */
+	struct bio flush_bio;
 	u32 index;
 	struct sv_kpool *pool;
 };
 
 enum sv_kpool_flag {
 	SV_KP_TICK_ARMED,		/* the periodic commit is on its way */
-	SV_KP_COMMIT_ALL,		/* the next commit takes everything */
+};
+
+/* Members whose I/O has ended, and how; set by that end, taken by the commit worker. */
+struct sv_io_masks {
+	atomic64_t ended;
+	atomic64_t failed;
 };
 
 struct sv_kpool {
@@ -74,13 +83,18 @@ struct sv_kpool {
 	unsigned long flags;		/* enum sv_kpool_flag */
 	int last_mode;			/* as last reported; commit worker and cmd_lock */
 
-	/* commit_work.c */
+	/* commit_work.c; what has no other context is the commit worker's alone */
 	struct workqueue_struct *commit_wq;	/* ordered */
 	struct work_struct commit_work;
 	struct delayed_work tick;
-	atomic_t io_pending;
-	atomic64_t io_failed;		/* mask of members */
-	struct completion io_done;
+	struct sv_io_masks flushes;
+	struct sv_io_masks writes;	/* of the batch */
+	u64 flushing;			/* members whose flush is under way; written with WRITE_ONCE */
+	struct sv_commit batch;
+	u64 copies;			/* of the batch on its way, 0: none; written with WRITE_ONCE */
+	u64 copies_ok;
+	u64 copies_lost;
+	wait_queue_head_t quiet_wait;	/* for nothing to be under way */
 
 	/* defer.c */
 	struct workqueue_struct *wq;
@@ -185,9 +199,11 @@ void sv_defer_stop(struct sv_kpool *kp);
 
 /* commit_work.c */
 void sv_commit_init(struct sv_kpool *kp);
+void sv_commit_init_disk(struct sv_disk *d);
 void sv_commit_arm(struct sv_kpool *kp);
 void sv_commit_queue(struct sv_kpool *kp);
 int sv_commit_wait(struct sv_kpool *kp);
+void sv_commit_make_room(struct sv_kpool *kp);
 void sv_commit_stop(struct sv_kpool *kp);
 
 /* cmd_dev.c */

@@ -55,41 +55,36 @@ TRACE_EVENT(sv_defer,
 		  __entry->volume, __entry->op, __entry->sector, __entry->bytes)
 );
 
-/* A commit's flushes have ended: masks of members. */
-TRACE_EVENT(sv_commit,
-	TP_PROTO(u64 flush, u64 failed, bool all),
-	TP_ARGS(flush, failed, all),
+/* The flush of a member has ended. */
+TRACE_EVENT(sv_flush,
+	TP_PROTO(u32 member, bool failed),
+	TP_ARGS(member, failed),
 	TP_STRUCT__entry(
-		__field(u64, flush)
-		__field(u64, failed)
-		__field(bool, all)
+		__field(u32, member)
+		__field(bool, failed)
 	),
 	TP_fast_assign(
-		__entry->flush = flush;
+		__entry->member = member;
 		__entry->failed = failed;
-		__entry->all = all;
 	),
-	TP_printk("flush=%#llx failed=%#llx all=%d", __entry->flush, __entry->failed, __entry->all)
+	TP_printk("member=%u failed=%d", __entry->member, __entry->failed)
 );
 
 /* A batch lies in the ring, on the members of ok. */
 TRACE_EVENT(sv_batch,
-	TP_PROTO(u64 off, u32 len, bool preflush, u64 ok),
-	TP_ARGS(off, len, preflush, ok),
+	TP_PROTO(u64 off, u32 len, u64 ok),
+	TP_ARGS(off, len, ok),
 	TP_STRUCT__entry(
 		__field(u64, off)
 		__field(u64, ok)
 		__field(u32, len)
-		__field(bool, preflush)
 	),
 	TP_fast_assign(
 		__entry->off = off;
 		__entry->ok = ok;
 		__entry->len = len;
-		__entry->preflush = preflush;
 	),
-	TP_printk("off=%llu len=%u preflush=%d ok=%#llx",
-		  __entry->off, __entry->len, __entry->preflush, __entry->ok)
+	TP_printk("off=%llu len=%u ok=%#llx", __entry->off, __entry->len, __entry->ok)
 );
 
 /* enum sv_mode, old and new. */

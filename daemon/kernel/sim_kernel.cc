@@ -266,10 +266,8 @@ private:
 		const bool ok = member.write(piece->sector * 512, from, bytes) && (!fua || member.flush());
 		sv_write_done(v, piece, ok);
 		sv_ticket ticket{};
-		if (ok && fua && sv_fua_ticket(v, piece, &ticket)) {
-			sv_ticket_add(pool_.get(), &ticket);
+		if (ok && fua && sv_fua_ticket(v, piece, &ticket))
 			commit(false);
-		}
 		return ok && ticket.error == 0 ? SV_PLAN_REMAP : SV_PLAN_IOERR;
 	}
 
@@ -319,37 +317,40 @@ private:
 		}
 	}
 
-	uint64_t flush_members(uint64_t mask)
-	{
-		uint64_t failed = 0;
-		for (size_t i = 0; i < members_.size(); i++)
-			if ((mask >> i & 1) && !members_[i].flush())
-				failed |= 1ull << i;
-		return failed;
-	}
-
 	uint64_t write_batch(const sv_commit &c)
 	{
 		uint64_t ok = sv_pool_ring_members(pool_.get());
-		if (c.preflush)
-			ok &= ~flush_members(ok);
 		for (size_t i = 0; i < members_.size(); i++)
 			if ((ok >> i & 1) && !members_[i].write_through(geometry_[i].ring_off + c.off, c.buf, c.len))
 				ok &= ~(1ull << i);
 		return ok;
 	}
 
+	// One step of each of the commit's machines that has one to make.
+	bool commit_step()
+	{
+		bool did = false;
+		for (u32 i = 0; i < members_.size(); i++)
+			if (sv_commit_round(pool_.get(), i)) {
+				sv_commit_flushed(pool_.get(), i, !members_[i].flush());
+				did = true;
+			}
+		sv_commit c{};
+		if (sv_commit_batch(pool_.get(), &c)) {
+			sv_commit_written(pool_.get(), &c, write_batch(c));
+			did = true;
+		}
+		return did;
+	}
+
+	// Until no ticket waits: who waits looks at its own when this returns.
 	void commit(bool all)
 	{
-		sv_commit c{};
-		while (sv_commit_take(pool_.get(), &c, all)) {
-			sv_commit_flushed(pool_.get(), &c, flush_members(c.flush_mask));
-			while (sv_commit_batch(pool_.get(), &c))
-				sv_commit_written(pool_.get(), &c, write_batch(c));
-			sv_commit_finish(pool_.get(), &c);
-			all = false;
-			c = {};
+		if (all && !sv_commit_idle(pool_.get()))
+			sv_commit_all(pool_.get());
+		while (commit_step()) {
 		}
+		sv_commit_done(pool_.get());
 		u64 members = 0;
 		if (sv_reclaim_begin(pool_.get(), &members))
 			sv_reclaim_finish(pool_.get());

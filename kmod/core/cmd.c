@@ -42,6 +42,7 @@ static u64 memory_of(const struct sv_pool *p)
 		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(struct sv_partial) + p->nr_extents / 8 +
 		(u64)p->pt_max * sizeof(void *);
 
+	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken);
 	return n + p->total_slots / 4 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
 }
 

@@ -1,22 +1,49 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The commit: what makes promises true. In steps, with the caller's I/O between them:
+ * The commit: what makes promises true. Two kinds of state machine, which the caller drives and does the I/O for:
  *
- *	take	tickets; what their volumes are owed; the dirty bits of those members into the stream. All that is
- *		acknowledged by this commit is now below c->pos.			[I10]
- *	flush	the members (begun after the take, so it covers every write whose bit was read)	[I12]
- *	batch	records up to c->pos, in batches, PREFLUSH where the ring's only member is itself owed a flush, FUA
- *	finish	tickets are handed back; full partials settle
+ *	a round of a member	take its new valid bits aside (partial.c), flush it, publish them as VALID records.
+ *				A round that has more than one flush can publish takes several.
+ *	the journal writer	the stream's records up to its head, as a batch with FUA to every copy of the ring
  *
- * One runs at a time. A ticket that comes meanwhile waits for the next one: it never skips [I14]. A member whose
- * flush failed owes it still: its volumes' owed bits are set again, its VALIDs are taken back out of the stream
- * (made empty, in place: positions do not move) and its partials are dirty again [I11] [I12].
+ * Rounds of different members, and the writer, know nothing of each other: a slow or hung member holds up only who
+ * must have it. A ticket waits for the members in need and riding, then for the stream as it is then (pos).
+ *
+ * A round serves the tickets that were there when it began. Beginning, in this order: tickets board it, what their
+ * volumes are owed is cleared, the bits are taken, and then the flush is issued [I10] [I11]. So
+ *	- a write that completed before the ticket came was completed before the flush [I12], and its bit is taken by
+ *	  this round or was by an earlier one, whose records are in the stream, below pos;
+ *	- a ticket that comes while a round is under way needs the next one if its volume is owed that member again
+ *	  [I14]. If it is not, then all that the volume wrote there completed before this round began, and the ticket
+ *	  rides along: volume->flushing. It may not pass: its volume's bits are in neither stream nor journal yet;
+ *	- when the round has ended, volume->rec_pos covers what it published, for flushes that come later still.
+ *
+ * A failed flush: the bits are dirty again, the volumes are owed the member again, the tickets aboard fail. Nothing
+ * has to be taken back, for a VALID is in the stream only if its member was flushed. Bits that were not reached in
+ * this round stay on todo, which the next round takes before anything else.
+ *
+ * No round starves a ticket: it takes what was dirty when it began, once, however much comes meanwhile (fresh).
+ * None blocks the stream: all that rounds can hold is half of it (SV_TAKEN_BYTES), and what lacks room for a single
+ * partial has the journal written first.
+ *
+ * Group commit: tickets that wait for one member board together and cost one flush; those whose rounds are over
+ * share one batch. The periodic commit is a ticket of our own (all), so that it shares them too.
+ *
+ * Crashes. Before a round's flush has ended nothing of it is in the stream. Between that and the batch the data is
+ * there and not its bits: it was not promised. A torn batch is not valid [I18], so its records are as if not
+ * written. After the batch all is there, on every copy in use; a copy that failed is recorded on the others, by a
+ * batch of its own if need be, before any ticket passes [I32].
+ *
+ * If no copy can be written nothing becomes durable any more: mode FAIL, and all tickets, also those to come, fail at
+ * once. Flushes that are under way then end whenever they end.
+ *
+ * All functions but those that add tickets are for one thread at a time; tickets come from any context.
  */
 #include "internal.h"
 
-static bool any_dirty(const struct sv_pool *p, u32 i)
+static bool is_dirty(const struct sv_member *m)
 {
-	return p->members[i]->todo || !llist_empty(&p->members[i]->dirty);
+	return m->todo || !llist_empty(&m->dirty);
 }
 
 static u64 dirty_members(const struct sv_pool *p)
@@ -25,9 +52,35 @@ static u64 dirty_members(const struct sv_pool *p)
 	u32 i;
 
 	for (i = 0; i < p->nr_members; i++)
-		if (any_dirty(p, i))
+		if (is_dirty(p->members[i]))
 			mask |= 1ull << i;
 	return mask;
+}
+
+/* Members whose rounds under way hold bits. */
+static u64 taken_members(const struct sv_pool *p)
+{
+	u64 mask = 0;
+	u32 i;
+
+	for (i = 0; i < p->nr_members; i++)
+		if (p->members[i]->nr_taken)
+			mask |= 1ull << i;
+	return mask;
+}
+
+/* ---- tickets ---- */
+
+static void want_journal(struct sv_pool *p)
+{
+	p->wanted = p->head;
+}
+
+/* What is left for it to wait for is the journal. */
+static void rounds_are_over(struct sv_pool *p, struct sv_ticket *t)
+{
+	t->pos = p->head;
+	want_journal(p);
 }
 
 static void queue(struct sv_pool *p, struct sv_ticket *t)
@@ -35,16 +88,9 @@ static void queue(struct sv_pool *p, struct sv_ticket *t)
 	t->next = NULL;
 	*p->tickets_end = t;
 	p->tickets_end = &t->next;
-}
-
-void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t)
-{
-	sv_lock_flags_t f;
-
-	sv_lock(&p->lock, f);
-	t->error = 0;
-	queue(p, t);
-	sv_unlock(&p->lock, f);
+	p->need |= t->need;
+	if (!(t->need | t->riding))
+		rounds_are_over(p, t);
 }
 
 bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t)
@@ -57,11 +103,112 @@ bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t)
 	t->volume = v;
 	t->flush = true;
 	sv_lock(&p->lock, f);
-	wait = p->committing || p->tickets || atomic64_read(&v->owed) || v->rec_pos > p->durable;
+	t->need = (u64)atomic64_read(&v->owed);
+	t->riding = v->flushing & ~t->need;
+	wait = t->need || t->riding || v->rec_pos > p->durable || p->copy_lost || p->mode == SV_MODE_FAIL;
 	if (wait)
 		queue(p, t);
 	sv_unlock(&p->lock, f);
 	return wait;
+}
+
+/* The write's own bit: still to be taken, taken by a round under way, or in the stream. */
+static bool own_bit_waits(const struct sv_pool *p, const struct sv_piece *piece, struct sv_ticket *t)
+{
+	const struct sv_partial *pt = piece->partial;
+
+	if (!pt)
+		return false;
+	if (atomic64_read(&pt->dirty) & (s64)(SV_DIRTY_WORDS | SV_DIRTY_LISTED))
+		t->need = 1ull << piece->member;
+	else if (!sv_partial_is_live(p, pt) || pt->pos <= p->durable)
+		return false;
+	else if (pt->pos & SV_POS_TAKEN)
+		t->riding = 1ull << piece->member;
+	return true;
+}
+
+bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t)
+{
+	struct sv_pool *p = v->pool;
+	sv_lock_flags_t f;
+	bool wait;
+
+	memset(t, 0, sizeof(*t));
+	t->volume = v;
+	sv_lock(&p->lock, f);
+	wait = own_bit_waits(p, piece, t) || v->rec_pos > p->durable || p->copy_lost || p->mode == SV_MODE_FAIL;
+	if (wait)
+		queue(p, t);
+	sv_unlock(&p->lock, f);
+	return wait;
+}
+
+void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t, bool bits)
+{
+	sv_lock_flags_t f;
+
+	memset(t, 0, sizeof(*t));
+	sv_lock(&p->lock, f);
+	if (bits) {
+		t->need = dirty_members(p);
+		t->riding = taken_members(p) & ~t->need;
+	}
+	queue(p, t);
+	sv_unlock(&p->lock, f);
+}
+
+/* If the one before still waits, for some member, it waits for what is dirty now too, and the others are written. */
+void sv_commit_all(struct sv_pool *p)
+{
+	sv_lock_flags_t f;
+
+	sv_lock(&p->lock, f);
+	if (p->all_waits) {
+		p->all.need |= dirty_members(p) & ~p->all.riding;
+		p->need |= p->all.need;
+		want_journal(p);
+	} else {
+		memset(&p->all, 0, sizeof(p->all));
+		p->all.need = dirty_members(p);
+		p->all_waits = true;
+		queue(p, &p->all);
+	}
+	sv_unlock(&p->lock, f);
+}
+
+static bool passes(const struct sv_pool *p, struct sv_ticket *t)
+{
+	if (p->mode == SV_MODE_FAIL) {
+		t->error = -EIO;
+		return true;
+	}
+	return !(t->need | t->riding) && t->pos <= p->durable && !p->copy_lost;
+}
+
+struct sv_ticket *sv_commit_done(struct sv_pool *p)
+{
+	struct sv_ticket *done = NULL, **end = &done, **at, *t;
+	sv_lock_flags_t f;
+
+	sv_lock(&p->lock, f);
+	for (at = &p->tickets; (t = *at);) {
+		if (!passes(p, t)) {
+			at = &t->next;
+			continue;
+		}
+		*at = t->next;
+		if (t == &p->all) {
+			p->all_waits = false;
+			continue;
+		}
+		*end = t;
+		end = &t->next;
+	}
+	*end = NULL;
+	p->tickets_end = at;
+	sv_unlock(&p->lock, f);
+	return done;
 }
 
 bool sv_commit_idle(struct sv_pool *p)
@@ -71,162 +218,133 @@ bool sv_commit_idle(struct sv_pool *p)
 
 	sv_lock(&p->lock, f);
 	idle = !p->tickets && (p->mode == SV_MODE_FAIL ||
-			       (p->head == p->durable && !dirty_members(p) && !p->copy_lost));
+			       (p->head == p->durable && !dirty_members(p) && !taken_members(p) && !p->copy_lost));
 	sv_unlock(&p->lock, f);
 	return idle;
 }
 
-/* The member's dirty partials into the stream, as many as there is room for. False: some are left. */
-static bool drain(struct sv_pool *p, u32 i)
+/* ---- rounds ---- */
+
+static void board(struct sv_pool *p, u32 i)
+{
+	u64 bit = 1ull << i;
+	struct sv_ticket *t;
+
+	for (t = p->tickets; t; t = t->next) {
+		if (!(t->need & bit))
+			continue;
+		t->need &= ~bit;
+		t->riding |= bit;
+		if (t->flush) {
+			atomic64_andnot((s64)bit, &t->volume->owed);
+			t->volume->flushing |= bit;
+		}
+	}
+	p->need &= ~bit;
+}
+
+static void alight(struct sv_pool *p, u32 i, bool failed)
+{
+	u64 bit = 1ull << i;
+	struct sv_ticket *t;
+
+	for (t = p->tickets; t; t = t->next) {
+		if (!(t->riding & bit))
+			continue;
+		t->riding &= ~bit;
+		if (t->flush) {
+			t->volume->flushing &= ~bit;
+			t->volume->rec_pos = p->head;
+		}
+		if (failed) {
+			t->error = -EIO;
+			if (t->flush)
+				atomic64_or((s64)bit, &t->volume->owed);
+		}
+		if (!(t->need | t->riding))
+			rounds_are_over(p, t);
+	}
+}
+
+/* Dirty partials that one flush can publish. True: some are left for another flush of this round. */
+static bool take(struct sv_pool *p, u32 i)
 {
 	struct sv_member *m = p->members[i];
-	bool fresh = false;
 
 	for (;;) {
 		struct sv_partial *pt = m->todo;
 		struct llist_node *next;
 
 		if (!pt) {
-			/* Once only: what is listed after this is the next commit's. */
-			next = fresh ? NULL : llist_del_all(&m->dirty);
+			/* Once only: what is listed after this is the next round's. */
+			next = m->fresh ? NULL : llist_del_all(&m->dirty);
 			if (!next)
-				return true;
-			fresh = true;
+				return false;
+			m->fresh = true;
 			m->todo = pt = llist_entry(next, struct sv_partial, node);
 		}
 		/* Once the mark is cleared a completion may reuse the link: read it before. */
 		next = pt->node.next;
-		if (!sv_partial_emit(p, pt))
-			return false;
+		if (!sv_partial_take(p, i, pt))
+			return true;
 		m->todo = next ? llist_entry(next, struct sv_partial, node) : NULL;
 	}
 }
 
-static u64 take_tickets(struct sv_pool *p, struct sv_commit *c)
+static bool may_begin(struct sv_pool *p, u32 i)
 {
-	u64 mask = 0;
-	struct sv_ticket *t;
+	struct sv_member *m = p->members[i];
 
-	c->taken = p->tickets;
-	p->tickets = NULL;
-	p->tickets_end = &p->tickets;
-	/* All flushes of one volume are owed the same: if one of them fails, so do the others. */
-	for (t = c->taken; t; t = t->next)
-		if (t->flush)
-			t->volume->taking |= (u64)atomic64_xchg(&t->volume->owed, 0);
-	for (t = c->taken; t; t = t->next) {
-		if (t->flush)
-			t->mask |= t->volume->taking;
-		else if (!t->volume)
-			t->mask |= dirty_members(p);
-		mask |= t->mask;
-	}
-	for (t = c->taken; t; t = t->next)
-		if (t->flush)
-			t->volume->taking = 0;
-	return mask;
-}
-
-/* A ticket some of whose bits did not fit waits for the next commit too. */
-static void put_back(struct sv_pool *p, struct sv_commit *c, u64 left)
-{
-	struct sv_ticket **at = &c->taken, *t;
-
-	while ((t = *at)) {
-		if (!(t->mask & left)) {
-			t->pos = c->pos;
-			at = &t->next;
-			continue;
-		}
-		*at = t->next;
-		queue(p, t);
-	}
-}
-
-bool sv_commit_take(struct sv_pool *p, struct sv_commit *c, bool all)
-{
-	sv_lock_flags_t f;
-	u64 left = 0;
-	bool work;
-	u32 i;
-
-	memset(c, 0, sizeof(*c));
-	sv_lock(&p->lock, f);
-	if (WARN_ON_ONCE(p->committing)) {
-		sv_unlock(&p->lock, f);
+	if (m->flushing || p->mode == SV_MODE_FAIL || !(m->more || (p->need >> i & 1)))
 		return false;
-	}
-	c->flush_mask = take_tickets(p, c);
-	if (all)
-		c->flush_mask |= dirty_members(p);
-	smp_mb();
-	for (i = 0; i < p->nr_members; i++)
-		if ((c->flush_mask >> i & 1) && !drain(p, i))
-			left |= 1ull << i;
-	c->pos = p->head;
-	put_back(p, c, left);
-	if (p->head != p->durable && (c->flush_mask & p->ring_copies) && !(p->ring_copies & (p->ring_copies - 1))) {
-		c->own_mask = p->ring_copies;
-		c->flush_mask &= ~p->ring_copies;
-	}
-	work = c->taken;
-	if (p->mode < SV_MODE_FAIL)	/* nothing becomes durable any more: tickets only learn so */
-		work = work || c->flush_mask || p->head != p->durable || p->copy_lost;
-	p->committing = work;
-	sv_unlock(&p->lock, f);
-	return work;
+	if (!is_dirty(m) || sv_stream_room(p, SV_VALID_WORDS * SV_VALID_REC))
+		return true;
+	want_journal(p);
+	return false;
 }
 
-/* VALIDs of members whose flush failed, between durable and pos, are emptied and their partials listed again. */
-static void take_back(struct sv_pool *p, struct sv_commit *c, u64 failed)
+bool sv_commit_round(struct sv_pool *p, u32 i)
 {
-	u64 at = p->durable;
-
-	while (at < c->pos) {
-		u32 i = (u32)(at % SV_STREAM_BYTES), w;
-		u8 *rec = p->stream + i;
-		u32 extent = le32_to_cpu(((struct sv_rec_head *)rec)->extent);
-		const u64 *x = sv_xt_word(p, extent);
-
-		if (rec[0] == SV_REC_VALID && x && (failed >> sv_xw_member(*x) & 1)) {
-			/* Its two halves: the stream's end may lie between them. */
-			((struct sv_rec_head *)rec)->flags = 0;
-			memset(p->stream + (at + sizeof(struct sv_rec_head)) % SV_STREAM_BYTES, 0, sizeof(__le64));
-			w = sv_xw_where(*x);
-			/* Promised without asking: the place of the emptied record is slack that it gives back. */
-			if (*x & SV_XW_PARTIAL) {
-				atomic64_add(SV_VALID_WORDS * SV_VALID_REC, &p->resv);
-				sv_partial_mark(p, sv_partial_at(p, w), sv_xw_member(*x), SV_DIRTY_WORDS,
-						SV_VALID_WORDS);
-			}
-		}
-		at += sv_rec_size(rec[0]);
-	}
-	p->nr_settle = 0;
-}
-
-void sv_commit_flushed(struct sv_pool *p, struct sv_commit *c, u64 failed)
-{
-	struct sv_ticket *t;
+	struct sv_member *m;
 	sv_lock_flags_t f;
-	u32 i;
+	bool begin;
 
-	if (!failed)
-		return;
 	sv_lock(&p->lock, f);
-	for (t = c->taken; t; t = t->next) {
-		if (!(t->mask & failed))
-			continue;
-		t->error = -EIO;
-		if (t->volume)
-			atomic64_or((s64)(t->mask & failed), &t->volume->owed);
+	begin = i < p->nr_members && may_begin(p, i);
+	if (begin) {
+		m = p->members[i];
+		if (!m->more) {
+			board(p, i);
+			m->fresh = false;
+		}
+		smp_mb();		/* pairs with the one in plan.c:owe() */
+		m->more = take(p, i);
+		m->flushing = true;
 	}
-	for (i = 0; i < p->nr_members; i++)
-		if (failed >> i & 1)
-			p->members[i]->errors++;
-	take_back(p, c, failed);
+	sv_unlock(&p->lock, f);
+	return begin;
+}
+
+void sv_commit_flushed(struct sv_pool *p, u32 i, bool failed)
+{
+	struct sv_member *m = p->members[i];
+	sv_lock_flags_t f;
+
+	sv_lock(&p->lock, f);
+	m->flushing = false;
+	if (failed) {
+		m->errors++;
+		m->more = false;
+		sv_partials_put_back(p, i);
+	} else {
+		sv_partials_publish(p, i);
+	}
+	if (!m->more)
+		alight(p, i, failed);
 	sv_unlock(&p->lock, f);
 }
+
+/* ---- the journal writer ---- */
 
 static void copy_stream(const struct sv_pool *p, u64 from, void *to, u32 bytes)
 {
@@ -236,14 +354,14 @@ static void copy_stream(const struct sv_pool *p, u64 from, void *to, u32 bytes)
 	memcpy((u8 *)to + n, p->stream, bytes - n);
 }
 
-/* Whole records from durable up to c->pos that fit into one batch. */
-static u32 gather(const struct sv_pool *p, const struct sv_commit *c, u32 *records)
+/* Whole records from durable up to pos that fit into one batch. Nobody changes them, so no lock is held. */
+static u32 gather(const struct sv_pool *p, u64 pos, u32 *records)
 {
 	u64 at = p->durable;
 	u32 bytes = 0;
 
 	*records = 0;
-	while (at < c->pos) {
+	while (at < pos) {
 		u32 n = sv_rec_size(p->stream[at % SV_STREAM_BYTES]);
 
 		if (bytes + n > p->batch_max - SV_BATCH_HEAD)
@@ -266,37 +384,57 @@ static u64 place(const struct sv_pool *p, u32 len)
 
 bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c)
 {
+	u32 records, bytes, flags;
 	sv_lock_flags_t f;
-	u32 records, bytes;
-	u64 at;
+	u64 head, tail;
+	bool begin;
 
 	sv_lock(&p->lock, f);
-	if (p->mode >= SV_MODE_FAIL || (p->durable >= c->pos && !p->copy_lost)) {
-		sv_unlock(&p->lock, f);
-		return false;
-	}
-	bytes = gather(p, c, &records) + SV_BATCH_HEAD;
-	c->len = ALIGN(bytes, SV_BATCH_ALIGN);
-	at = place(p, c->len);
-	c->batch_pos = p->durable + bytes - SV_BATCH_HEAD;
-	c->batch_next = at + c->len;
-	c->off = at % p->ring_len;
-	c->preflush = c->own_mask != 0;
-	c->buf = p->batch;
-	if (WARN_ON_ONCE(c->batch_next - p->ring_tail > p->ring_len)) {	/* [I16] broken */
-		p->mode = SV_MODE_FAIL;
-		sv_unlock(&p->lock, f);
-		return false;
-	}
-	c->batch_crc = sv_batch_seal(p->batch, bytes, records, p->next_seq, p->incarnation, p->prev_crc,
-				     p->copy_lost ? SV_BATCH_COPY_LOST : 0, p->tail_seq, c->off);
+	begin = !p->writing && p->mode < SV_MODE_FAIL && (p->wanted > p->durable || p->copy_lost);
+	p->writing |= begin;
+	head = p->head;
+	tail = p->tail_seq;
+	flags = p->copy_lost ? SV_BATCH_COPY_LOST : 0;
 	sv_unlock(&p->lock, f);
+	if (!begin)
+		return false;
+	bytes = gather(p, head, &records);
+	c->batch_pos = p->durable + bytes;
+	bytes += SV_BATCH_HEAD;
+	c->len = ALIGN(bytes, SV_BATCH_ALIGN);
+	c->batch_next = place(p, c->len) + c->len;
+	c->off = (c->batch_next - c->len) % p->ring_len;
+	c->buf = p->batch;
+	if (WARN_ON_ONCE(c->batch_next - READ_ONCE(p->ring_tail) > p->ring_len)) {	/* [I16] broken */
+		sv_pool_degrade(p, SV_MODE_FAIL);
+		return false;
+	}
+	c->batch_crc = sv_batch_seal(p->batch, bytes, records, p->next_seq, p->incarnation, p->prev_crc, flags, tail,
+				     c->off);
 	return true;
+}
+
+static void settle(struct sv_pool *p, const struct sv_commit *c, u64 from)
+{
+	u32 at = SV_BATCH_HEAD, end = SV_BATCH_HEAD + (u32)(c->batch_pos - from);
+	sv_lock_flags_t f;
+
+	while (at < end) {
+		const struct sv_rec_head *h = (const struct sv_rec_head *)(p->batch + at);
+
+		if (h->type == SV_REC_VALID && (h->flags & SV_VALID_ALL)) {
+			sv_lock(&p->lock, f);
+			sv_partial_settle(p, le32_to_cpu(h->extent), le16_to_cpu(h->gen));
+			sv_unlock(&p->lock, f);
+		}
+		at += sv_rec_size(h->type);
+	}
 }
 
 void sv_commit_written(struct sv_pool *p, struct sv_commit *c, u64 ok_mask)
 {
 	sv_lock_flags_t f;
+	u64 from;
 
 	ok_mask &= p->ring_copies;
 	if (!ok_mask) {
@@ -313,27 +451,13 @@ void sv_commit_written(struct sv_pool *p, struct sv_commit *c, u64 ok_mask)
 	p->next_seq++;
 	p->prev_crc = c->batch_crc;
 	p->journal_bytes += c->len;
+	p->commits++;
+	from = p->durable;
 	WRITE_ONCE(p->ring_head, c->batch_next);
 	WRITE_ONCE(p->durable, c->batch_pos);
-	c->own_mask = 0;		/* flushed by this batch */
-	sv_unlock(&p->lock, f);
-}
-
-void sv_commit_finish(struct sv_pool *p, struct sv_commit *c)
-{
-	struct sv_ticket *t;
-	sv_lock_flags_t f;
-
-	sv_lock(&p->lock, f);
-	for (t = c->taken; t; t = t->next)
-		if (t->pos > p->durable || p->mode == SV_MODE_FAIL)
-			t->error = -EIO;
-	sv_partial_settle(p);
-	c->tickets = c->taken;
-	c->taken = NULL;
-	p->committing = false;
-	p->commits++;
 	if ((p->ring_head - p->ring_tail) * 4 > p->ring_len)
 		atomic64_or(SV_EVENT_RING, &p->events);
+	p->writing = false;
 	sv_unlock(&p->lock, f);
+	settle(p, c, from);
 }

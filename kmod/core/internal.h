@@ -26,7 +26,11 @@
 #define SV_RESV_UNIT		16u		/* of piece.resv, bytes */
 #define SV_RESV_WRITE		((SV_BATCH_ALIGN + SV_VALID_WORDS * SV_VALID_REC) / SV_RESV_UNIT)
 #define SV_FREED_WAIT_MS	10000u
-#define SV_SETTLE_MAX		16384u		/* partials put into the stream by one take */
+#define SV_RESV_VALID		(SV_VALID_REC * 5 / 4)	/* of a VALID to come: with its share of a round's batch's padding */
+/* What one flush of a member can publish. All members together take half of the stream, so the rest always moves. */
+#define SV_TAKEN_BYTES		(SV_STREAM_BYTES / 2 / SV_MAX_MEMBERS)
+#define SV_TAKEN_MAX		(SV_TAKEN_BYTES / SV_VALID_REC)
+#define SV_POS_TAKEN		(1ull << 63)	/* in partial.pos: taken by the round of a member, as number n of it */
 
 /* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
 struct sv_node {
@@ -56,14 +60,22 @@ struct sv_volume {
 	u64 tiers;
 	u32 opens;			/* tables that name it: two during a reload */
 	u64 mapped;
-	u64 rec_pos;			/* stream position behind the volume's last MAP, UNMAP or CLEAR; pool->lock */
+	u64 rec_pos;			/* stream position behind the volume's last record; pool->lock */
 	atomic64_t owed;		/* members that completed a write since their last flush for us [I11] */
-	u64 taking;			/* owed, during one take */
+	u64 flushing;			/* owed, and rounds of these members are under way for it; pool->lock */
 	u64 stream_index;		/* logical extent expected next by a sequential writer */
 	u32 stream_member;
 	u32 stream_slot;		/* SV_NO_SLOT: none */
 };
 #define SV_NO_SLOT	(~0u)
+
+/* New bits of a partial as they were before its member's flush began: VALID records once that has succeeded. */
+struct sv_taken {
+	u64 bits[SV_VALID_WORDS];
+	u32 partial;			/* index; it is still ours iff its pos says so */
+	u32 words;			/* that are new */
+	u32 resv;			/* VALID records that it has ring space for */
+};
 
 struct sv_member {
 	struct sv_member_geometry g;
@@ -74,8 +86,16 @@ struct sv_member {
 	u32 rotor;			/* word where the next search for an empty word starts */
 	struct llist_head dirty;	/* partials with new valid bits on this member */
 	sv_lock_t listing;		/* whoever finds a partial LISTED finds it on the list; leaf, any context */
-	struct sv_partial *todo;	/* taken from dirty, not yet put into the stream; commit only */
 	u64 errors;
+
+	/* Its round, see commit.c; pool->lock. */
+	bool flushing;			/* a flush is under way */
+	bool more;			/* the round needs another one */
+	bool fresh;			/* todo is what was dirty when this round began */
+	struct sv_partial *todo;	/* off the dirty list, not yet taken */
+	struct sv_taken *taken;		/* by the flush under way */
+	u32 nr_taken;
+	u32 taken_bytes;		/* of stream that their records may need */
 };
 
 struct sv_pool {
@@ -118,8 +138,6 @@ struct sv_pool {
 	u32 quarantine;
 	u64 quarantine_members;
 	u32 grace;			/* of the quarantine, what is waiting for its grace periods */
-	u32 *settle;			/* put into the stream with all bits valid; looked at when that is durable */
-	u32 nr_settle;
 
 	struct sv_node *nodes;		/* reserve */
 	u32 nr_nodes;
@@ -131,6 +149,8 @@ struct sv_pool {
 	u8 *stream;
 	u64 head;
 	u64 durable;
+	u64 held;			/* bytes of it promised to bits taken by rounds */
+	u64 wanted;			/* the journal is to be written up to here */
 
 	/* Journal ring. Virtual offsets grow for ever; the physical one is modulo ring_len. */
 	u64 ring_len;
@@ -148,9 +168,12 @@ struct sv_pool {
 	atomic64_t resv;		/* bytes of ring reserved by obligations [I16] */
 	u8 *batch;			/* SV_BATCH_MAX, the one batch in flight */
 
-	struct sv_ticket *tickets;	/* waiting for the next take; pool->lock */
+	struct sv_ticket *tickets;	/* all that wait; pool->lock */
 	struct sv_ticket **tickets_end;
-	bool committing;
+	struct sv_ticket all;		/* the periodic commit's own */
+	bool all_waits;			/* it is among them */
+	u64 need;			/* members of which some ticket waits for a round to begin */
+	bool writing;			/* a batch is on its way */
 
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
 	struct sv_freed *recycling;
@@ -210,8 +233,11 @@ bool sv_partial_is_live(const struct sv_pool *p, const struct sv_partial *pt);
 bool sv_partial_all_valid(const struct sv_partial *pt);
 bool sv_partial_none_valid(const struct sv_partial *pt);
 void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv); /* any context */
-bool sv_partial_emit(struct sv_pool *p, struct sv_partial *pt);		/* false: no room */
-void sv_partial_settle(struct sv_pool *p);
+bool sv_partial_take(struct sv_pool *p, u32 member, struct sv_partial *pt);	/* false: no room */
+void sv_partials_publish(struct sv_pool *p, u32 member);		/* what was taken, into the stream */
+void sv_partials_put_back(struct sv_pool *p, u32 member);		/* what was taken is dirty again */
+void sv_partial_forget(struct sv_pool *p, struct sv_partial *pt, u32 word, u64 bits);
+void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen);
 
 /* stream.c: records on their way to the ring, and its space; under pool->lock but where said */
 bool sv_stream_room(const struct sv_pool *p, u32 bytes);

@@ -4,17 +4,19 @@
  *
  * Which order makes a bit durable neither too early nor never [I10] [I12]: a completion first sets valid, then (one
  * full barrier, the atomic itself) marks the word dirty and, if nobody had, puts the partial on its member's dirty
- * list. A commit takes the list before it flushes the member, clears the dirty mark (full barrier), then reads
+ * list. A round takes the list before it flushes the member, clears the dirty mark (full barrier), then reads
  * valid. So a bit that is read had its write completed before the flush began; a bit set after the read finds the
- * mark clear and lists the partial again, for the next commit.
+ * mark clear and lists the partial again, for the next round.
  *
- * Records: the reads happen under pool->lock and go straight into the stream, where MAP, CLEAR and UNMAP of the
- * extent go under the same lock. A VALID therefore never precedes its MAP, and never follows a CLEAR that came
- * after the write [I7].
+ * Records: what was read waits beside the stream, in member->taken, until the flush has ended. If well, it becomes
+ * VALID records; if not, it is dirty again and the stream knows nothing of it. Meanwhile partial->pos says where it
+ * waits, so that CLEAR takes its bits out there too: a VALID never follows a CLEAR that came after the write [I7],
+ * nor does it bring a bit that was cleared and set again before that write was flushed. An extent unmapped meanwhile is not
+ * live any more, and a partial used anew has another pos: both are passed over. MAP is in the stream before any write.
  *
  * Death: once every block is valid and that is durable, the extent's word names the slot itself and the partial
  * goes to quarantine. Bios that planned with it may still set its bits and list it; that is harmless, since
- * sv_partial_emit() passes over a partial that no word names, and it is reused only after RCU and the SRCU of its
+ * sv_partial_take() passes over a partial that no word names, and it is reused only after RCU and the SRCU of its
  * member, and once it is on no list.
  */
 #include "internal.h"
@@ -98,6 +100,47 @@ void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 w
 	sv_unlock(&m->listing, f);
 }
 
+static u64 taken_pos(u32 member, u32 n)
+{
+	return SV_POS_TAKEN | (u64)member << 32 | n;
+}
+
+bool sv_partial_take(struct sv_pool *p, u32 member, struct sv_partial *pt)
+{
+	struct sv_member *m = p->members[member];
+	struct sv_taken *t = &m->taken[m->nr_taken];
+	u32 w, bytes;
+	u64 old;
+
+	sv_lock_assert(&p->lock);
+	if (m->nr_taken == SV_TAKEN_MAX || m->taken_bytes + SV_VALID_WORDS * SV_VALID_REC > SV_TAKEN_BYTES ||
+	    !sv_stream_room(p, SV_VALID_WORDS * SV_VALID_REC))
+		return false;
+	old = (u64)atomic64_fetch_andnot((s64)SV_DIRTY_TAKE, &pt->dirty);
+	t->resv = (u32)(old >> SV_DIRTY_RESV & SV_DIRTY_RESV_MAX);
+	if (!sv_partial_is_live(p, pt)) {
+		sv_ring_unreserve(p, (u64)t->resv * SV_RESV_VALID);
+		return true;
+	}
+	t->partial = sv_xw_where(*sv_xt_word(p, pt->extent));
+	t->words = (u32)(old & SV_DIRTY_WORDS);
+	bytes = (u32)hweight64(old & SV_DIRTY_WORDS) * SV_VALID_REC;
+	for (w = 0; w < SV_VALID_WORDS; w++)
+		t->bits[w] = (u64)atomic64_read(&pt->valid[w]);
+	pt->pos = taken_pos(member, m->nr_taken++);
+	m->taken_bytes += bytes;
+	p->held += bytes;
+	return true;
+}
+
+/* These bits are cleared: a flush under way must not make them valid. */
+void sv_partial_forget(struct sv_pool *p, struct sv_partial *pt, u32 word, u64 bits)
+{
+	sv_lock_assert(&p->lock);
+	if (pt->pos & SV_POS_TAKEN)
+		p->members[pt->pos >> 32 & 0xff]->taken[(u32)pt->pos].bits[word] &= ~bits;
+}
+
 static void append_valid(struct sv_pool *p, const struct sv_partial *pt, u32 word, u64 bits)
 {
 	u8 rec[SV_VALID_REC];
@@ -110,58 +153,91 @@ static void append_valid(struct sv_pool *p, const struct sv_partial *pt, u32 wor
 	sv_stream_append(p, rec, sizeof(rec));
 }
 
-static void emit_words(struct sv_pool *p, const struct sv_partial *pt, u64 words)
+static void publish(struct sv_pool *p, const struct sv_partial *pt, const struct sv_taken *t)
 {
+	u64 all = ~0ull;
 	u32 w;
 
-	for (w = 0; w < SV_VALID_WORDS; w++) {
-		u64 bits = (u64)atomic64_read(&pt->valid[w]);
-
-		if ((words >> w & 1) && bits)
-			append_valid(p, pt, w, bits);
+	for (w = 0; w < SV_VALID_WORDS; w++)
+		all &= t->bits[w];
+	if (!~all) {
+		append_valid(p, pt, SV_VALID_WORDS, all);
+		return;
 	}
+	for (w = 0; w < SV_VALID_WORDS; w++)
+		if ((t->words >> w & 1) && t->bits[w])
+			append_valid(p, pt, w, t->bits[w]);
 }
 
-bool sv_partial_emit(struct sv_pool *p, struct sv_partial *pt)
+/* Partial of taken number n, or NULL if its extent was unmapped meanwhile. */
+static struct sv_partial *still_taken(const struct sv_pool *p, u32 member, u32 n)
 {
-	u64 old;
+	struct sv_partial *pt = sv_partial_at(p, p->members[member]->taken[n].partial);
 
-	sv_lock_assert(&p->lock);
-	if (!sv_stream_room(p, SV_VALID_WORDS * SV_VALID_REC) || p->nr_settle == SV_SETTLE_MAX)
-		return false;
-	old = (u64)atomic64_fetch_andnot((s64)SV_DIRTY_TAKE, &pt->dirty);
-	sv_ring_unreserve(p, (old >> SV_DIRTY_RESV & SV_DIRTY_RESV_MAX) * SV_VALID_REC);
-	if (!sv_partial_is_live(p, pt))
-		return true;
-	if (sv_partial_all_valid(pt)) {
-		append_valid(p, pt, SV_VALID_WORDS, ~0ull);
-		p->settle[p->nr_settle++] = sv_xw_where(*sv_xt_word(p, pt->extent));
-	} else {
-		emit_words(p, pt, old & SV_DIRTY_WORDS);
-	}
-	pt->pos = p->head;
-	return true;
+	return pt->pos == taken_pos(member, n) && sv_partial_is_live(p, pt) ? pt : NULL;
 }
 
-/* After a commit: what is durable in full needs no bits any more. */
-void sv_partial_settle(struct sv_pool *p)
+static void none_taken(struct sv_pool *p, struct sv_member *m)
 {
-	u32 i;
+	p->held -= m->taken_bytes;
+	m->taken_bytes = 0;
+	m->nr_taken = 0;
+}
+
+void sv_partials_publish(struct sv_pool *p, u32 member)
+{
+	struct sv_member *m = p->members[member];
+	u64 resv = 0;
+	u32 n;
 
 	sv_lock_assert(&p->lock);
-	for (i = 0; i < p->nr_settle; i++) {
-		struct sv_partial *pt = sv_partial_at(p, p->settle[i]);
-		u64 *w = sv_xt_word(p, pt->extent), old;
+	for (n = 0; n < m->nr_taken; n++) {
+		struct sv_partial *pt = still_taken(p, member, n);
 
-		if (!sv_partial_is_live(p, pt) || pt->pos > p->durable || !sv_partial_all_valid(pt) ||
-		    (atomic64_read(&pt->dirty) & SV_DIRTY_LISTED))
+		resv += m->taken[n].resv;
+		if (!pt)
 			continue;
-		old = *w;
-		smp_store_release(w, sv_xw_make(pt->slot, sv_xw_member(old), sv_xw_gen(old),
-						old & 0xfff & ~SV_XW_PARTIAL));
-		sv_partial_quarantine(p, p->settle[i], sv_xw_member(old));
+		publish(p, pt, &m->taken[n]);
+		pt->pos = p->head;
 	}
-	p->nr_settle = 0;
+	none_taken(p, m);
+	sv_ring_unreserve(p, resv * SV_RESV_VALID);	/* what was appended counts by itself */
+}
+
+void sv_partials_put_back(struct sv_pool *p, u32 member)
+{
+	struct sv_member *m = p->members[member];
+	u32 n;
+
+	sv_lock_assert(&p->lock);
+	for (n = 0; n < m->nr_taken; n++) {
+		const struct sv_taken *t = &m->taken[n];
+		struct sv_partial *pt = still_taken(p, member, n);
+
+		if (!pt) {
+			sv_ring_unreserve(p, (u64)t->resv * SV_RESV_VALID);
+			continue;
+		}
+		pt->pos = p->head;	/* an earlier VALID may still be in the stream */
+		sv_partial_mark(p, pt, member, t->words, t->resv);
+	}
+	none_taken(p, m);
+}
+
+/* A VALID of all its blocks has become durable: if that is still all there is to say, it needs no bits any more. */
+void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
+{
+	u64 *w = sv_xt_word(p, extent), old = *w;
+	struct sv_partial *pt;
+
+	sv_lock_assert(&p->lock);
+	if (!(old & SV_XW_PARTIAL) || (old & SV_XW_FREED) || sv_xw_gen(old) != gen)
+		return;
+	pt = sv_partial_at(p, sv_xw_where(old));
+	if (pt->pos > p->durable || !sv_partial_all_valid(pt) || (atomic64_read(&pt->dirty) & SV_DIRTY_LISTED))
+		return;
+	smp_store_release(w, sv_xw_make(pt->slot, sv_xw_member(old), gen, old & 0xfff & ~SV_XW_PARTIAL));
+	sv_partial_quarantine(p, sv_xw_where(old), sv_xw_member(old));
 }
 
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members)

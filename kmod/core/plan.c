@@ -336,30 +336,8 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 		owe(v, piece->member);
 	if (!piece->resv)
 		return;
-	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_VALID_REC);
+	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_RESV_VALID);
 	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);
-}
-
-bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t)
-{
-	struct sv_pool *p = v->pool;
-	struct sv_partial *pt = piece->partial;
-	bool own = false, wait;
-	sv_lock_flags_t f;
-
-	sv_lock(&p->lock, f);
-	/* A VALID in the stream may yet be taken back, if the flush before it fails: it is owed until durable. */
-	if (pt)
-		own = piece->resv || (atomic64_read(&pt->dirty) & (s64)(SV_DIRTY_WORDS | SV_DIRTY_LISTED)) ||
-		      (sv_partial_is_live(p, pt) && pt->pos > p->durable);
-	wait = own || v->rec_pos > p->durable;
-	sv_unlock(&p->lock, f);
-	if (!wait)
-		return false;
-	memset(t, 0, sizeof(*t));
-	t->volume = v;
-	t->mask = own ? 1ull << piece->member : 0;
-	return true;
 }
 
 /* ---- discard and WRITE_ZEROES ---- */
@@ -402,6 +380,7 @@ static void clear_word(struct sv_volume *v, const struct target *t, struct sv_pa
 	if (!((u64)atomic64_read(&pt->valid[w]) & bits))
 		return;
 	atomic64_andnot((s64)bits, &pt->valid[w]);
+	sv_partial_forget(v->pool, pt, w, bits);
 	sv_put_clear(rec, sv_xw_gen(t->word), t->extent, w, bits);
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;

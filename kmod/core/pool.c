@@ -22,6 +22,7 @@ static void member_free(struct sv_member *m)
 	sv_free(m->used);
 	sv_free(m->live);
 	sv_free(m->room);
+	sv_free(m->taken);
 	sv_free(m);
 }
 
@@ -37,7 +38,8 @@ static struct sv_member *member_new(const struct sv_member_geometry *g)
 	m->used = bitmap_new(g->nr_slots, true);
 	m->live = bitmap_new(g->nr_slots, false);
 	m->room = bitmap_new(DIV_ROUND_UP(g->nr_slots, 64), false);
-	if (!m->used || !m->live || !m->room) {
+	m->taken = sv_zalloc(SV_TAKEN_MAX * sizeof(*m->taken));
+	if (!m->used || !m->live || !m->room || !m->taken) {
 		member_free(m);
 		return NULL;
 	}
@@ -123,7 +125,7 @@ static int ring_init(struct sv_pool *p, u32 nr, const struct sv_member_geometry 
 		return -EINVAL;
 	p->ring_blocks = (u32)(p->ring_len / SV_BATCH_ALIGN);
 	p->batch_max = (u32)min_t(u64, SV_BATCH_MAX, p->ring_len / 16);
-	/* Wrap, a partly filled last batch, one batch of its own a member, commits that overlap obligations. */
+	/* Wrap, a partly filled last batch, one batch of its own a member, one on its way and one behind it. */
 	p->ring_slack = 3ull * p->batch_max + (SV_MAX_MEMBERS + 2) * (u64)SV_BATCH_ALIGN;
 	p->batch_end = sv_zalloc(p->ring_blocks * sizeof(u32));
 	p->batch = sv_zalloc(SV_BATCH_MAX);
@@ -184,9 +186,8 @@ struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr, const st
 	p->tail_seq = 1;
 	p->tickets_end = &p->tickets;
 	p->stream = sv_zalloc(SV_STREAM_BYTES);
-	p->settle = sv_zalloc(SV_SETTLE_MAX * sizeof(u32));
 	p->xt = sv_zalloc(SV_XT_MAX_CHUNKS * sizeof(*p->xt));
-	if (!p->stream || !p->settle || !p->xt || ring_init(p, nr, g) || add_members(p, nr, g) ||
+	if (!p->stream || !p->xt || ring_init(p, nr, g) || add_members(p, nr, g) ||
 	    sv_pool_refill(p)) {
 		sv_pool_free(p);
 		return NULL;
@@ -240,7 +241,6 @@ void sv_pool_free(struct sv_pool *p)
 	sv_free(p->batch_end);
 	sv_free(p->batch);
 	sv_free(p->recycling);
-	sv_free(p->settle);
 	sv_free(p->stream);
 	sv_free(p);
 }

@@ -51,7 +51,8 @@ struct sv_partial {
 	struct llist_node node;		/* dirty list of its member, free list, or quarantine */
 	u32 extent;
 	u32 slot;
-	u64 pos;			/* stream position behind its last VALID; a list's link once dead; pool->lock */
+	u64 pos;			/* stream position behind its last VALID, or where a round keeps its bits; a list's
+					 * link once dead; pool->lock */
 };
 static_assert(sizeof(struct sv_partial) == 64, "64 bytes a partial extent");
 
@@ -79,30 +80,25 @@ struct sv_piece {
 	struct sv_partial *partial; /* of a write's extent, if it has one; resv != 0: bits to set at completion */
 };
 
-/* One FLUSH or FUA write that waits for a commit. Owned by the pool from sv_ticket_add() to sv_commit_finish(). */
+/* A FLUSH, a FUA write or a COMMIT that waits. The pool's from when it is added until sv_commit_done() returns it. */
 struct sv_ticket {
 	struct sv_ticket *next;
-	struct sv_volume *volume;	/* NULL: everything (COMMIT) */
-	u64 mask;			/* members owed to it; from the volume at take */
-	u64 pos;			/* stream position that must be durable */
-	bool flush;			/* take what the volume is owed; otherwise mask as given (FUA) */
-	int error;			/* 0 or -EIO, set by the commit */
+	struct sv_volume *volume;	/* NULL: of the pool */
+	u64 need;			/* members of which a round must begin */
+	u64 riding;			/* members whose round under way must end */
+	u64 pos;			/* after both: stream position that must be durable */
+	bool flush;			/* of volume: clears what it is owed */
+	int error;			/* 0 or -EIO */
 };
 
-/* A commit in steps; the caller does the I/O between them. One at a time per pool. [I10] [I17] */
+/* A batch of the journal. One at a time. [I17] */
 struct sv_commit {
-	u64 flush_mask;			/* after take: flush these members first */
-	void *buf;			/* after batch: write this ... */
+	void *buf;			/* write this ... */
 	u32 len;			/* ... multiple of 4096 ... */
-	u64 off;			/* ... at this offset of the ring, FUA ... */
-	bool preflush;			/* ... with PREFLUSH */
-	struct sv_ticket *tickets;	/* after finish: complete these */
-	struct sv_ticket *taken;	/* internal from here on */
-	u64 pos;
-	u64 batch_pos;
-	u64 own_mask;			/* members that only the batch's PREFLUSH flushes */
-	u32 batch_crc;
+	u64 off;			/* ... at this offset of the ring, FUA */
+	u64 batch_pos;			/* internal from here on */
 	u64 batch_next;
+	u32 batch_crc;
 };
 
 /* --- pool.c: life and memory --- */
@@ -147,26 +143,28 @@ enum sv_plan sv_plan_discard(struct sv_volume *v, u64 block, u32 blocks, bool ze
  * back reserved ring space. Must be called before the bio completes upward. [I3] [I11]
  */
 void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok);
-/* Must a FUA write that just ended (after sv_write_done) wait for a commit? If so fills the ticket. */
-bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t);
 
-/* --- commit.c --- */
+/* --- commit.c: the caller does the I/O and may have all of it under way at once --- */
 /* A FLUSH of v: false if nothing is owed and nothing in flight (complete it at once), else the ticket is queued. */
 bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t);
-void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t);
+/* Must a FUA write that just ended (after sv_write_done) wait? If so the ticket is queued. */
+bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t);
+/* Everything: records, and with @bits what has become valid. Queued in any case. */
+void sv_ticket_add(struct sv_pool *p, struct sv_ticket *t, bool bits);
+void sv_commit_all(struct sv_pool *p);		/* the same without a ticket: the periodic commit */
 bool sv_commit_idle(struct sv_pool *p);		/* no record, no dirty bit, no ticket */
 /*
- * all: also flush every member that has dirty bits, with or without a ticket (periodic commit, COMMIT, shutdown).
- * Returns false if there is nothing to do (then no further call). Otherwise:
- *	flush c->flush_mask; sv_commit_flushed(); while (sv_commit_batch()) { write; sv_commit_written() };
- *	sv_commit_finish(); complete c->tickets. Again while tickets wait.
+ * To be called, for every member, after tickets were queued and whenever one of these I/Os has ended; by one thread
+ * at a time. True: flush this member, then say how that ended. The flush must begin after this returned. [I12]
  */
-bool sv_commit_take(struct sv_pool *p, struct sv_commit *c, bool all);
-void sv_commit_flushed(struct sv_pool *p, struct sv_commit *c, u64 failed_mask);
+bool sv_commit_round(struct sv_pool *p, u32 member);
+void sv_commit_flushed(struct sv_pool *p, u32 member, bool failed);
+/* Likewise, after the rounds. True: write c->buf to all ring copies, then say which hold it. */
 bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c);
 /* ok_mask: ring copies that hold the batch. 0: pool fails. Fewer than in use: the others are dropped. */
 void sv_commit_written(struct sv_pool *p, struct sv_commit *c, u64 ok_mask);
-void sv_commit_finish(struct sv_pool *p, struct sv_commit *c);
+/* After all of these: tickets to complete. */
+struct sv_ticket *sv_commit_done(struct sv_pool *p);
 
 /* --- cmd.c: the control channel. Payload already in kernel memory, checked here. --- */
 /*

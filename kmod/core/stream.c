@@ -5,14 +5,15 @@
  * The stream is a byte ring in memory. A record's position is the number of bytes appended before its end, for
  * ever growing; [durable, head) has not been acknowledged. What ring space an obligation can cost in the worst case
  * is set aside before it is accepted: a write to blocks that are not valid yet, its VALID records and one batch of
- * its own (4 KiB: it may be alone in a commit); a completed one, its records; a record in the stream, its bytes.
- * Batches that gather completed writes are as many as there are members plus running commits: ring_slack.
+ * its own (4 KiB: it may be alone in a batch); a completed one, its records and a quarter more, since a full round's
+ * records may be alone in a batch, padded to 4 KiB; a record in the stream, its bytes. Batches of rounds that are not
+ * full are as many as there are members: ring_slack.
  */
 #include "internal.h"
 
 bool sv_stream_room(const struct sv_pool *p, u32 bytes)
 {
-	return p->head + bytes - p->durable <= SV_STREAM_BYTES;
+	return p->head + p->held + bytes - p->durable <= SV_STREAM_BYTES;
 }
 
 void sv_stream_append(struct sv_pool *p, const void *rec, u32 bytes)

@@ -9,8 +9,8 @@ import lint
 
 MAX_LINES = 600          # without blank lines and comments
 MAX_FUNCTION = 50
-MUST_CALL = ["sv_plan_read", "sv_plan_write", "sv_plan_discard", "sv_write_done", "sv_commit_take", "sv_commit_flushed",
-             "sv_commit_batch", "sv_commit_written", "sv_commit_finish", "sv_cmd"]
+MUST_CALL = ["sv_plan_read", "sv_plan_write", "sv_plan_discard", "sv_write_done", "sv_commit_round", "sv_commit_flushed",
+             "sv_commit_batch", "sv_commit_written", "sv_commit_done", "sv_cmd"]
 INTERNALS = re.compile(r"\b(sv_(?:rec|put|batch|ring|xw|partial|node|stream|root)(?:_\w+)?|"
                        r"SV_(?:REC|XW|BATCH|DIRTY|MAP)_\w+|"
                        r"sv_label_(?:encode|layout)|(?:kmod/)?core/(?:journal|internal)\.h)\b")

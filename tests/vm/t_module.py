@@ -465,3 +465,97 @@ for i in range(50):
     assert os.pwritev(fd, [buf], 8192, os.RWF_NOWAIT) == 4096
 assert os.preadv(fd, [buf], 1 << 20, os.RWF_NOWAIT) == 4096 and buf[:4] == bytes(4)
 """)
+
+
+TWO_VOLUMES = """
+tier = lambda t: (1 << 64) - 1 & ~0xff | t
+pool = sv.Pool()
+pool.attach()
+for number in (1, 2):
+    pool.ask_nothing("VOLUME_CREATE", id=number, layer=1, owned_since=1, size=sv.MIB * 64, tiers=tier(number - 1))
+    sv.dmsetup("create", f"v{number}", table=sv.volume_table(number, sv.MIB * 64))
+v1, v2 = (os.open(f"/dev/mapper/v{n}", os.O_RDWR) for n in (1, 2))
+"""
+
+
+def test_commit_costs_a_flush_a_member_and_a_fua_write(bench):
+    disks = two_tiers(bench, "128M")
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks), ring=4)
+        print(script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES + """
+def stat(dev):
+    fields = open(f"/sys/block/{os.path.basename(os.path.realpath(dev))}/stat").read().split()
+    return int(fields[6]) // 8, int(fields[15])      # blocks written, flushes
+
+def cost(action):
+    before = [stat(d) for d in DISKS]
+    action()
+    return [tuple(b - a for a, b in zip(x, y)) for x, y in zip(before, [stat(d) for d in DISKS])]
+
+def write(fd, off):
+    os.pwrite(fd, b"x" * 4096, off)
+    os.fsync(fd)
+
+pool.ask("COMMIT")
+# These disks have no FUA: the block layer makes it a write and a flush. On the ring's member that is data, flush,
+# and batch with its flush; on another one data and flush.
+faults = []
+def expect(what, action, want):
+    got = cost(action)
+    print(what, got)
+    if got != want:
+        faults.append(f"{what}: {got}, not {want}")
+
+for off in (0, 8192, sv.MIB):
+    expect("ring's own member", lambda: write(v1, off), [(2, 2), (0, 0)])
+    expect("another member", lambda: write(v2, off), [(1, 1), (1, 1)])
+expect("overwrite, no record", lambda: write(v1, 0), [(1, 1), (0, 0)])
+expect("overwrite on another member", lambda: write(v2, 0), [(0, 0), (1, 1)])
+expect("nothing is owed", lambda: os.fsync(v1), [(0, 0), (0, 0)])
+assert not faults, faults
+"""))
+
+
+def test_hung_member_holds_up_only_its_own_volume(bench):
+    disks = two_tiers(bench, "128M")
+    with bench.boot(disks) as guest:
+        size = (128 << 20) // 512
+        guest.run(f"dmsetup create slow --table '0 {size} linear {disks[1].dev} 0'")
+        pool_up(guest, [f"{disks[0].dev}=0", "/dev/mapper/slow=1"], ring=4)
+        print(script(guest, TWO_VOLUMES + """
+import mmap, threading
+def direct(number, off, flags=0):
+    fd = os.open(f"/dev/mapper/v{number}", os.O_RDWR | os.O_DIRECT | flags)
+    os.pwrite(fd, mmap.mmap(-1, 4096), off)
+    os.close(fd)
+
+direct(2, 0)
+sv.dmsetup("suspend", "--noflush", "slow")
+ended = []
+waiting = [threading.Thread(target=lambda: ended.append(os.fsync(v2)), daemon=True) for _ in range(3)]
+for t in waiting:
+    t.start()
+time.sleep(1)
+began = time.monotonic()
+for i in range(20):
+    os.pwrite(v1, b"x" * 4096, i * 8192)
+    os.fsync(v1)
+direct(1, 20 * sv.MIB, os.O_DSYNC)
+sv.subprocess.run(["blkdiscard", "-o", "4096", "-l", "4096", "/dev/mapper/v1"], check=True)
+os.fsync(v1)
+print("the other volume:", time.monotonic() - began, "s")
+# By itself, too: the periodic commit does not wait for the hung member.
+direct(1, 30 * sv.MIB)
+seq = pool.ask("STATE")["committed_seq"]
+time.sleep(4)
+assert pool.ask("STATE")["committed_seq"] > seq
+seq = pool.ask("STATE")["committed_seq"]
+time.sleep(3)
+assert pool.ask("STATE")["committed_seq"] == seq, "nothing new, nothing written"
+assert not ended and all(t.is_alive() for t in waiting), "its own volume waits"
+sv.dmsetup("resume", "slow")
+for t in waiting:
+    t.join(20)
+assert ended == [None] * 3, ended
+"""))
+        guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
