@@ -5,16 +5,21 @@
  * is submitted by a work item of its own, since even submitting may block on a device that hangs, and its end
  * queues the worker again. So no member is waited for by those who do not need it.
  *
- * Bios lie in the members themselves and their vectors were allocated with them: a commit allocates nothing [I9].
+ * Bios lie in the members themselves and in ring.c's structures: a commit allocates nothing [I9].
  */
 #include <linux/device-mapper.h>
-#include <linux/highmem.h>
+#include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
 
 #include "sv.h"
 #include "trace.h"
 
 #define SV_BATCH_TRIES	3	/* of one journal write, always the same bytes [I17] */
+
+/* At least 100; a copy is given up only where another one holds the batch. */
+static unsigned int sv_journal_timeout_ms = 30000;
+module_param_named(journal_timeout_ms, sv_journal_timeout_ms, uint, 0644);
+MODULE_PARM_DESC(journal_timeout_ms, "Milliseconds after which a journal copy that hangs is given up (30000)");
 
 struct sv_sync {
 	struct sv_waiter waiter;
@@ -23,16 +28,21 @@ struct sv_sync {
 
 /* ---- I/O: begun by a work item, ended in any context ---- */
 
-static void sv_io_ended(struct sv_disk *d, struct bio *bio, struct sv_io_masks *m)
+static void sv_io_ended(struct sv_disk *d, blk_status_t status, struct sv_io_masks *m)
 {
 	u64 bit = 1ull << d->index;
 
-	if (bio->bi_status) {
+	if (status) {
 		atomic64_inc(&d->errors);
 		atomic64_or((s64)bit, &m->failed);
 	}
 	(void)atomic64_fetch_or((s64)bit, &m->ended);	/* full barrier: failed is seen before ended */
 	sv_commit_queue(d->pool);
+}
+
+void sv_commit_ring_ended(struct sv_disk *d, blk_status_t status)
+{
+	sv_io_ended(d, status, &d->pool->writes);
 }
 
 /* Members whose I/O has ended since the last call. */
@@ -48,7 +58,7 @@ static void sv_flush_end_io(struct bio *bio)
 {
 	struct sv_disk *d = bio->bi_private;
 
-	sv_io_ended(d, bio, &d->pool->flushes);
+	sv_io_ended(d, bio->bi_status, &d->pool->flushes);
 }
 
 static void sv_flush_work(struct work_struct *work)
@@ -63,46 +73,9 @@ static void sv_flush_work(struct work_struct *work)
 	memalloc_noio_restore(noio);
 }
 
-/* The batch lies in kmalloc or vmalloc memory. */
-static void sv_bio_add_buf(struct bio *bio, void *buf, u32 len)
-{
-	while (len) {
-		u32 n = min_t(u32, len, PAGE_SIZE - offset_in_page(buf));
-		struct page *page = is_vmalloc_addr(buf) ? vmalloc_to_page(buf) : virt_to_page(buf);
-
-		__bio_add_page(bio, page, n, offset_in_page(buf));
-		buf += n;
-		len -= n;
-	}
-}
-
-static void sv_ring_end_io(struct bio *bio)
-{
-	struct sv_disk *d = bio->bi_private;
-
-	sv_io_ended(d, bio, &d->pool->writes);
-}
-
-static void sv_ring_work(struct work_struct *work)
-{
-	struct sv_disk *d = container_of(to_delayed_work(work), struct sv_disk, ring_work);
-	const struct sv_commit *c = &d->pool->batch;
-	unsigned int noio = memalloc_noio_save();
-
-	bio_init(&d->ring_bio, d->dev.bdev, d->ring_vecs, SV_BATCH_MAX / PAGE_SIZE + 1,
-		 REQ_OP_WRITE | REQ_SYNC | REQ_META | REQ_FUA);
-	d->ring_bio.bi_iter.bi_sector = (d->ring_off + c->off) >> SECTOR_SHIFT;
-	d->ring_bio.bi_end_io = sv_ring_end_io;
-	d->ring_bio.bi_private = d;
-	sv_bio_add_buf(&d->ring_bio, c->buf, c->len);
-	submit_bio(&d->ring_bio);
-	memalloc_noio_restore(noio);
-}
-
 void sv_commit_init_disk(struct sv_disk *d)
 {
 	INIT_WORK(&d->flush_work, sv_flush_work);
-	INIT_DELAYED_WORK(&d->ring_work, sv_ring_work);
 }
 
 /* ---- the worker: rounds ---- */
@@ -135,58 +108,93 @@ static void sv_begin_flushes(struct sv_kpool *kp)
 
 /* ---- the worker: the journal ---- */
 
-static void sv_write_copy(struct sv_kpool *kp, u32 i, unsigned long delay)
+static unsigned long sv_journal_timeout(void)
 {
-	kp->disks[i]->ring_tries++;
-	queue_delayed_work(kp->wq, &kp->disks[i]->ring_work, delay);
+	return msecs_to_jiffies(max(READ_ONCE(sv_journal_timeout_ms), 100u));
 }
 
 static void sv_begin_batch(struct sv_kpool *kp)
 {
-	struct sv_commit *c = &kp->batch;
 	u32 i;
 
-	if (!sv_commit_batch(kp->core, c))
+	if (!sv_commit_batch(kp->core, &kp->batch))
 		return;
-	if (is_vmalloc_addr(c->buf))
-		flush_kernel_vmap_range(c->buf, c->len);
 	kp->copies_ok = 0;
 	kp->copies_lost = 0;
+	kp->batch_since = jiffies;
 	WRITE_ONCE(kp->copies, sv_pool_ring_members(kp->core));
 	for (i = 0; i < kp->nr_disks; i++)
 		if (kp->copies >> i & 1) {
-			kp->disks[i]->ring_tries = 0;
-			sv_write_copy(kp, i, 0);
+			kp->disks[i]->ring_tries = 1;
+			sv_ring_write(kp->disks[i]->ring, &kp->batch);
 		}
+	/* Armed once for many batches: it looks how old the one on its way is. */
+	if (hweight64(kp->copies) > 1)
+		queue_delayed_work(kp->commit_wq, &kp->ring_watch, sv_journal_timeout());
 }
 
-/* Writes that failed are repeated; a copy that keeps failing is lost. True: the fate of every copy is known. */
-static bool sv_collect_copies(struct sv_kpool *kp)
+/* Writes that failed are repeated; a copy that keeps failing is lost. */
+static void sv_collect_copies(struct sv_kpool *kp)
 {
 	u64 failed, ended = sv_take_ended(&kp->writes, &failed);
 	u32 i;
 
 	kp->copies_ok |= ended & ~failed;
 	for (i = 0; failed >> i; i++) {
+		struct sv_disk *d = kp->disks[i];
+
 		if (!(failed >> i & 1))
 			continue;
-		if (kp->disks[i]->ring_tries < SV_BATCH_TRIES)
-			sv_write_copy(kp, i, msecs_to_jiffies(20 << kp->disks[i]->ring_tries));
+		if (d->ring_tries++ < SV_BATCH_TRIES)
+			sv_ring_write_again(d->ring, msecs_to_jiffies(20 << (d->ring_tries - 1)));
 		else
 			kp->copies_lost |= 1ull << i;
 	}
-	return ended && (kp->copies_ok | kp->copies_lost) == kp->copies;
 }
 
 static void sv_end_batch(struct sv_kpool *kp)
 {
-	if (!sv_collect_copies(kp))
+	sv_collect_copies(kp);
+	if (!kp->copies || (kp->copies_ok | kp->copies_lost) != kp->copies)
 		return;
 	if (kp->copies_lost)
-		DMERR("pool %pUb: journal write failed on members %#llx", &kp->uuid, kp->copies_lost);
+		DMERR("pool %pUb: journal copies lost: members %#llx", &kp->uuid, kp->copies_lost);
 	trace_sv_batch(kp->batch.off, kp->batch.len, kp->copies_ok);
 	sv_commit_written(kp->core, &kp->batch, kp->copies_ok);
 	WRITE_ONCE(kp->copies, 0);
+}
+
+/* The batch lies on another copy: those that have not answered are lost, and their writes left to themselves. */
+static void sv_give_up_copies(struct sv_kpool *kp, u64 hung)
+{
+	u32 i;
+
+	for (i = 0; hung >> i; i++) {
+		struct sv_disk *d = kp->disks[i];
+
+		if (!(hung >> i & 1) || !sv_ring_leave(d->ring))
+			continue;
+		DMERR("pool %pUb: journal write on %pg hangs, its copy is given up", &kp->uuid, d->dev.bdev);
+		d->ring = NULL;
+		atomic64_inc(&d->errors);
+		kp->copies_lost |= 1ull << i;
+	}
+	sv_commit_queue(kp);
+}
+
+static void sv_ring_watch(struct work_struct *work)
+{
+	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, ring_watch);
+	unsigned long due = kp->batch_since + sv_journal_timeout(), delay = HZ / 10;
+	u64 hung = kp->copies & ~(kp->copies_ok | kp->copies_lost);
+
+	if (!hung)
+		return;			/* the next batch sets the watch again */
+	if (time_before(jiffies, due))
+		delay = due - jiffies;
+	else if (kp->copies_ok)
+		sv_give_up_copies(kp, hung);
+	queue_delayed_work(kp->commit_wq, &kp->ring_watch, delay);
 }
 
 /* ---- the worker ---- */
@@ -288,6 +296,7 @@ void sv_commit_init(struct sv_kpool *kp)
 {
 	INIT_WORK(&kp->commit_work, sv_commit_work);
 	INIT_DELAYED_WORK(&kp->tick, sv_commit_tick);
+	INIT_DELAYED_WORK(&kp->ring_watch, sv_ring_watch);
 	init_waitqueue_head(&kp->quiet_wait);
 }
 
@@ -301,5 +310,6 @@ void sv_commit_stop(struct sv_kpool *kp)
 	/* A commit that began before kp->dead was set may still arm the timer, one that the timer queues may not. */
 	flush_work(&kp->commit_work);
 	cancel_delayed_work_sync(&kp->tick);
+	cancel_delayed_work_sync(&kp->ring_watch);
 	cancel_work_sync(&kp->commit_work);
 }

@@ -9,13 +9,22 @@
 
 static int __init sv_init(void)
 {
-	int ret = dm_register_target(&sv_pool_target);
+	int ret = sv_ring_init();
 
 	if (ret)
 		return ret;
+	ret = dm_register_target(&sv_pool_target);
+	if (ret)
+		goto exit_ring;
 	ret = dm_register_target(&sv_volume_target);
 	if (ret)
-		dm_unregister_target(&sv_pool_target);
+		goto unregister_pool;
+	return 0;
+
+unregister_pool:
+	dm_unregister_target(&sv_pool_target);
+exit_ring:
+	sv_ring_exit();
 	return ret;
 }
 
@@ -23,6 +32,7 @@ static void __exit sv_exit(void)
 {
 	dm_unregister_target(&sv_volume_target);
 	dm_unregister_target(&sv_pool_target);
+	sv_ring_exit();
 	/* Grace periods end in callbacks of call_srcu() and call_rcu(). */
 	rcu_barrier();
 }

@@ -66,41 +66,43 @@ int sv_disk_read_label(struct block_device *bdev, struct sv_label *l, const char
 
 struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode_t mode, const struct sv_label *l)
 {
-	struct sv_disk *d = kzalloc(sizeof(*d), GFP_KERNEL);
-	int ret = -ENOMEM;
+	struct sv_disk *d;
+	int ret;
 
+	if (sv_ring_was_left(dev)) {
+		DMERR("member %u: an old journal write to it, which hung and was given up, has not ended yet", index);
+		return ERR_PTR(-EBUSY);
+	}
+	d = kzalloc(sizeof(*d), GFP_KERNEL);
 	if (!d)
 		return ERR_PTR(-ENOMEM);
 	d->pool = kp;
 	d->index = index;
-	d->ring_off = l->ring_off;
 	sv_commit_init_disk(d);
-	if (l->flags & SV_LABEL_HAS_RING) {
-		/* One page more than a batch has, where it does not begin on a page's boundary. */
-		d->ring_vecs = kcalloc(SV_BATCH_MAX / PAGE_SIZE + 1, sizeof(*d->ring_vecs), GFP_KERNEL);
-		if (!d->ring_vecs)
-			goto free;
-	}
 	ret = init_srcu_struct(&d->srcu);
 	if (ret)
 		goto free;
 	ret = sv_bdev_open(&d->dev, dev, mode);
 	if (ret)
 		goto cleanup;
-	return d;
-
+	if (l->flags & SV_LABEL_HAS_RING)
+		d->ring = sv_ring_open(d, mode, l->ring_off);
+	if (!IS_ERR(d->ring))
+		return d;
+	ret = PTR_ERR(d->ring);
+	sv_bdev_close(&d->dev);
 cleanup:
 	cleanup_srcu_struct(&d->srcu);
 free:
-	kfree(d->ring_vecs);
 	kfree(d);
 	return ERR_PTR(ret);
 }
 
 void sv_disk_close(struct sv_disk *d)
 {
+	if (d->ring)
+		sv_ring_close(d->ring);
 	sv_bdev_close(&d->dev);
 	cleanup_srcu_struct(&d->srcu);
-	kfree(d->ring_vecs);
 	kfree(d);
 }

@@ -14,7 +14,7 @@
  * call into core/cmd.c at a time), refill_lock (one refill at a time), the core's locks. defer_lock is a leaf.
  *
  * A bio's way: map() in remap.c; what cannot be answered there at once goes to defer.c; completions come back to
- * remap.c; FLUSH and FUA wait for commit_work.c.
+ * remap.c; FLUSH and FUA wait for commit_work.c, which has batches written by ring.c.
  */
 #ifndef SV_H
 #define SV_H
@@ -43,11 +43,8 @@ struct sv_disk {
 	struct sv_bdev dev;
 	struct srcu_struct srcu;	/* held by each bio from its lookup to its end [I2] */
 	atomic64_t errors;
-	u64 ring_off;			/* bytes; a copy of the journal's ring, if ring_vecs */
-	struct bio_vec *ring_vecs;
+	struct sv_ring *ring;		/* a copy of the journal's ring, or NULL; commit worker */
 	u32 ring_tries;			/* of the batch on its way; commit worker */
-	struct delayed_work ring_work;	/* submits ring_bio */
-	struct bio ring_bio;
 	struct work_struct flush_work;	/* submits flush_bio */
 	struct bio flush_bio;
 	u32 index;
@@ -63,6 +60,8 @@ struct sv_io_masks {
 	atomic64_t ended;
 	atomic64_t failed;
 };
+
+struct sv_ring;				/* ring.c */
 
 struct sv_kpool {
 	struct list_head list;
@@ -94,6 +93,8 @@ struct sv_kpool {
 	u64 copies;			/* of the batch on its way, 0: none; written with WRITE_ONCE */
 	u64 copies_ok;
 	u64 copies_lost;
+	unsigned long batch_since;	/* jiffies */
+	struct delayed_work ring_watch;	/* looks for copies that hang */
 	wait_queue_head_t quiet_wait;	/* for nothing to be under way */
 
 	/* defer.c */
@@ -200,11 +201,22 @@ void sv_defer_stop(struct sv_kpool *kp);
 /* commit_work.c */
 void sv_commit_init(struct sv_kpool *kp);
 void sv_commit_init_disk(struct sv_disk *d);
+void sv_commit_ring_ended(struct sv_disk *d, blk_status_t status);
 void sv_commit_arm(struct sv_kpool *kp);
 void sv_commit_queue(struct sv_kpool *kp);
 int sv_commit_wait(struct sv_kpool *kp);
 void sv_commit_make_room(struct sv_kpool *kp);
 void sv_commit_stop(struct sv_kpool *kp);
+
+/* ring.c */
+int sv_ring_init(void);
+void sv_ring_exit(void);
+struct sv_ring *sv_ring_open(struct sv_disk *d, blk_mode_t mode, u64 off);
+void sv_ring_close(struct sv_ring *r);
+void sv_ring_write(struct sv_ring *r, const struct sv_commit *c);
+void sv_ring_write_again(struct sv_ring *r, unsigned long delay);
+bool sv_ring_leave(struct sv_ring *r);
+bool sv_ring_was_left(dev_t dev);
 
 /* cmd_dev.c */
 int sv_cmd_dev_register(struct sv_kpool *kp);

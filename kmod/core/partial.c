@@ -10,9 +10,9 @@
  *
  * Records: what was read waits beside the stream, in member->taken, until the flush has ended. If well, it becomes
  * VALID records; if not, it is dirty again and the stream knows nothing of it. Meanwhile partial->pos says where it
- * waits, so that CLEAR takes its bits out there too: a VALID never follows a CLEAR that came after the write [I7],
- * nor does it bring a bit that was cleared and set again before that write was flushed. An extent unmapped meanwhile is not
- * live any more, and a partial used anew has another pos: both are passed over. MAP is in the stream before any write.
+ * waits, so that CLEAR takes its bits out there too: a VALID never follows a CLEAR that came after the write, nor does
+ * it bring a bit that was cleared and set again before that write was flushed [I7]. An extent unmapped meanwhile is
+ * not live any more, and a partial used anew has another pos: both are passed over. MAP comes before any write.
  *
  * Death: once every block is valid and that is durable, the extent's word names the slot itself and the partial
  * goes to quarantine. Bios that planned with it may still set its bits and list it; that is harmless, since

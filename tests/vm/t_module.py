@@ -1,7 +1,9 @@
 """dm-sv.ko by itself: pools and volumes driven through the control device, without svd."""
 
 import json
+import types
 
+import svctl
 import vm
 
 SV = f"python3 {vm.HERE}/sv_ioctl.py"
@@ -559,3 +561,84 @@ for t in waiting:
 assert ended == [None] * 3, ended
 """))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
+
+
+def linear(guest, names, disks, size):
+    for name, disk in zip(names, disks):
+        guest.run(f"dmsetup create {name} --table '0 {size} linear {disk.dev} 0'")
+
+
+def test_a_hung_journal_copy_is_given_up(bench):
+    disks = [bench.disk(n, "128M") for n in "ab"]
+    with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:
+        size = (128 << 20) // 512
+        linear(guest, ("ok0", "ok1"), disks, size)
+        pool_up(guest, ["/dev/mapper/ok0", "/dev/mapper/ok1"], ring=4)
+        sv(guest, "create 1 64M")
+        guest.run("modprobe dm-delay; echo 2000 > /sys/module/dm_sv/parameters/journal_timeout_ms")
+        print(script(guest, f"""
+size, under = {size}, {[d.dev for d in disks]!r}
+pool = sv.Pool()
+pool.attach()
+v1 = os.open("/dev/mapper/v1", os.O_RDWR)
+def timed(off):
+    began = time.monotonic()
+    os.pwrite(v1, b"x" * 4096, off)
+    os.fsync(v1)
+    return time.monotonic() - began
+
+timed(0)
+used = [m["nr_slots"] - m["free_slots"] for m in pool.call("MEMBERS", room=4)]
+assert sorted(used) == [0, 1], used
+lost = used.index(0)            # holds no data: only the journal needs it
+pool.ask("COMMIT")
+pool.ask("WAIT")
+# Reads go on there, writes take 25 s.
+table = f"0 {{size}} delay {{under[lost]}} 0 0 {{under[lost]}} 0 25000"
+sv.dmsetup("reload", f"ok{{lost}}", table=table)
+sv.dmsetup("suspend", "--noflush", f"ok{{lost}}")
+sv.dmsetup("resume", f"ok{{lost}}")
+seq = pool.ask("STATE")["committed_seq"]
+first, second = timed(4096), timed(8192)
+print("first", first, "second", second)
+assert 1.9 < first < 15, first
+assert second < 1.9, "the copy is not written any more"
+assert pool.ask("STATE")["committed_seq"] >= seq + 3, "the loss has a batch of its own, before the acknowledgement"
+assert pool.ask("WAIT")["events"] & sv.EVENT_COPY_LOST
+members = pool.call("MEMBERS", room=4)
+assert [m["flags"] >> 32 for m in members] == [1 - lost, lost], members
+os.close(v1)
+"""))
+        # The pool does not wait for the write; its member waits, and so does the module.
+        guest.run("dmsetup remove v1; dmsetup remove pool; refused rmmod dm_sv 2>/dev/null")
+        again = f"dmsetup create pool --table '0 2048 sv-pool {UUID} 2 /dev/mapper/ok0 /dev/mapper/ok1'"
+        guest.run(f"refused {again} 2>/dev/null; dmesg | grep -q 'has not ended yet'")
+        guest.run("for i in $(seq 60); do dmesg | grep -q 'given up has ended' && exit; sleep 1; done; exit 1", timeout=70)
+        guest.run(again + "; dmsetup remove pool; dmsetup remove ok0; dmsetup remove ok1; rmmod dm_sv")
+
+
+def test_pool_comes_back_after_a_hung_journal_copy(bench):
+    disks = [bench.disk(n, "256M") for n in "ab"]
+    with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:
+        linear(guest, ("ok0", "ok1"), disks, (256 << 20) // 512)
+        members = [types.SimpleNamespace(dev=f"/dev/mapper/ok{i}") for i in (0, 1)]
+        s = svctl.Svctl(guest, members)
+        s.run(f"svctl create-pool tank --tier a={members[0].dev},{members[1].dev}; svctl create-volume tank/a --size 64M\n"
+              "echo 2000 > /sys/module/dm_sv/parameters/journal_timeout_ms")
+        # All in one extent: the other member has the journal, and no data, of what follows.
+        write = "dd if=/dev/urandom of=/dev/sv/tank/a bs=4k seek={} count=1 oflag=direct conv=fsync status=none"
+        s.run(write.format(0))
+        free = [int(n) for n in guest.run("dmsetup status sv-tank").split()[-2:]]
+        hung = free.index(max(free))
+        s.kill()  # no checkpoint: the journal alone knows of what follows
+        s.run(f"dmsetup suspend --noflush ok{hung}")
+        s.run("; ".join(write.format(i) for i in range(1, 6)), timeout=60)
+        before = guest.run("sha256sum < /dev/sv/tank/a")
+        assert "given up" in guest.run("dmesg")
+        s.run(f"dmsetup resume ok{hung}; sleep 1; dmesg | grep 'given up has ended'")
+        s.run("dmsetup remove sv-tank-a; dmsetup remove sv-tank")
+        s.start()
+        s.run("svctl check tank; cat /run/svctl/log")
+        assert guest.run("sha256sum < /dev/sv/tank/a") == before
+        s.run(write.format(9))
+        print(s.run("svctl check tank; svctl list; svctl deactivate tank; pkill -x svd; rmmod dm_sv; cat /run/svctl/log"))
