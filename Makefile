@@ -42,8 +42,8 @@ lint: suite-lint
 
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
-CHECK_SUITES = unit model e2e lint vm
-FULL_SUITES = unit model e2e lint vm-full
+CHECK_SUITES = unit model e2e lint build vm
+FULL_SUITES = unit model e2e lint build-full vm-full
 
 check: deps
 	+@$(BUILD_ALL) all unit
@@ -57,7 +57,7 @@ check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-model suite-lint suite-vm suite-vm-full suite-vm-debug
+.PHONY: suite-unit suite-e2e suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
@@ -70,6 +70,14 @@ suite-model:
 
 suite-lint:
 	@tests/run-lint
+
+# dm-sv without a warning: W=1 and sparse for these kernels; for the newest
+# packaged one, in a chroot, W=1.
+suite-build: $(BUILD)/.deps-6.1 $(BUILD)/.deps-6.12
+	@tests/run-builds 6.1 6.12
+
+suite-build-full: $(BUILD)/.deps-6.1 $(BUILD)/.deps-6.12
+	@tests/run-builds 6.1 6.12 --newest
 
 suite-vm:
 	@$(VM_RUN) $(VM_FLAGS)

@@ -54,7 +54,10 @@ static enum sv_plan sv_io_plan(struct sv_io *io, const struct bvec_iter *iter)
 	rcu_read_lock();
 	plan = sv_io_ask(io, bio, block, blocks);
 	if (plan == SV_PLAN_REMAP) {
-		io->srcu_idx = srcu_down_read(&io->target->pool->disks[io->piece.member]->srcu);
+		struct srcu_struct *srcu = &io->target->pool->disks[io->piece.member]->srcu;
+
+		io->srcu_idx = srcu_down_read(srcu);
+		__release(srcu);	/* as sparse sees it: it goes over to the io */
 		io->planned = true;
 		io->write = bio_op(bio) != REQ_OP_READ;
 	}
@@ -79,6 +82,7 @@ static void sv_io_release(struct sv_io *io, blk_status_t status)
 	io->planned = false;
 	if (io->write)
 		sv_write_done(io->target->vol->core, &io->piece, status == BLK_STS_OK);
+	__acquire(&d->srcu);	/* from the io */
 	srcu_up_read(&d->srcu, io->srcu_idx);
 	if (unlikely(status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP))
 		atomic64_inc(&d->errors);

@@ -1,5 +1,6 @@
-"""Prints an apt sources entry for bookworm-backports, derived from the entry
-that this machine has for bookworm, so that no archive's address is fixed here."""
+"""Prints an apt sources entry for bookworm-backports (or the suite named), derived
+from the entry that this machine has for bookworm, so that no archive's address
+is fixed here."""
 import glob
 import re
 import sys
@@ -54,7 +55,7 @@ def main():
         if "bookworm" in entry.get("suites", "").split() and "deb" in entry.get("types", "").split():
             print("Types: deb")
             print("URIs: " + entry["uris"])
-            print("Suites: bookworm-backports")
+            print("Suites: " + (sys.argv[1:] or ["bookworm-backports"])[0])
             print("Components: main")
             if "signed-by" in entry:
                 print("Signed-By: " + entry["signed-by"])

@@ -143,7 +143,7 @@ static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 	}
 	sv_bit_set(p->numbers, x->extent);
 	sv_slot_take(p, x->member, x->slot);
-	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));
+	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));	/* pairs with look_up() */
 	return 0;
 }
 
@@ -196,7 +196,7 @@ static int op_partials(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 static bool size_ok(u64 size)
 {
-	static_assert(SV_VOLUME_SIZE_MAX == 1ull << (SV_EXTENT_SHIFT + SV_MAX_DEPTH * SV_NODE_SHIFT), "the map's reach");
+	static_assert(SV_VOLUME_SIZE_MAX == 1ull << (SV_EXTENT_SHIFT + SV_MAX_DEPTH * SV_NODE_SHIFT), "map's reach");
 
 	return size && !(size % SV_BLOCK_SIZE) && size <= SV_VOLUME_SIZE_MAX;
 }
@@ -262,7 +262,7 @@ static void free_leaf(struct sv_pool *p, const struct sv_node *n)
 
 		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
 			continue;
-		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);
+		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with look_up() */
 		p->freed++;
 	}
 	sv_unlock(&p->lock, f);
@@ -362,7 +362,7 @@ static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
 	if (sv_map_nodes_needed(v, e->index) > p->nr_nodes)
 		return -ENOMEM;
 	if (e->extent) {
-		smp_store_release(w, *w | SV_XW_MAPPED);
+		smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with look_up() */
 		v->mapped++;
 	}
 	sv_map_install(v, e->index, sv_entry_make(e->extent, e->layer));
@@ -520,6 +520,7 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 		where = sv_partial_at(p, index)->slot;
 		sv_partial_quarantine(p, index, member);
 	}
+	/* pairs with look_up() */
 	smp_store_release(w, sv_xw_make(where, member, x->gen, SV_XW_LIVE | SV_XW_FREED | SV_XW_RECYCLING));
 	*members |= 1ull << member;
 	return 0;
@@ -557,7 +558,7 @@ int sv_recycle_finish(struct sv_pool *p)
 		sv_lock(&p->lock, f);
 		sv_slot_release(p, sv_xw_member(*w), sv_xw_where(*w));
 		sv_number_release(p, x);
-		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));
+		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));	/* pairs with look_up() */
 		p->freed--;
 		sv_unlock(&p->lock, f);
 	}
@@ -716,16 +717,15 @@ static const struct {
 	[SV_OP_DUMP_PARTIALS]	= { sizeof(struct sv_partial_bits), true, ANY, op_dump_partials },
 	[SV_OP_DUMP_MAP]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_map },
 };
-#define NR_OPS (sizeof(ops) / sizeof(ops[0]))
 
 u32 sv_op_size(u32 op)
 {
-	return op < NR_OPS ? ops[op].size : 0;
+	return op < ARRAY_SIZE(ops) ? ops[op].size : 0;
 }
 
 bool sv_op_answers(u32 op)
 {
-	return op < NR_OPS && ops[op].answers;
+	return op < ARRAY_SIZE(ops) && ops[op].answers;
 }
 
 int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 *done, u64 *members)

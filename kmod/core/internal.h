@@ -67,6 +67,7 @@ struct sv_volume {
 	u32 stream_member;
 	u32 stream_slot;		/* SV_NO_SLOT: none */
 };
+
 #define SV_NO_SLOT	(~0u)
 
 /* New bits of a partial as they were before its member's flush began: VALID records once that has succeeded. */
@@ -190,13 +191,15 @@ struct sv_pool {
 /* The word of an extent, or NULL where there is no such number. */
 static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
 {
-	if (extent == 0 || extent >= READ_ONCE(p->nr_extents))
+	/* Pairs with the store that follows the making of the chunks. */
+	if (extent == 0 || extent >= smp_load_acquire(&p->nr_extents))
 		return NULL;
 	return &p->xt[extent >> SV_XT_SHIFT][extent & (SV_XT_CHUNK - 1)];
 }
 
 static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
 {
+	/* pairs with grow_partials() */
 	return &smp_load_acquire(&p->pt)[i / SV_PARTIAL_CHUNK][i % SV_PARTIAL_CHUNK];
 }
 

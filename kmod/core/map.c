@@ -22,15 +22,15 @@ u32 sv_map_depth_for(u64 extents)
 
 u64 sv_map_lookup(const struct sv_volume *v, u64 index)
 {
-	const struct sv_root *r = smp_load_acquire(&v->root);
-	const struct sv_node *n = smp_load_acquire(&r->node);
+	const struct sv_root *r = smp_load_acquire(&v->root);	/* pairs with sv_map_grow() */
+	const struct sv_node *n = smp_load_acquire(&r->node);	/* pairs with sv_map_install() */
 	u32 level = r->depth;
 
 	if (index >> (level * SV_NODE_SHIFT))
 		return 0;
 	while (n && --level)
-		n = smp_load_acquire(&n->child[slot_of(index, level)]);
-	return n ? smp_load_acquire(&n->entry[slot_of(index, 0)]) : 0;
+		n = smp_load_acquire(&n->child[slot_of(index, level)]);	/* likewise */
+	return n ? smp_load_acquire(&n->entry[slot_of(index, 0)]) : 0;	/* likewise */
 }
 
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index)
@@ -62,12 +62,12 @@ void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
 	sv_lock_assert(&v->pool->lock);
 	for (;;) {
 		if (!*at)
-			smp_store_release(at, take_node(v->pool));
+			smp_store_release(at, take_node(v->pool));	/* pairs with sv_map_lookup() */
 		if (!--level)
 			break;
 		at = &(*at)->child[slot_of(index, level)];
 	}
-	smp_store_release(&(*at)->entry[slot_of(index, 0)], entry);
+	smp_store_release(&(*at)->entry[slot_of(index, 0)], entry);	/* likewise */
 }
 
 /*
@@ -103,7 +103,7 @@ int sv_map_grow(struct sv_volume *v, u64 size)
 		r->node = top[i];
 		v->pool->node_count++;
 	}
-	smp_store_release(&v->root, r);
+	smp_store_release(&v->root, r);	/* pairs with sv_map_lookup() */
 	sv_unlock(&v->pool->lock, f);
 	return 0;
 nomem:

@@ -28,7 +28,7 @@ static bool look_up(const struct sv_volume *v, u64 index, struct target *t)
 	t->entry = sv_map_lookup(v, index);
 	t->extent = sv_entry_extent(t->entry);
 	w = sv_xt_word(v->pool, t->extent);
-	t->word = w ? smp_load_acquire(w) : 0;
+	t->word = w ? smp_load_acquire(w) : 0;	/* pairs with each release of a word */
 	return t->word & SV_XW_LIVE;
 }
 
@@ -61,7 +61,8 @@ static void extend(const struct sv_volume *v, u64 block, u32 blocks, bool write,
 		struct target t;
 		u32 more = min_t(u32, blocks - out->blocks, SV_EXTENT_BLOCKS);
 
-		if (!look_up(v, (block + out->blocks) / SV_EXTENT_BLOCKS, &t) || (t.word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
+		if (!look_up(v, (block + out->blocks) / SV_EXTENT_BLOCKS, &t) ||
+		    (t.word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
 		    sv_xw_member(t.word) != out->member || sv_xw_where(t.word) != ++slot ||
 		    (write && !owned(v, t.entry)))
 			return;
@@ -177,7 +178,7 @@ static enum sv_plan write_partial(struct sv_volume *v, const struct target *t, u
 	}
 	if (!begin_write(p, pt, out))
 		return SV_PLAN_NOSPC;
-	if (smp_load_acquire(sv_xt_word(p, t->extent)) == t->word)
+	if (smp_load_acquire(sv_xt_word(p, t->extent)) == t->word)	/* as in look_up() */
 		return SV_PLAN_REMAP;
 	undo_write(p, out);			/* it changed: settled, freed, or about to be */
 	return SV_PLAN_DEFER;
@@ -187,7 +188,8 @@ static bool have_memory(struct sv_volume *v, u64 index)
 {
 	const struct sv_pool *p = v->pool;
 
-	return p->pt_nfree && sv_map_nodes_needed(v, index) <= p->nr_nodes && sv_stream_room(p, sizeof(struct sv_rec_map));
+	return p->pt_nfree && sv_map_nodes_needed(v, index) <= p->nr_nodes &&
+	       sv_stream_room(p, sizeof(struct sv_rec_map));
 }
 
 static void append_map(struct sv_volume *v, u64 index, u32 extent, u16 gen, u32 member, u32 slot)
@@ -224,7 +226,7 @@ static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class 
 	out->partial = sv_partial_at(p, i);
 	out->resv = SV_RESV_WRITE;
 	atomic64_add((s64)(1ull << SV_DIRTY_INFLIGHT), &out->partial->dirty);
-	smp_store_release(sv_xt_word(p, extent), t.word);
+	smp_store_release(sv_xt_word(p, extent), t.word);	/* pairs with look_up() */
 	append_map(v, index, extent, gen, member, slot);
 	sv_map_install(v, index, t.entry);
 	v->mapped++;
@@ -316,7 +318,7 @@ static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
  */
 static void owe(struct sv_volume *v, u32 member)
 {
-	smp_mb();
+	smp_mb();	/* pairs with sv_commit_take() */
 	if (!((u64)atomic64_read(&v->owed) & 1ull << member))
 		atomic64_or((s64)(1ull << member), &v->owed);
 }
@@ -351,6 +353,7 @@ static void unmap(struct sv_volume *v, u64 index, const struct target *t)
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;
 	sv_map_install(v, index, 0);
+	/* pairs with look_up() */
 	smp_store_release(sv_xt_word(v->pool, t->extent), (t->word & ~(SV_XW_HOLD | SV_XW_MAPPED)) | SV_XW_FREED);
 	v->mapped--;
 	if (++v->pool->freed >= SV_FREED_MANY)
@@ -365,10 +368,10 @@ static void unmap_if_empty(struct sv_volume *v, u64 index, struct target *t, str
 	if (!sv_partial_none_valid(pt) || !sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)) ||
 	    !sv_ring_free(v->pool))
 		return;
-	smp_store_release(w, t->word | SV_XW_HOLD);
+	smp_store_release(w, t->word | SV_XW_HOLD);	/* pairs with look_up() */
 	smp_mb();				/* pairs with the atomic in begin_write() */
 	if ((u64)atomic64_read(&pt->dirty) >> SV_DIRTY_INFLIGHT || !sv_partial_none_valid(pt))
-		smp_store_release(w, t->word);
+		smp_store_release(w, t->word);	/* pairs with look_up() */
 	else
 		unmap(v, index, t);
 }
@@ -396,7 +399,7 @@ static bool make_partial(struct sv_pool *p, struct target *t)
 	if (!i)
 		return false;
 	t->word = sv_xw_make(i, sv_xw_member(t->word), sv_xw_gen(t->word), (t->word & 0xfff) | SV_XW_PARTIAL);
-	smp_store_release(sv_xt_word(p, t->extent), t->word);
+	smp_store_release(sv_xt_word(p, t->extent), t->word);	/* pairs with look_up() */
 	return true;
 }
 

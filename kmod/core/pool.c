@@ -74,7 +74,7 @@ static int grow_extents(struct sv_pool *p, u64 nr)
 		memcpy(numbers, old, DIV_ROUND_UP((u64)p->nr_extents, 64) * sizeof(u64));
 	sv_bit_set(numbers, 0);
 	p->numbers = numbers;
-	smp_store_release(&p->nr_extents, (u32)nr);
+	smp_store_release(&p->nr_extents, (u32)nr);	/* pairs with sv_xt_word() */
 	sv_unlock(&p->lock, f);
 	sv_free(old);
 	return 0;
@@ -84,7 +84,8 @@ static int grow_extents(struct sv_pool *p, u64 nr)
 static int grow_partials(struct sv_pool *p, u64 nr)
 {
 	u64 max = DIV_ROUND_UP(nr + 4 * SV_PARTIAL_RESERVE, SV_PARTIAL_CHUNK);
-	struct sv_partial **dir = sv_zalloc(max * sizeof(*dir)), ***keep = sv_zalloc((p->nr_pt_old + 1) * sizeof(*keep));
+	struct sv_partial ***keep = sv_zalloc((p->nr_pt_old + 1) * sizeof(*keep));
+	struct sv_partial **dir = sv_zalloc(max * sizeof(*dir));
 	struct sv_partial ***old_keep;
 	sv_lock_flags_t f;
 
@@ -103,7 +104,7 @@ static int grow_partials(struct sv_pool *p, u64 nr)
 	}
 	p->pt_old = keep;
 	p->pt_max = (u32)max;
-	smp_store_release(&p->pt, dir);
+	smp_store_release(&p->pt, dir);	/* pairs with sv_partial_at() */
 	sv_unlock(&p->lock, f);
 	sv_free(old_keep);
 	return 0;
@@ -156,7 +157,7 @@ static int add_members(struct sv_pool *p, u32 nr, const struct sv_member_geometr
 			return -ENOMEM;
 		sv_lock(&p->lock, f);
 		p->members[p->nr_members] = m;
-		smp_store_release(&p->nr_members, p->nr_members + 1);
+		smp_store_release(&p->nr_members, p->nr_members + 1);	/* pairs with sv_pool_nr_members() */
 		p->total_slots += g[i].nr_slots;
 		p->reserve = sv_reserve_for(p->total_slots);
 		sv_unlock(&p->lock, f);
@@ -362,7 +363,7 @@ const u8 *sv_pool_uuid(const struct sv_pool *p)
 
 u32 sv_pool_nr_members(const struct sv_pool *p)
 {
-	return smp_load_acquire(&p->nr_members);
+	return smp_load_acquire(&p->nr_members);	/* pairs with sv_pool_add_member() */
 }
 
 u64 sv_pool_ring_members(const struct sv_pool *p)

@@ -54,6 +54,7 @@ struct sv_partial {
 	u64 pos;			/* stream position behind its last VALID, or where a round keeps its bits; a list's
 					 * link once dead; pool->lock */
 };
+
 static_assert(sizeof(struct sv_partial) == 64, "64 bytes a partial extent");
 
 struct sv_pool;
@@ -63,7 +64,7 @@ struct sv_volume;
 enum sv_plan {
 	SV_PLAN_REMAP = 0,	/* to member at sector */
 	SV_PLAN_ZERO,		/* reads as zeroes; a discard or WRITE_ZEROES of it is done */
-	SV_PLAN_DEFER,		/* memory or stream room must be refilled first: sv_pool_refill(), commit, then plan again */
+	SV_PLAN_DEFER,		/* memory or stream room is missing: sv_pool_refill(), commit, then plan again */
 	SV_PLAN_NOSPC,		/* no slot, or no ring room, for this class of write: wait for space or ENOSPC */
 	SV_PLAN_IOERR,		/* pool failed */
 	SV_PLAN_ROFS,		/* pool or volume read-only */
@@ -110,6 +111,7 @@ struct sv_member_geometry {
 	u64 ring_off;
 	u64 ring_len;
 };
+
 struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr_members,
 			    const struct sv_member_geometry *g);	/* may sleep; NULL: no memory */
 int sv_pool_add_member(struct sv_pool *p, const struct sv_member_geometry *g);	/* may sleep */

@@ -63,8 +63,8 @@ enum sv_op {
 	SV_OP_COMMIT,		/* out sv_state; commits everything first */
 	SV_OP_TRIM,		/* in sv_trim */
 	SV_OP_LIST_FREED,	/* in first element's extent as start, out sv_freed[]: freed, not yet recycled */
-	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space; only for
-				 * extents that are not in a catalogue whose sequence has been trimmed [I20] */
+	/* Only for extents that are not in a catalogue whose sequence has been trimmed [I20]. */
+	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space */
 	SV_OP_POLICY,		/* in sv_policy */
 	SV_OP_WAIT,		/* out sv_event; waits (ioctl: up to sv_event.timeout_ms in) */
 	SV_OP_DUMP_EXTENTS,	/* in first element's extent as start, out sv_extent[] of live extents */
@@ -117,6 +117,7 @@ struct sv_member_state {
 	__u64	errors;
 	__u64	flags;		/* SV_LABEL_* of its label, SV_MEMBER_* */
 };
+
 #define SV_MEMBER_RING_LOST	(1ull << 32)	/* its journal copy was dropped */
 
 struct sv_journal_pos {
@@ -133,6 +134,7 @@ struct sv_extent {
 	__u16	gen;
 	__u32	flags;		/* SV_EXTENT_PARTIAL; others must be 0 */
 };
+
 #define SV_EXTENT_PARTIAL	(1u << 0)
 #define SV_EXTENT_FREED		(1u << 1)	/* DUMP only */
 
@@ -149,8 +151,9 @@ struct sv_volume_info {
 	__u32	flags;		/* SV_VOLUME_READ_ONLY */
 	__u64	size;		/* bytes, a multiple of 4096 */
 	__u64	mapped;		/* out: extents mapped */
-	__u64	tiers;		/* where first writes go: one tier rank a byte, first choice lowest, 0xff ends; ~0: by rank */
+	__u64	tiers;		/* first writes: one tier rank a byte, first choice lowest, 0xff ends; ~0: by rank */
 };
+
 #define SV_VOLUME_READ_ONLY	(1u << 0)
 
 struct sv_map_entry {
