@@ -2,15 +2,20 @@
 """docs/testing.md has a table with a row for each kind of bad input (tests/lint/bad_inputs.txt, first column), whose
 last column names in backticks the tests that try it: Suite.name of GoogleTest, file.name of a test_name() in
 tests/vm/t_file.py, e2e.name of one in tests/e2e, or a file below tests/. Each must exist and not be skipped.
+The column before says "yes" if the tests that run svd compare `svctl dump` before and after: each of them must, and there
+must be one. "no: why" is believed.
 A phrase may instead be a bullet of the section "Not tried yet": then this lint is skipped, not passed, and names it."""
 
+import ast
 import re
 
 import lint
 
 SKIPS = re.compile(r"\bGTEST_SKIP\b|\braise\s+(?:vm\.)?Skip\b|\bpytest\.skip\b|\bexit\s+77\b|\bskipTest\b")
 GTEST = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+)\s*,\s*(\w+)\s*\)")
-PYTEST = re.compile(r"^def test_(\w+)\(", re.M)
+# What has svd in it, and how its tests compare: Host.unchanged() of tests/e2e/harness.py, or by hand.
+RUNS_SVD = ("e2e.", "trouble.", "svctl.")
+COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bcmp /tmp/before /tmp/after\b")
 
 
 def pieces(pattern, text):
@@ -18,6 +23,24 @@ def pieces(pattern, text):
     found = list(pattern.finditer(text))
     ends = [m.start() for m in found[1:]] + [len(text)]
     return [(m, text[m.start():end]) for m, end in zip(found, ends)]
+
+
+def python_tests(source):
+    """Name: source of a test_name(), and of what it uses of its file."""
+    parts = {}
+    for node in ast.parse(source).body:
+        names = [node.name] if hasattr(node, "name") else [t.id for t in getattr(node, "targets", []) if hasattr(t, "id")]
+        parts.update({name: node for name in names})
+
+    def uses(name, seen):
+        seen.add(name)
+        for node in ast.walk(parts[name]):
+            if isinstance(node, ast.Name) and node.id in parts and node.id not in seen:
+                uses(node.id, seen)
+        return seen
+
+    return {name[5:]: "\n".join(ast.get_source_segment(source, parts[used]) for used in sorted(uses(name, set())))
+            for name in parts if name.startswith("test_")}
 
 
 def known_tests(top):
@@ -32,22 +55,34 @@ def known_tests(top):
             tests.update({f"{m.group(1)}.{m.group(2)}": code for m, code in pieces(GTEST, source)})
         if path.suffix == ".py":
             stem = "e2e" if path.parent.name == "e2e" else path.stem.removeprefix("t_")
-            tests.update({f"{stem}.{m.group(1)}": code for m, code in pieces(PYTEST, source)})
+            tests.update({f"{stem}.{name}": code for name, code in python_tests(source).items()})
     return tests
 
 
 def rows(text):
-    """First column, last column of every table row."""
+    """First column, last two columns of every table row."""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.strip().startswith("|") and len(cells) > 1 and not set(cells[0]) <= set(":- "):
-            yield cells[0].replace("`", ""), cells[-1]
+            yield cells[0].replace("`", ""), cells[-2:]
 
 
-def check_row(what, cell, tests):
+def check_dump(what, compared, names, tests):
+    if compared != "yes" and not compared.startswith("no: "):
+        yield f"docs/testing.md: {what}: whether the dump is compared must be \"yes\" or \"no: why\", not \"{compared}\""
+    with_svd = [name for name in names if name.startswith(RUNS_SVD)]
+    if compared == "yes" and not with_svd:
+        yield f"docs/testing.md: {what}: none of its tests runs svd, so none compares svctl dump"
+    for name in with_svd:
+        if compared == "yes" and not COMPARES.search(tests.get(name, "")):
+            yield f"docs/testing.md: {what}: {name} does not compare svctl dump before and after"
+
+
+def check_row(what, compared, cell, tests):
     names = re.findall(r"`([^`]+)`", cell)
     if not names:
         yield f"docs/testing.md: {what}: names no test in backticks"
+    yield from check_dump(what, compared, names, tests)
     for name in names:
         if name not in tests:
             yield f"docs/testing.md: {what}: there is no test {name}"
@@ -67,7 +102,7 @@ def main():
     admitted = doc.read_text().partition("## Not tried yet")[2]
     for what in (top / "tests/lint/bad_inputs.txt").read_text().splitlines():
         if what in table:
-            faults += check_row(what, table[what], tests)
+            faults += check_row(what, *table[what], tests)
         elif f"\n- {what}:" in admitted:
             untried.append(what)
         else:

@@ -90,6 +90,22 @@ def test_svd_killed_under_fio(bench):
         s.run("for i in $(seq 50); do svctl list >/dev/null && break; sleep 0.1; done; svctl check tank; svctl list")
 
 
+@vm.limit(180)
+def test_bad_control_commands_change_nothing(bench):
+    """Sent to a pool with data, between two sessions of svd."""
+    disks = members(bench)
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev},{disks[2].dev}")
+        s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f; sync\n"
+              "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl dump tank > /tmp/before; grep -q ^map /tmp/before")
+        s.kill()
+        s.run(f"uuid=$(echo /dev/svctl-*); python3 {HERE}/guest/bad_commands.py ${{uuid#/dev/svctl-}}")
+        s.start()
+        s.run("svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after; svctl check tank\n"
+              "echo 3 > /proc/sys/vm/drop_caches; mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt")
+
+
 class Appender:
     """Files that the guest appends to, and how many lines of each a power cut must leave."""
 
@@ -140,16 +156,17 @@ def test_power_cuts_under_fsync_load(bench):
             print(f"cut {cut + 1} after {load.output.count(chr(10))} appends, lines {appender.there}")
 
 
-@vm.limit(120)
-def test_stopped_svd_on_a_small_ring(bench):
-    disk = bench.disk("a", "96M")
+@vm.limit(480)  # 16,000 commits: two to four minutes under TCG
+def test_stopped_svd_on_a_64_mib_ring(bench):
+    disk = bench.disk("a", "2G")  # a ring is a 32nd of a small pool
     with bench.boot([disk]) as guest:
         s = Svctl(guest, [disk])
         pool_of(s, f"slow={disk.dev}")
-        s.run("svctl dump tank > /dev/null; kill -STOP $(pidof svd)")
+        s.run("svctl dump tank > /dev/null; svctl --json show tank | grep '\"size\": *67108864'; kill -STOP $(pidof svd)")
         writer = guest.start(f"python3 {HERE}/guest/fill_ring.py /dev/sv/tank/a")
-        vm.wait_until(lambda: writer.output or writer.code, 60, "full ring")
+        vm.wait_until(lambda: writer.output or writer.code, 360, "full ring")
         print(writer.output)
+        assert int(writer.output.split()[-1]) > 15000, "each commit takes 4 KiB of the ring, so that was not 64 MiB"
         s.run("kill -CONT $(pidof svd)")
         print(writer.wait(80))
         print(s.run("svctl check tank; svctl show tank"))
@@ -163,12 +180,15 @@ def with_file(s):
     fast, slow1, slow2 = (d.dev for d in s.disks)
     pool_of(s, f"fast={fast}", f"slow={slow1},{slow2}")
     s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
-          "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl deactivate tank")
+          "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl dump tank > /tmp/before; grep -q ^map /tmp/before\n"
+          "svctl deactivate tank")
     s.kill()
 
 
 def has_file(s):
-    s.run("mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt; svctl check tank; svctl deactivate tank")
+    s.run("svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after\n"
+          "mount -o ro,noload /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt; svctl check tank\n"
+          "svctl deactivate tank")
     s.kill()
 
 
@@ -226,13 +246,22 @@ READ_XFS = "echo 3 > /proc/sys/vm/drop_caches; findmnt /mnt; sha256sum --quiet -
 WRITE_XFS = "dd if=/tmp/base of=/mnt/again bs=1M conv=fsync status=none; cmp /tmp/base /mnt/again\n"
 
 
+# Frozen, so that the file system itself writes nothing meanwhile.
+REFUSED_WRITE = """fsfreeze -f /mnt; svctl dump tank > /tmp/before; grep -q ^map /tmp/before
+refused dd if=/tmp/base of=/dev/sv/tank/b bs=1M count=1 oflag=direct
+svctl dump tank > /tmp/after; fsfreeze -u /mnt; cmp /tmp/before /tmp/after; svctl check tank
+"""
+
+
 @vm.limit(400)
 def test_full_pool_keeps_xfs_mounted(bench):
     disk = bench.disk("a", "384M")
     with bench.boot([disk]) as guest:
         s = Svctl(guest, [disk])
         pool_of(s, f"slow={disk.dev}", size="2G")
+        s.run("svctl create-volume tank/b --size 1G")
         print(s.run(FILL_XFS, timeout=200))
+        print(s.run(REFUSED_WRITE))
         print(s.run(READ_XFS + "svctl status"))
         # Not sync -f: syncfs() tells once more of the write that found no space.
         s.run("for i in 2 3 4 5 6 7; do rm /mnt/f$i; sed -i \"/f$i$/d\" /tmp/sums; done; sync; fstrim /mnt")
