@@ -7,8 +7,8 @@ set -euo pipefail
 
 build=$1
 shift
-here=$(cd "$(dirname "$0")" && pwd)
-export DEBIAN_FRONTEND=noninteractive
+# shellcheck source=mk/apt.sh
+. "$(dirname "$0")/apt.sh"
 
 packages=(
 	build-essential sparse pkg-config xz-utils
@@ -20,35 +20,6 @@ packages=(
 	python3 util-linux fdisk mmdebstrap shellcheck
 	libelf1 libssl3 pahole # the kernel's build tools
 )
-
-# Waits for another apt on the machine rather than failing.
-apt_get() {
-	apt-get -q -y -o DPkg::Lock::Timeout=900 -o Acquire::Retries=3 "$@"
-}
-
-install() {
-	apt_get install --no-install-recommends "$@"
-}
-
-# The packages among "$@" that are not installed.
-missing() {
-	local p
-	for p in "$@"; do
-		dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null |
-			grep -qx installed || echo "$p"
-	done
-}
-
-# Asked only where the configured suites have no such kernel.
-add_backports() {
-	local out=/etc/apt/sources.list.d/svctl-backports.sources
-	if apt-cache policy | grep -q 'n=bookworm-backports'; then
-		return
-	fi
-	/usr/bin/python3 "$here/backports.py" > "$out.new"
-	mv "$out.new" "$out"
-	apt_get update
-}
 
 # QEMU before 8.1 translates code while another CPU of the guest patches it: a
 # kernel that boots on two CPUs dies of its own int3 once in forty times.
@@ -107,10 +78,8 @@ fetch_kernel() {
 	rm -rf "$dir" "$dir.new"
 	mkdir -p "$dir.new"
 	tmp=$(cd "$dir.new" && pwd)
-	# Downloads as root without a sandbox user: the tree may be closed to it.
 	# shellcheck disable=SC2046 # one word per package
-	(cd "$tmp" && apt_get -o APT::Sandbox::User=root download \
-		"linux-image-$rel" $(header_packages "$rel"))
+	download "$tmp" "linux-image-$rel" $(header_packages "$rel")
 	unpack "$tmp"
 	ln -s "usr/src/linux-headers-$rel" "$tmp/headers"
 	# The packaged makefile names the other half by its installed path.
