@@ -1,6 +1,6 @@
 # The only entry to building and testing. `make check` on a bare Debian 12, as
 # root, installs what it needs. KVER chooses the kernel that the module is built
-# for and the guests run (6.12, 6.1); V=1 shows commands.
+# for and the guests run (6.12, 6.1, debug); V=1 shows commands.
 
 KVER ?= 6.12
 BUILD := build
@@ -21,9 +21,18 @@ all: kmod daemon cli
 
 deps: $(BUILD)/.deps-$(KVER)
 
-$(BUILD)/.deps-%: mk/deps.sh mk/backports.py
+APT := mk/apt.sh mk/backports.py
+
+$(BUILD)/.deps-%: mk/deps.sh $(APT)
 	@mkdir -p $(@D)
 	mk/deps.sh $(BUILD) $*
+	@touch $@
+
+# Not packaged: built here, once.
+$(BUILD)/.deps-debug: mk/deps.sh mk/debug-kernel.sh mk/debug.config $(APT)
+	@mkdir -p $(@D)
+	mk/deps.sh $(BUILD)
+	mk/debug-kernel.sh $(BUILD)
 	@touch $@
 
 include mk/kmod.mk

@@ -63,7 +63,7 @@ def fill(tree, modules_dir):
         name = module_name(path) + ".ko"
         names.append(name)
         write_file(os.path.join(tree, "modules", name), read_module(os.path.join(modules_dir, path)))
-    write_file(os.path.join(tree, "modules/order"), ("\n".join(names) + "\n").encode())
+    write_file(os.path.join(tree, "modules/order"), "".join(n + "\n" for n in names).encode())
     for name in ("dev", "proc", "sys"):
         os.mkdir(os.path.join(tree, name))
 
