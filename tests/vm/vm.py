@@ -33,7 +33,10 @@ BUILD = os.path.join(REPO, "build")
 # What a healthy kernel never prints; a guest that printed it has failed its test.
 KERNEL_TROUBLE = re.compile(
     r"WARNING:|BUG:|Oops|hung task|blocked for more than|INFO: possible|INFO: rcu|INFO: trying"
-    r"|KASAN|UBSAN|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
+    r"|KASAN|UBSAN|ODEBUG|BUG \S+ \(|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
+
+# Factor on all time limits, of the runner: for a machine or a kernel that is slower than a usual one.
+SLACK = 1.0
 
 
 # Of each script. `! command` alone never fails, not even under set -e: hence refused.
@@ -71,7 +74,7 @@ def full(function):
 
 
 def debug(function):
-    """The test belongs to check-debug only (a kernel with KASAN and lockdep)."""
+    """The test needs the kernel of check-debug (mk/debug.config)."""
     function.debug = True
     return function
 
@@ -107,7 +110,7 @@ def is_newer(target, *sources):
 
 
 class Kernel:
-    """A guest kernel, as mk/deps.sh unpacked it."""
+    """A guest kernel, as mk/deps.sh unpacked or mk/debug-kernel.sh built it."""
 
     def __init__(self, kver):
         self.dir = os.path.join(BUILD, "kernels", kver)
@@ -258,7 +261,7 @@ def nested(prefix, options):
 
 
 def wait_until(condition, seconds, what):
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * SLACK
     while not condition():
         if time.monotonic() > deadline:
             raise Failure(f"no {what} after {seconds} s")
@@ -283,7 +286,7 @@ class Command:
 
     def wait(self, timeout=60, check=True):
         """The output, once the script has ended."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * SLACK
         while self.code is None:
             self.guest.receive(deadline, self.script)
         if check and self.code:
@@ -308,7 +311,7 @@ class Guest:
         try:
             started = time.monotonic()
             self._start()
-            self.receive_ready(time.monotonic() + boot_timeout)
+            self.receive_ready(time.monotonic() + boot_timeout * SLACK)
             self.boot_seconds = time.monotonic() - started
         except BaseException as failure:
             self.__exit__(type(failure), failure, None)
@@ -417,11 +420,16 @@ class Guest:
         with open(self.share_path(name), "rb") as f:
             return f.read()
 
-    def load_sv(self, params=""):
-        """Loads the project's module and what it depends on."""
+    def sv_module(self):
+        """Path of the project's module."""
         module = os.path.join(BUILD, "kmod", self.kernel.release, "dm-sv.ko")
         if not os.path.exists(module):
-            raise Skip(f"no dm-sv.ko for {self.kernel.release}: make kmod")
+            raise Skip(f"no dm-sv.ko for {self.kernel.release}: make kmod KVER={self.bench.kver}")
+        return module
+
+    def load_sv(self, params=""):
+        """Loads the project's module and what it depends on."""
+        module = self.sv_module()
         self.run(f"for m in $(modinfo -F depends {module} | tr , ' '); do modprobe $m; done\n"
                  f"insmod {module} {params}")
 
@@ -456,7 +464,7 @@ class Guest:
         self.port.settimeout(10)
         self.port.sendall(b"HALT\n")
         try:
-            self.qemu.wait(timeout)
+            self.qemu.wait(timeout * SLACK)
         except subprocess.TimeoutExpired:
             raise Failure(f"guest did not shut down in {timeout} s\n{self.tail()}") from None
         finally:
