@@ -14,9 +14,11 @@ TOP = HERE.parent.parent
 SIM = "daemon/kernel/sim_kernel.cc"
 DOC = "docs/format.md"
 TESTING = "| bad input | dump compared | test |\n|---|---|---|\n" + "".join(
-    f"| {what} | yes | `A.b` `e2e.c` |\n" for what in (HERE / "bad_inputs.txt").read_text().splitlines())
+    f"| {what} | yes | `A.b` `e2e.c` |\n" for what in (HERE / "bad_inputs.txt").read_text().splitlines()[:-1]) + (
+    "| allocation failures in the kernel | yes | check-debug: `debug.b` `e2e.c` |\n")
 GOOD_TEST = "TEST(A, b) { EXPECT_TRUE(true); }\n"
 GOOD_E2E = "def body(host):\n    with host.unchanged():\n        pass\n\n\ndef test_c(host):\n    body(host)\n"
+DEBUG_TEST = "@vm.debug\n@vm.limit(9)\ndef test_b(bench):\n    pass\n"
 
 # lint, file, its content from the content it has (None: has none)
 FAULTS = [
@@ -52,6 +54,8 @@ FAULTS = [
     ("testing_md.py", "tests/unit/test_a.cc", lambda old: "TEST(A, DISABLED_b) { }\n"),
     ("checkpatch.py", "kmod/core/label.c", lambda old: old + "int x=1;\n"),
     ("checkpatch.py", "kmod/member.c", lambda old: old + "#define X (1 << 3)\nint y;  \n"),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("check-debug: ", "")),
+    ("testing_md.py", "tests/vm/t_debug.py", lambda old: old.replace("@vm.debug", "@vm.full")),
     ("format_md.py", DOC, lambda old: old.replace("| 144 | 8 |", "| 140 | 8 |")),
     ("format_md.py", DOC, lambda old: old.replace("| 152 | 8 | `size`", "| 152 | 4 | `size`")),
     ("format_md.py", DOC, lambda old: old.replace("| 232 | 3864 | `reserved` | |\n", "")),
@@ -63,6 +67,7 @@ FAULTS = [
 def make_tree(top, name):
     if name == "testing_md.py":
         files = {"docs/testing.md": TESTING, "tests/unit/test_a.cc": GOOD_TEST, "tests/e2e/cases_a.py": GOOD_E2E,
+                 "tests/vm/t_debug.py": DEBUG_TEST,
                  "tests/lint/bad_inputs.txt": (HERE / "bad_inputs.txt").read_text()}
         for where, content in files.items():
             (top / where).parent.mkdir(parents=True, exist_ok=True)

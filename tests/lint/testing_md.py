@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """docs/testing.md has a table with a row for each kind of bad input (tests/lint/bad_inputs.txt, first column), whose
 last column names in backticks the tests that try it: Suite.name of GoogleTest, file.name of a test_name() in
-tests/vm/t_file.py, e2e.name of one in tests/e2e, or a file below tests/. Each must exist and not be skipped.
+tests/vm/t_file.py, e2e.name of one in tests/e2e, or a file below tests/. Each must exist and not be skipped; the
+row of one that `make check` does not run (@vm.debug, @vm.full) must name the suite that does, as check-debug.
 The column before says "yes" if the tests that run svd compare `svctl dump` before and after: each of them must, and there
 must be one. "no: why" is believed.
 A phrase may instead be a bullet of the section "Not tried yet": then this lint is skipped, not passed, and names it."""
@@ -13,9 +14,10 @@ import lint
 
 SKIPS = re.compile(r"\bGTEST_SKIP\b|\braise\s+(?:vm\.)?Skip\b|\bpytest\.skip\b|\bexit\s+77\b|\bskipTest\b")
 GTEST = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+)\s*,\s*(\w+)\s*\)")
+SUITES = re.compile(r"^@vm\.(debug|full)$", re.M)
 # What has svd in it, and how its tests compare: Host.unchanged() of tests/e2e/harness.py, or by hand.
-RUNS_SVD = ("e2e.", "trouble.", "svctl.")
-COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bcmp /tmp/before /tmp/after\b")
+RUNS_SVD = ("e2e.", "trouble.", "svctl.", "debug.svctl")
+COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bdump\(\) == before|\bcmp /tmp/before /tmp/after\b")
 
 
 def pieces(pattern, text):
@@ -23,6 +25,12 @@ def pieces(pattern, text):
     found = list(pattern.finditer(text))
     ends = [m.start() for m in found[1:]] + [len(text)]
     return [(m, text[m.start():end]) for m, end in zip(found, ends)]
+
+
+def segment(source, node):
+    """With its decorators."""
+    first = min([node.lineno] + [d.lineno for d in getattr(node, "decorator_list", [])])
+    return "\n".join(source.splitlines()[first - 1:node.end_lineno])
 
 
 def python_tests(source):
@@ -39,7 +47,7 @@ def python_tests(source):
                 uses(node.id, seen)
         return seen
 
-    return {name[5:]: "\n".join(ast.get_source_segment(source, parts[used]) for used in sorted(uses(name, set())))
+    return {name[5:]: "\n".join(segment(source, parts[used]) for used in sorted(uses(name, set())))
             for name in parts if name.startswith("test_")}
 
 
@@ -88,6 +96,9 @@ def check_row(what, compared, cell, tests):
             yield f"docs/testing.md: {what}: there is no test {name}"
         elif "DISABLED_" in name or SKIPS.search(tests[name]):
             yield f"docs/testing.md: {what}: test {name} is skipped"
+        else:
+            yield from [f"docs/testing.md: {what}: {name} runs in check-{suite} only, and the row does not say so"
+                        for suite in SUITES.findall(tests[name]) if f"check-{suite}" not in cell]
 
 
 def main():
