@@ -286,7 +286,7 @@ def with_journal(host, copies):
 
 
 def damages(new):
-    """Each kind of damage to the part of the journal that the catalogue has not applied: name and function of a ring."""
+    """Each kind of damage to what the catalogue has not applied of the journal: name, and function of a ring."""
     first, second, last = new[0][0], new[1][0], new[-1][0]
     yield "zeroed", lambda ring: write(ring, bytes(ring.length))
     yield "zeroed from the first batch on but for the last", lambda ring: write(ring, bytes(last - first), first)

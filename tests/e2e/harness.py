@@ -117,8 +117,8 @@ class Host:
 
     @contextlib.contextmanager
     def unchanged(self, pool="tank"):
-        """What is tried within leaves the pool as it was, its volume's data included: `svctl dump` is the same before and
-        after."""
+        """What is tried within leaves the pool as it was, its volume's data included: `svctl dump` is the same before
+        and after."""
         before = self.dump(pool)
         assert re.search(r"^volume .* v .*^map ", before, re.M | re.S), f"no volume with data in {before}"
         data = self.read(f"{pool}/v", 0, MIB)

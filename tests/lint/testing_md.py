@@ -3,8 +3,8 @@
 last column names in backticks the tests that try it: Suite.name of GoogleTest, file.name of a test_name() in
 tests/vm/t_file.py, e2e.name of one in tests/e2e, or a file below tests/. Each must exist and not be skipped; the
 row of one that `make check` does not run (@vm.debug, @vm.full) must name the suite that does, as check-debug.
-The column before says "yes" if the tests that run svd compare `svctl dump` before and after: each of them must, and there
-must be one. "no: why" is believed.
+The column before says "yes" if the tests that run svd compare `svctl dump` before and after: each of them must, and
+there must be one. "no: why" is believed.
 A phrase may instead be a bullet of the section "Not tried yet": then this lint is skipped, not passed, and names it."""
 
 import ast
@@ -37,8 +37,9 @@ def python_tests(source):
     """Name: source of a test_name(), and of what it uses of its file."""
     parts = {}
     for node in ast.parse(source).body:
-        names = [node.name] if hasattr(node, "name") else [t.id for t in getattr(node, "targets", []) if hasattr(t, "id")]
-        parts.update({name: node for name in names})
+        targets = [node] if hasattr(node, "name") else getattr(node, "targets", [])
+        names = (getattr(target, "name", getattr(target, "id", None)) for target in targets)
+        parts.update({name: node for name in names if name})
 
     def uses(name, seen):
         seen.add(name)
@@ -77,7 +78,7 @@ def rows(text):
 
 def check_dump(what, compared, names, tests):
     if compared != "yes" and not compared.startswith("no: "):
-        yield f"docs/testing.md: {what}: whether the dump is compared must be \"yes\" or \"no: why\", not \"{compared}\""
+        yield f"docs/testing.md: {what}: dump compared: must be \"yes\" or \"no: why\", not \"{compared}\""
     with_svd = [name for name in names if name.startswith(RUNS_SVD)]
     if compared == "yes" and not with_svd:
         yield f"docs/testing.md: {what}: none of its tests runs svd, so none compares svctl dump"

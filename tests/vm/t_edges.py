@@ -1,0 +1,130 @@
+"""Rarely taken ways: flushes that fail, a pool that is full when svd restarts, read-only pools, 32-bit clients."""
+
+import vm
+from svctl import ROOT, Svctl
+from t_trouble import pool_of, refused
+
+
+class Named:
+    """A device of the guest in place of a disk."""
+
+    def __init__(self, dev):
+        self.dev = dev
+
+
+def with_faulty(guest, disks, faulty):
+    """Svctl on these disks; the faulty one lies under a device that switch() makes fail writes and flushes."""
+    guest.run(f"dmsetup create faulty --table \"0 $(blockdev --getsz {faulty.dev}) linear {faulty.dev} 0\"")
+    return Svctl(guest, [Named("/dev/mapper/faulty") if disk is faulty else disk for disk in disks])
+
+
+def switch(faulty, table):
+    """Reads go on while writes and flushes fail, or all is well again."""
+    end = " 0 60 1 error_writes" if table == "flakey" else ""
+    return (f"dmsetup suspend --noflush --nolockfs faulty\n"
+            f"dmsetup load faulty --table \"0 $(blockdev --getsz {faulty.dev}) {table} {faulty.dev} 0{end}\"\n"
+            f"dmsetup resume faulty\n")
+
+
+WRITE = "dd if=/tmp/{} of=/dev/sv/tank/a bs=64k seek={} count=1 oflag=direct conv=notrunc status=none\n"
+
+
+@vm.limit(240)
+def test_a_failed_flush_fails_fsync_and_promises_nothing(bench):
+    disks = fast1, fast2, slow = [bench.disk("fast1", "128M"), bench.disk("fast2", "128M"), bench.disk("slow", "512M")]
+    with bench.boot(disks, expect=["Buffer I/O", "I/O error"]) as guest:
+        s = with_faulty(guest, disks, slow)
+        # Both fast members hold journal and catalogue; once they are full, first writes go to the slow one.
+        pool_of(s, f"fast={fast1.dev},{fast2.dev}", "slow=/dev/mapper/faulty")
+        s.run("svctl create-volume tank/fill --size 1G; for f in one two; do head -c 64k /dev/urandom > /tmp/$f; done\n"
+              "dd if=/dev/zero of=/dev/sv/tank/fill bs=1M count=200 oflag=direct conv=fsync\n"
+              "svctl show tank; modprobe dm-flakey 2>/dev/null || true")
+        # Written, the flush fails, the device is well again, fsync succeeds: it is there.
+        s.run(WRITE.format("one", 0) + switch(slow, "flakey") + "refused sync /dev/sv/tank/a\n" +
+              switch(slow, "linear") + "sync /dev/sv/tank/a; dmsetup status")
+        # Written, and no flush ever succeeded: it was never promised, though this disk happens to keep it.
+        s.run(WRITE.format("two", 16) + switch(slow, "flakey") +
+              "for i in 1 2 3; do refused sync /dev/sv/tank/a; done; cp /tmp/one /share/\n"
+              "dmsetup status | grep sv-tank-a; cmp -n 65536 /dev/sv/tank/a /tmp/one")
+        one = guest.get("one")
+        guest.power_cut()
+    with bench.boot(disks, expect=["Buffer I/O", "I/O error"]) as guest:
+        s = with_faulty(guest, disks, slow)
+        guest.put("one", one)
+        print(s.run("cmp -n 65536 /dev/sv/tank/a /share/one\n"
+                    "dd if=/dev/sv/tank/a bs=64k skip=16 count=1 status=none | cmp -n 65536 - /dev/zero\n"
+                    "svctl check tank; svctl show tank"))
+
+
+FULL = "dd if=/dev/zero of=/dev/sv/tank/a bs=1M seek={} count=1 oflag=direct conv=notrunc status=none"
+# A write that finds no space waits 60 s, unless svd has said that there is none.
+FAILS_FAST = "begin=$SECONDS; refused " + FULL.format(300) + "; test $((SECONDS - begin)) -lt 30\n"
+
+
+@vm.limit(240)
+def test_full_is_said_by_each_svd_and_taken_back(bench):
+    disk = bench.disk("a", "96M")
+    with bench.boot([disk], expect=["I/O error", "no space", "Buffer I/O"]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"slow={disk.dev}")
+        s.run("refused dd if=/dev/zero of=/dev/sv/tank/a bs=1M count=200 oflag=direct status=none\n"
+              "grep -c 'pool tank is full' /run/svctl/log | grep -x 1; svctl status | grep 'is full'\n" + FAILS_FAST)
+        # The next svd takes it back, finds that it is still so, and says it again.
+        s.kill()
+        s.start()
+        s.run(FAILS_FAST + "grep -c 'pool tank is full' /run/svctl/log | grep -x 2; svctl check tank")
+        # Space that came while no svd ran: its word ends with the old one's, and the write waits until it is there.
+        s.kill()
+        s.run("blkdiscard -l 16M /dev/sv/tank/a")
+        s.start()
+        s.run(FULL.format(200) + "; svctl status > /tmp/status; refused grep 'is full' /tmp/status; svctl check tank")
+        # And without a restart.
+        s.run("refused dd if=/dev/zero of=/dev/sv/tank/a bs=1M count=200 oflag=direct status=none\n" + FAILS_FAST +
+              "blkdiscard -l 8M /dev/sv/tank/a\n"
+              "for i in $(seq 60); do grep -q 'has space again' /run/svctl/log && break; sleep 1; done\n"
+              "grep 'has space again' /run/svctl/log; " + FULL.format(201) + "; svctl check tank")
+
+
+@vm.limit(180)
+def test_many_freed_extents_are_told_and_given_back(bench):
+    """Without the event they would wait for the checkpoint after 30 s; FREED comes with the 64th."""
+    disk = bench.disk("a", "512M")
+    with bench.boot([disk]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"slow={disk.dev}")
+        print(s.run("dd if=/dev/zero of=/dev/sv/tank/a bs=1M count=300 oflag=direct conv=fsync status=none\n"
+                    "svctl check tank; blkdiscard -l 300M /dev/sv/tank/a; begin=$SECONDS\n"
+                    "for i in $(seq 100); do svctl --json list | grep -q '\"used\": *0,' && break; sleep 0.2; done\n"
+                    "svctl list; test $((SECONDS - begin)) -lt 25; svctl check tank"))
+
+
+@vm.limit(180)
+def test_read_only_pool_has_read_only_volumes(bench):
+    disk = bench.disk("a", "128M")
+    with bench.boot([disk], expect=["I/O error", "Buffer I/O", "read-only"]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"slow={disk.dev}")
+        s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
+              "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl dump tank > /tmp/before; svctl deactivate tank\n"
+              "svctl activate tank --read-only; test $(blockdev --getro /dev/sv/tank/a) = 1; dmsetup status\n"
+              "refused dd if=/dev/zero of=/dev/sv/tank/a bs=4k count=1 oflag=direct status=none\n"
+              "refused blkdiscard /dev/sv/tank/a; refused blkdiscard -z -l 1M /dev/sv/tank/a\n"
+              "refused mkfs.ext4 -q -F /dev/sv/tank/a\n"
+              "mount -o ro /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt")
+        refused(s, 4, "svctl create-volume tank/b --size 1G", "read-only")
+        s.run("svctl check tank; svctl deactivate tank; svctl activate tank\n"
+              "test $(blockdev --getro /dev/sv/tank/a) = 0; svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after\n"
+              "mount /dev/sv/tank/a /mnt; touch /mnt/g; umount /mnt")
+
+
+BUILD_32 = (f"gcc -m32 -nostdlib -static -ffreestanding -fno-stack-protector -no-pie -O1 -I{ROOT}/kmod "
+            "-I/usr/include/x86_64-linux-gnu")
+
+
+def test_a_32_bit_client_is_served(bench):
+    disk = bench.disk("a", "64M")
+    with bench.boot([disk]) as guest:
+        guest.load_sv()
+        guest.run(f"python3 {vm.HERE}/sv_ioctl.py --ring 4 up {disk.dev}\n"
+                  f"{BUILD_32} -DDEVICE=\"\\\"$(echo /dev/svctl-*)\\\"\" -o /tmp/client {vm.HERE}/guest/client32.c\n"
+                  "file /tmp/client 2>/dev/null || true; /tmp/client")
