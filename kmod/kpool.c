@@ -54,7 +54,8 @@ static int sv_kpool_open_disks(struct sv_kpool *kp, u32 nr, struct dm_dev **devs
 	u32 i;
 
 	for (i = 0; i < nr; i++) {
-		struct sv_disk *d = sv_disk_open(kp, i, devs[i]->bdev->bd_dev, kp->mode, &labels[i]);
+		dev_t dev = devs[i] ? devs[i]->bdev->bd_dev : 0;
+		struct sv_disk *d = sv_disk_open(kp, i, dev, kp->mode, &labels[i]);
 
 		if (IS_ERR(d)) {
 			sv_kpool_close_disks(kp);
@@ -76,7 +77,11 @@ static int sv_kpool_make_core(struct sv_kpool *kp, const struct sv_label *labels
 		sv_geometry_of(&labels[i], &g[i]);
 	kp->core = sv_pool_new(kp->uuid.b, kp->incarnation, kp->nr_disks, g);
 	kfree(g);
-	return kp->core ? sv_pool_refill(kp->core) : -ENOMEM;
+	if (!kp->core)
+		return -ENOMEM;
+	if (!(kp->mode & BLK_OPEN_WRITE))
+		sv_pool_degrade(kp->core, SV_MODE_READ_ONLY);
+	return sv_pool_refill(kp->core);
 }
 
 static int sv_kpool_make_queues(struct sv_kpool *kp)

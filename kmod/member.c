@@ -64,6 +64,7 @@ int sv_disk_read_label(struct block_device *bdev, struct sv_label *l, const char
 	return ret;
 }
 
+/* @dev 0: the member is missing, and has no bdev. */
 struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode_t mode, const struct sv_label *l)
 {
 	struct sv_disk *d;
@@ -82,10 +83,10 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 	ret = init_srcu_struct(&d->srcu);
 	if (ret)
 		goto free;
-	ret = sv_bdev_open(&d->dev, dev, mode);
+	ret = dev ? sv_bdev_open(&d->dev, dev, mode) : 0;
 	if (ret)
 		goto cleanup;
-	if (l->flags & SV_LABEL_HAS_RING)
+	if (dev && (l->flags & SV_LABEL_HAS_RING))
 		d->ring = sv_ring_open(d, mode, l->ring_off);
 	if (!IS_ERR(d->ring))
 		return d;
@@ -102,7 +103,8 @@ void sv_disk_close(struct sv_disk *d)
 {
 	if (d->ring)
 		sv_ring_close(d->ring);
-	sv_bdev_close(&d->dev);
+	if (d->dev.bdev)
+		sv_bdev_close(&d->dev);
 	cleanup_srcu_struct(&d->srcu);
 	kfree(d);
 }

@@ -5,6 +5,9 @@
  *
  *	0 LENGTH sv-pool POOL_UUID NR_MEMBERS DEVICE...		members in the order of their index
  *
+ * In a read-only table "-:SLOTS" stands for a member that is not there, with so many slots: what lies on it is EIO. A
+ * pool made by a read-only table is read-only for as long as it lives, and opens its members only to read.
+ *
  * A table with one device more, loaded over this one, adds a member to the running pool on resume. Members are never
  * taken away so.
  *
@@ -27,7 +30,8 @@ struct sv_ptarget {
 	struct sv_kpool *pool;
 	struct sv_label *labels;	/* until the members are in the pool */
 	u32 nr;
-	struct dm_dev *devs[SV_MAX_MEMBERS];
+	struct dm_dev *devs[SV_MAX_MEMBERS];	/* NULL: missing */
+	u32 missing_slots[SV_MAX_MEMBERS];
 };
 
 /* Is this the label of member @index of pool @uuid? Says why not. */
@@ -49,21 +53,44 @@ static int sv_check_label(const struct sv_label *l, const struct sv_label *first
 	return -EINVAL;
 }
 
+/* A missing member's label is made up: what the pool must know of it, and the others' incarnation. */
+static void sv_ptarget_fill_labels(struct sv_ptarget *t, const struct sv_label *first)
+{
+	u32 i;
+
+	for (i = 0; i < t->nr; i++)
+		if (!t->devs[i]) {
+			t->labels[i].nr_slots = t->missing_slots[i];
+			t->labels[i].incarnation = first->incarnation;
+		}
+}
+
 static int sv_ptarget_read_labels(struct sv_ptarget *t, const guid_t *uuid, blk_mode_t mode)
 {
+	const struct sv_label *first = NULL;
 	const char *why = NULL;
 	u32 i;
 
 	for (i = 0; i < t->nr; i++) {
-		int ret = sv_disk_read_label(t->devs[i]->bdev, &t->labels[i], &why);
+		int ret;
 
+		if (!t->devs[i])
+			continue;
+		if (!first)
+			first = &t->labels[i];
+		ret = sv_disk_read_label(t->devs[i]->bdev, &t->labels[i], &why);
 		if (!ret)
-			ret = sv_check_label(&t->labels[i], &t->labels[0], uuid, i, mode, &why);
+			ret = sv_check_label(&t->labels[i], first, uuid, i, mode, &why);
 		if (ret) {
 			DMERR("%pg, as member %u of pool %pUb: label %s", t->devs[i]->bdev, i, uuid, why);
 			return ret;
 		}
 	}
+	if (!first) {
+		DMERR("pool %pUb: every member is missing", uuid);
+		return -ENODEV;
+	}
+	sv_ptarget_fill_labels(t, first);
 	return 0;
 }
 
@@ -88,9 +115,12 @@ static bool sv_ptarget_extends(struct sv_ptarget *t, struct sv_kpool *kp)
 
 	if (t->nr < kp->nr_disks)
 		return false;
-	for (i = 0; i < kp->nr_disks; i++)
-		if (t->devs[i]->bdev->bd_dev != kp->disks[i]->dev.bdev->bd_dev)
+	for (i = 0; i < kp->nr_disks; i++) {
+		struct block_device *bdev = kp->disks[i]->dev.bdev;
+
+		if (!t->devs[i] != !bdev || (bdev && t->devs[i]->bdev->bd_dev != bdev->bd_dev))
 			return false;
+	}
 	return true;
 }
 
@@ -150,20 +180,40 @@ static int sv_ptarget_parse(struct dm_target *ti, unsigned int argc, char **argv
 	return 0;
 }
 
+static int sv_ptarget_parse_missing(struct dm_target *ti, const char *word, u32 *slots)
+{
+	if (kstrtou32(word + 2, 10, slots) || !*slots || *slots > SV_MAX_SLOTS) {
+		ti->error = "Missing member: -:SLOTS";
+		return -EINVAL;
+	}
+	if (dm_table_get_mode(ti->table) & BLK_OPEN_WRITE) {
+		ti->error = "A member may be missing in a read-only table only";
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static int sv_ptarget_get_devices(struct dm_target *ti, struct sv_ptarget *t, char **paths)
 {
 	u32 i, k;
 
 	for (i = 0; i < t->nr; i++) {
-		int ret = dm_get_device(ti, paths[i], dm_table_get_mode(ti->table), &t->devs[i]);
+		int ret;
 
+		if (!strncmp(paths[i], "-:", 2)) {
+			ret = sv_ptarget_parse_missing(ti, paths[i], &t->missing_slots[i]);
+			if (ret)
+				return ret;
+			continue;
+		}
+		ret = dm_get_device(ti, paths[i], dm_table_get_mode(ti->table), &t->devs[i]);
 		if (ret) {
 			ti->error = "Cannot open a member for device-mapper alone";
 			DMERR("%s: error %d", paths[i], ret);
 			return ret;
 		}
 		for (k = 0; k < i; k++)
-			if (t->devs[k]->bdev == t->devs[i]->bdev) {
+			if (t->devs[k] && t->devs[k]->bdev == t->devs[i]->bdev) {
 				ti->error = "A device is given twice";
 				return -EINVAL;
 			}
@@ -243,6 +293,11 @@ static int sv_pool_preresume(struct dm_target *ti)
 	while (!ret && kp->nr_disks < t->nr) {
 		u32 i = kp->nr_disks;
 
+		if (!t->devs[i]) {
+			DMERR("pool %pUb: a new member cannot be missing", &kp->uuid);
+			ret = -EINVAL;
+			break;
+		}
 		ret = sv_kpool_add_disk(kp, t->devs[i], &t->labels[i]);
 		if (ret)
 			DMERR("pool %pUb: cannot add %pg: error %d", &kp->uuid, t->devs[i]->bdev, ret);
@@ -298,7 +353,10 @@ static void sv_pool_status(struct dm_target *ti, status_type_t type, unsigned in
 	case STATUSTYPE_TABLE:
 		DMEMIT("%pUb %u", &t->pool->uuid, t->nr);
 		for (i = 0; i < t->nr; i++)
-			DMEMIT(" %s", t->devs[i]->name);
+			if (t->devs[i])
+				DMEMIT(" %s", t->devs[i]->name);
+			else
+				DMEMIT(" -:%u", t->missing_slots[i]);
 		break;
 	default:
 		*result = '\0';
@@ -312,7 +370,8 @@ static int sv_pool_iterate_devices(struct dm_target *ti, iterate_devices_callout
 	u32 i;
 
 	for (i = 0; i < t->nr && !ret; i++)
-		ret = fn(ti, t->devs[i], 0, SV_BLOCK_SECTORS, data);
+		if (t->devs[i])
+			ret = fn(ti, t->devs[i], 0, SV_BLOCK_SECTORS, data);
 	return ret;
 }
 

@@ -40,7 +40,7 @@
 
 /* A member as the kernel sees it. Never removed while the pool lives. */
 struct sv_disk {
-	struct sv_bdev dev;
+	struct sv_bdev dev;		/* no bdev: missing, in a read-only pool */
 	struct srcu_struct srcu;	/* held by each bio from its lookup to its end [I2] */
 	atomic64_t errors;
 	struct sv_ring *ring;		/* a copy of the journal's ring, or NULL; commit worker */

@@ -92,8 +92,10 @@ static int sv_vtarget_get_devices(struct sv_vtarget *t)
 	for (i = 0; i < t->pool->nr_disks; i++) {
 		int ret;
 
+		if (!t->pool->disks[i]->dev.bdev)
+			continue;
 		format_dev_t(name, t->pool->disks[i]->dev.bdev->bd_dev);
-		ret = dm_get_device(t->ti, name, mode, &t->devs[i]);
+		ret = dm_get_device(t->ti, name, mode, &t->devs[t->nr_devs]);
 		if (ret) {
 			t->ti->error = "Cannot open a member";
 			return ret;

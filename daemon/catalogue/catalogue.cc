@@ -44,7 +44,7 @@ Result<std::unique_ptr<Catalogue>> Catalogue::open(std::span<const CatalogueCopy
 {
 	SV_ASSIGN(std::unique_ptr<Region> region, Region::open(copies, pool_uuid, options));
 	SV_ASSIGN(std::unique_ptr<Database> db, Database::open(std::move(region)));
-	SV_TRY(options.read_only ? check_schema(*db) : upgrade_schema(*db));
+	SV_TRY(upgrade_schema(*db));
 	std::unique_ptr<Catalogue> c(new Catalogue(std::make_unique<Impl>(std::move(db))));
 	SV_ASSIGN(const PoolRow row, c->pool());
 	if (row.uuid != pool_uuid)

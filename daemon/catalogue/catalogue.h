@@ -105,7 +105,7 @@ Status check_tier_name(std::string_view name);
 class Catalogue {
  public:
 	struct OpenOptions {
-		bool read_only = false;      // nothing is written, not even a repair
+		bool read_only = false;      // nothing is written, not even a repair: changes stay in memory
 		bool allow_missing = false;  // one copy of two may be absent (read-only use); otherwise refused
 	};
 

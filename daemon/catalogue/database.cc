@@ -115,8 +115,6 @@ Result<std::unique_ptr<Database>> Database::open(std::unique_ptr<Region> region)
 		       "PRAGMA trusted_schema=OFF"));
 	if (d->region().size(Region::File::kMain) == 0)
 		SV_TRY(d->exec("PRAGMA journal_mode=MEMORY; PRAGMA journal_mode=WAL"));
-	else if (d->region().read_only())
-		SV_TRY(d->exec("PRAGMA query_only=ON"));
 	const uint64_t pages = d->region().capacity(Region::File::kMain) / kBlockSize;
 	SV_TRY(d->exec(fmt::format("PRAGMA max_page_count={}", pages).c_str()));
 	return d;

@@ -454,8 +454,6 @@ Status Region::fill_gap(File file, uint64_t from, uint64_t to)
 
 Status Region::write(File file, uint64_t offset, std::span<const uint8_t> data)
 {
-	if (read_only_)
-		return Error(Code::kPermission, "write", "catalogue", "it was opened for reading only");
 	if (failed_)
 		return Error(*failed_).within("write", "catalogue after its last copy failed");
 	if (offset > capacity(file) || data.size() > capacity(file) - offset)
@@ -478,13 +476,11 @@ Status Region::write(File file, uint64_t offset, std::span<const uint8_t> data)
 	uint64_t &logical = file == File::kMain ? now_.main_size : now_.wal_size;
 	logical = std::max(logical, offset + data.size());
 	unsynced_ = true;
-	return dirty_.size() < kMaxDirty ? Status() : flush_blocks();
+	return read_only_ || dirty_.size() < kMaxDirty ? Status() : flush_blocks();
 }
 
 Status Region::truncate(File file, uint64_t size)
 {
-	if (read_only_)
-		return Error(Code::kPermission, "truncate", "catalogue", "it was opened for reading only");
 	uint64_t &logical = file == File::kMain ? now_.main_size : now_.wal_size;
 	if (size > logical) {
 		SV_TRY(fill_gap(file, logical, size));
@@ -552,7 +548,7 @@ Status Region::sync()
 {
 	if (failed_)
 		return Error(*failed_).within("sync", "catalogue after its last copy failed");
-	if (!unsynced_)
+	if (!unsynced_ || read_only_)
 		return {};
 	SV_TRY(flush_blocks());
 	SV_TRY(flush_sums());

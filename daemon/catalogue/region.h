@@ -11,6 +11,8 @@
 // - Blocks of the main database are overwritten only while the WAL holds their new content (SQLite's checkpoint),
 //   until sync() has made block and checksum durable. So a block that does not fit its checksum, and that is read,
 //   is damage: the other copy answers and repairs it.
+// - Opened read-only nothing is written: what changes stays in memory and is lost at the end, as if it had been synced
+//   to a copy of the region. So recovery can apply the journal of a pool that must not be touched.
 // - A copy that fails is recorded as out of sync on the survivor before the operation that met the failure returns
 //   [I32]. When no copy is left, every later operation fails.
 #pragma once

@@ -104,16 +104,4 @@ Status upgrade_schema(Database &db)
 	return {};
 }
 
-Status check_schema(Database &db)
-{
-	SV_ASSIGN(const uint64_t version, db.number("PRAGMA user_version"));
-	if (version > schema_version())
-		return newer(version);
-	if (version < schema_version())
-		return Error(Code::kNeedsCheck, "open", "catalogue",
-			     fmt::format("it has the older schema version {}", version),
-			     "activate the pool once without --read-only, which upgrades it");
-	return {};
-}
-
 }  // namespace svd

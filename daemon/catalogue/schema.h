@@ -10,6 +10,5 @@ namespace svd {
 
 uint32_t schema_version();                           // of this svd; PRAGMA user_version
 Status upgrade_schema(Database &db);                 // from any older version (0: empty) in one transaction each step
-Status check_schema(Database &db);                   // reading only: the version must be today's
 
 }  // namespace svd

@@ -126,7 +126,7 @@ Status Pool::restore(int text)
 	const Status restored = catalogue_->restore(in);
 	const Status closed = catalogue_->close();
 	close_all();
-	SV_TRY(activate(false));
+	SV_TRY(activate({}));
 	return restored.ok() ? closed : restored;
 }
 

@@ -294,7 +294,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		note_label(candidate.device.path);
 	}
 	SV_ASSIGN(Pool *const pool, find_pool(name));
-	SV_TRY(pool->activate(false));
+	SV_TRY(pool->activate({}));
 	return Json{{"result", "created"}, {"uuid", uuid.str()},
 		    {"message", fmt::format("pool {} created of {} devices", name, candidates.size())}};
 }
@@ -310,6 +310,7 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 	};
 	if (std::all_of(request.devices.begin(), request.devices.end(), same))
 		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", pool_name)}};
+	SV_TRY(pool_to_change(pool_name));
 	const auto tier = std::find_if(pool->members().begin(), pool->members().end(), [&](const auto &item) {
 		return request.name == item.second.label.tier_name; });
 	if (tier == pool->members().end())
@@ -357,6 +358,8 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 {
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	if (pool->up())
+		SV_TRY(pool_to_change(name));
 	std::vector<std::string> destroys;
 	if (pool->up()) {
 		SV_ASSIGN(const auto volumes, pool->catalogue().volumes());

@@ -106,7 +106,7 @@ void Engine::activate_complete()
 		if (pool->up() || pool->wanted_down())
 			continue;
 		const std::string before = pool->problem();
-		const Status result = pool->activate(false);
+		const Status result = pool->activate({});
 		if (!result.ok() && result.error().message() != before)
 			log::warning("{}", result.error().message());
 	}
@@ -192,6 +192,22 @@ Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 	return pool;
 }
 
+Result<Pool *> Engine::pool_to_change(const std::string &name)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
+	if (pool->state() == PoolState::kReadOnly)
+		return Error{Code::kPermission, "change pool", name, "it is read-only",
+			     fmt::format("with all its members: svctl deactivate {0}; svctl activate {0}", name)};
+	return pool;
+}
+
+Result<std::pair<Pool *, VolumeRow>> Engine::volume_to_change(const std::string &pool_name, const std::string &volume)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	SV_TRY(pool_to_change(pool_name));
+	return found;
+}
+
 Result<std::pair<Pool *, VolumeRow>> Engine::find_volume(const std::string &pool_name, const std::string &volume)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
@@ -204,9 +220,9 @@ Result<std::pair<Pool *, VolumeRow>> Engine::find_volume(const std::string &pool
 
 Result<Json> Engine::activate(const std::string &name, bool read_only, bool missing, bool dry_run)
 {
-	if (missing)
-		return Error{Code::kMissingFeature, "activate pool", name, "--missing is not implemented yet",
-			     "attach all devices"};
+	if (missing && !read_only)
+		return Error{Code::kUsage, "activate pool", name, "it can be written to only with all its members",
+			     "--missing goes with --read-only"};
 	rescan();
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	if (pool->up()) {
@@ -219,8 +235,11 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 	}
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be activated", name));
-	SV_TRY(pool->activate(read_only));
-	return done("activated", fmt::format("pool {} is {}", name, state_name(pool->state())));
+	SV_TRY(pool->activate({read_only, missing}));
+	std::string message = fmt::format("pool {} is {}", name, state_name(pool->state()));
+	for (const Json &problem : problems_json(*pool))
+		message += "\n" + problem["what"].get<std::string>();
+	return done("activated", message);
 }
 
 Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
@@ -249,8 +268,7 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 		return Error{Code::kBusy, "create volume", pool_name + "/" + volume,
 			     fmt::format("it exists with {}", format_size(Bytes(existing.value().size))),
 			     "to grow it: svctl resize-volume"};
-	if (pool->state() == PoolState::kReadOnly)
-		return Error{Code::kPermission, "create volume", volume, "pool " + pool_name + " is read-only", ""};
+	SV_TRY(pool_to_change(pool_name));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} of {} would be created", pool_name, volume,
 						   format_size(Bytes(rounded))));
@@ -263,7 +281,7 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 
 Result<Json> Engine::resize_volume(const std::string &pool_name, const std::string &volume, uint64_t size, bool dry_run)
 {
-	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
 	const uint64_t rounded = (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
 	const std::string name = pool_name + "/" + volume;
@@ -288,6 +306,7 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 		return done("no change", fmt::format("volume {}/{}: no change", pool_name, to));
 	if (!source.ok())
 		return source.error();
+	SV_TRY(pool_to_change(pool_name));
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
 	if (dry_run)
@@ -298,7 +317,7 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 
 Result<Json> Engine::delete_volume(const std::string &pool_name, const std::string &volume, bool dry_run)
 {
-	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
 	const std::string name = pool_name + "/" + volume;
 	if (dry_run) {
@@ -317,10 +336,13 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 Json Engine::volume_json(Pool &pool, const VolumeRow &row)
 {
 	const auto mapped = pool.catalogue().mapped(row.id);
-	return {{"name", row.name}, {"id", row.id}, {"size", row.size},
-		{"used", (mapped.ok() ? mapped.value() : 0) << SV_EXTENT_SHIFT},
-		{"state", row.state == VolumeState::kActive ? state_name(pool.state()) : "deleting"},
-		{"device", pool.volume_path(row)}};
+	Json json = {{"name", row.name}, {"id", row.id}, {"size", row.size},
+		     {"used", (mapped.ok() ? mapped.value() : 0) << SV_EXTENT_SHIFT},
+		     {"state", row.state == VolumeState::kActive ? state_name(pool.state()) : "deleting"},
+		     {"device", pool.volume_path(row)}};
+	if (!pool.absent().empty())
+		json["damaged_extents"] = pool.damage(row.id).extents;
+	return json;
 }
 
 Json Engine::pool_json(Pool &pool, bool with_volumes)
@@ -356,6 +378,9 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 			tier["used"] = tier["size"].get<uint64_t>() - tier["free"].get<uint64_t>();
 		}
 	}
+	for (const auto &[index, row] : pool.absent())
+		json["devices"].push_back({{"member", index}, {"missing", true}, {"tier", row.tier_name},
+					   {"size", static_cast<uint64_t>(row.nr_slots) << SV_EXTENT_SHIFT}});
 	for (auto &[rank, tier] : tiers)
 		json["tiers"].push_back(tier);
 	json["size"] = size;
@@ -382,7 +407,10 @@ Result<Json> Engine::show(const std::string &pool_name, const std::string &volum
 {
 	if (!volume.empty()) {
 		SV_ASSIGN(const auto found, find_volume(pool_name, volume));
-		return volume_json(*found.first, found.second);
+		Json json = volume_json(*found.first, found.second);
+		for (const auto &[index, count] : found.first->damage(found.second.id).ranges)
+			json["damaged"].push_back({{"offset", index << SV_EXTENT_SHIFT}, {"length", count << SV_EXTENT_SHIFT}});
+		return json;
 	}
 	SV_ASSIGN(Pool *const pool, find_pool(pool_name));
 	Json json = pool_json(*pool, true);
@@ -399,15 +427,32 @@ Result<Json> Engine::show(const std::string &pool_name, const std::string &volum
 	return json;
 }
 
+// Of a pool that is up without all its members: which volumes cannot be read in full.
+void Engine::damage_problems(Pool &pool, const AddProblem &add)
+{
+	const auto volumes = pool.absent().empty() ? Result<std::vector<VolumeRow>>(std::vector<VolumeRow>()) :
+						     pool.catalogue().volumes();
+	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
+		const VolumeRow &volume = volumes.value()[i];
+		const uint64_t extents = pool.damage(volume.id).extents;
+		if (extents > 0)
+			add(fmt::format("volume {}: {} of {} extents cannot be read", volume.name, extents,
+					pool.catalogue().mapped(volume.id).value()),
+			    fmt::format("which: svctl show {}/{}", pool.name(), volume.name));
+	}
+}
+
 Json Engine::problems_json(Pool &pool)
 {
 	Json problems = Json::array();
 	const auto add = [&](const std::string &what, const std::string &next) {
 		problems.push_back({{"what", what}, {"next", next}});
 	};
+	const std::string down_first = pool.up() ? "svctl deactivate " + pool.name() + "; " : "";
 	for (uint32_t member : pool.missing())
 		add(fmt::format("member {} of {} is missing", member, pool.nr_members()),
-		    "attach the device; svctl activate " + pool.name());
+		    "attach the device; " + down_first + "svctl activate " + pool.name());
+	damage_problems(pool, add);
 	if (!pool.problem().empty() && pool.missing().empty())
 		add(pool.problem(), "svctl check " + pool.name());
 	if (!pool.up())
@@ -469,7 +514,7 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run)
 	if (!is_sealed_memory_file(text))
 		return Error{Code::kUsage, "restore pool", name, "the text did not come in a sealed memory file",
 			     "use svctl restore"};
-	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
+	SV_ASSIGN(Pool *const pool, pool_to_change(name));
 	SV_ASSIGN(const auto volumes, pool->catalogue().volumes());
 	if (!volumes.empty())
 		return Error{Code::kBusy, "restore pool", name, "it has volumes", "restore into a pool just created"};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -71,6 +72,8 @@ private:
 
 	Result<Pool *> find_pool(const std::string &name);
 	Result<Pool *> pool_that_is_up(const std::string &name);
+	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only
+	Result<std::pair<Pool *, VolumeRow>> volume_to_change(const std::string &pool, const std::string &volume);
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
@@ -91,6 +94,8 @@ private:
 	void remember(const std::string &path);
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row);
+	using AddProblem = std::function<void(const std::string &what, const std::string &next)>;
+	void damage_problems(Pool &pool, const AddProblem &add);
 	Json problems_json(Pool &pool);
 
 	Kernel &kernel_;

@@ -63,12 +63,24 @@ std::vector<uint32_t> Pool::with_flag(uint32_t flag) const
 
 PoolSpec Pool::spec() const
 {
-	PoolSpec spec{name_, uuid_, {}, 0};
-	for (const auto &[index, member] : members_) {
-		spec.devices.push_back(member.path);
-		spec.size += static_cast<uint64_t>(member.label.nr_slots) << SV_EXTENT_SHIFT;
+	std::map<uint32_t, MemberSpec> all;
+	for (const auto &[index, member] : members_)
+		all[index] = {member.path, member.label.nr_slots};
+	for (const auto &[index, row] : absent_)
+		all[index] = {"", row.nr_slots};
+	PoolSpec spec{name_, uuid_, {}, read_only_, 0};
+	for (const auto &[index, member] : all) {
+		spec.members.push_back(member);
+		spec.size += static_cast<uint64_t>(member.slots) << SV_EXTENT_SHIFT;
 	}
 	return spec;
+}
+
+const Pool::Damage &Pool::damage(uint32_t volume) const
+{
+	static const Damage none;
+	const auto found = damage_.find(volume);
+	return found == damage_.end() ? none : found->second;
 }
 
 Status Pool::erase_labels()

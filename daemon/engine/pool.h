@@ -42,7 +42,11 @@ public:
 	const std::string &conflict() const { return conflict_; }
 
 	// ---- life ----
-	Status activate(bool read_only);		// kNeedsCheck, kNotFound (a member is missing) ...
+	struct How {
+		bool read_only = false;			// nothing is written to members; the journal is applied in memory
+		bool missing = false;			// read_only: go on without members; what lies on them is EIO
+	};
+	Status activate(How how);			// kNeedsCheck, kNotFound (a member is missing) ...
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
 	Status add_members(const std::vector<FoundMember> &added);
@@ -68,6 +72,15 @@ public:
 	const std::string &name() const { return name_; }
 	PoolState state() const { return state_; }
 	bool up() const { return state_ != PoolState::kDown; }
+	// Of a pool that is up without all members: those, and what of volumes lies on them.
+	struct Damage {
+		void add(uint64_t index);	// ascending
+		uint64_t extents = 0;
+		std::vector<std::pair<uint64_t, uint64_t>> ranges;	// index and count of the first kMostRanges
+	};
+	static constexpr size_t kMostRanges = 1000;
+	const std::map<uint32_t, MemberRow> &absent() const { return absent_; }
+	const Damage &damage(uint32_t volume) const;
 	Catalogue &catalogue() { return *catalogue_; }
 	KernelPool &kernel() { return *channel_; }
 	const std::string &problem() const { return problem_; }	// why the last activation or checkpoint failed
@@ -77,15 +90,18 @@ public:
 
 private:
 	// recovery.cc
-	Status bring_up(bool read_only);
+	Status bring_up(How how);
+	Status refuse_missing() const;
+	Status find_damage();
 	Status open_members();
-	Status open_catalogue();
-	Status compare_members();
+	Status open_catalogue(bool missing);
+	Status compare_members(bool missing);
 	Status recover_journal();
 	Status choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order);
 	Status replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor);
 	Status finish_deletions();
-	Status load_kernel(bool read_only, bool existed);
+	Status load_kernel(bool existed);
+	Status catch_up();
 	Status reopen_channel();
 	Status load_volumes();
 	Status reconcile_volumes();
@@ -114,6 +130,8 @@ private:
 	std::string conflict_;
 	PoolState state_ = PoolState::kDown;
 	bool read_only_ = false;
+	std::map<uint32_t, MemberRow> absent_;
+	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
 	bool wanted_down_ = false;
 	std::string problem_;

@@ -59,51 +59,64 @@ Status mirror_batch(BlockFile &to, const sv_label &label, const void *batch)
 
 }	// namespace
 
-Status Pool::activate(bool read_only)
+Status Pool::activate(How how)
 {
 	if (up())
 		return {};
-	read_only_ = read_only;  // volume devices are made on the way
-	Status result = bring_up(read_only);
+	Status result = bring_up(how);
 	problem_ = result.ok() ? "" : result.error().message();
 	if (!result.ok()) {
 		close_all();
 		return result;
 	}
-	state_ = read_only ? PoolState::kReadOnly : PoolState::kActive;
+	state_ = read_only_ ? PoolState::kReadOnly : PoolState::kActive;
 	wanted_down_ = false;
 	last_checkpoint_ = Clock::now();
-	log::notice("pool {} is up{}", name_, read_only ? ", read-only" : "");
+	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};
 }
 
-Status Pool::bring_up(bool read_only)
+// Read-write only with all members [I33].
+Status Pool::refuse_missing() const
+{
+	std::string list;
+	for (uint32_t member : missing())
+		list += fmt::format("{}{}", list.empty() ? "" : ", ", member);
+	if (list.empty())
+		return {};
+	return Error{Code::kNotFound, "activate pool", name_, fmt::format("member {} of {} is missing", list, nr_members()),
+		     fmt::format("attach it, then: svctl activate {0}; to read what is there: svctl activate {0} --read-only "
+				 "--missing", name_)};
+}
+
+Status Pool::bring_up(How how)
 {
 	if (!conflict_.empty())
 		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"};
-	if (const auto gone = missing(); !gone.empty()) {
-		std::string list;
-		for (uint32_t member : gone)
-			list += fmt::format("{}{}", list.empty() ? "" : ", ", member);
-		return Error{Code::kNotFound, "activate pool", name_,
-			     fmt::format("member {} of {} is missing", list, nr_members()),
-			     "attach it, then: svctl activate " + name_};
-	}
+	SV_TRY(kernel_.probe());
+	SV_ASSIGN(const RunningPool running, kernel_.running(name_));
+	// svd was restarted over a read-only pool: that it stays, and members may be missing.
+	if (running.exists && how.read_only && !running.read_only)
+		return Error{Code::kBusy, "activate pool", name_, "the kernel serves it, and writes to it", "svctl activate " + name_};
+	if (running.read_only)
+		how = {true, true};
+	read_only_ = how.read_only;  // volume devices are made on the way
+	if (!how.missing)
+		SV_TRY(refuse_missing());
 	for (const auto &[index, member] : members_)
-		if (sv_label_read_only(&member.label) && !read_only)
+		if (sv_label_read_only(&member.label) && !read_only_)
 			return Error{Code::kMissingFeature, "activate pool", name_,
 				     member.path + " was written by a newer version that this one may only read",
 				     "use activate --read-only"};
-	SV_TRY(kernel_.probe());
 	SV_TRY(open_members());
-	SV_TRY(open_catalogue());
-	SV_TRY(compare_members());
-	SV_ASSIGN(const bool running, kernel_.pool_exists(spec()));
-	if (!running)
+	SV_TRY(open_catalogue(how.missing));
+	SV_TRY(compare_members(how.missing));
+	if (read_only_ || !running.exists)
 		SV_TRY(recover_journal());
+	SV_TRY(find_damage());
 	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
-	SV_TRY(load_kernel(read_only, running));
-	return catalogue_->keep_repairs();
+	SV_TRY(load_kernel(running.exists));
+	return read_only_ ? Status() : catalogue_->keep_repairs();
 }
 
 // svd died while it loaded the pool: no volume can have a device yet, so begin again.
@@ -121,6 +134,8 @@ void Pool::close_all()
 {
 	channel_.reset();
 	catalogue_.reset();
+	absent_.clear();
+	damage_.clear();
 	for (auto &[index, member] : members_)
 		member.file.reset();
 	state_ = PoolState::kDown;
@@ -129,8 +144,9 @@ void Pool::close_all()
 Status Pool::open_members()
 {
 	for (auto &[index, member] : members_) {
-		SV_ASSIGN(member.file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
-		if (member.label_state == LabelState::kSound)
+		const auto mode = read_only_ ? BlockFile::Mode::kReadOnly : BlockFile::Mode::kReadWrite;
+		SV_ASSIGN(member.file, BlockFile::open(member.path, mode));
+		if (member.label_state == LabelState::kSound || read_only_)
 			continue;
 		log::warning("pool {}: label of {} is damaged{}", name_, member.path,
 			     member.label_state == LabelState::kFrontBad ? "; written anew from its copy" :
@@ -141,24 +157,31 @@ Status Pool::open_members()
 	return {};
 }
 
-Status Pool::open_catalogue()
+Status Pool::open_catalogue(bool missing)
 {
 	std::vector<CatalogueCopy> copies;
 	for (uint32_t index : with_flag(SV_LABEL_HAS_CATALOGUE)) {
 		Member &member = members_.at(index);
 		copies.push_back({member.file.get(), member.label.cat_off, member.label.cat_len});
 	}
-	SV_ASSIGN(catalogue_, Catalogue::open(copies, uuid_));
+	if (copies.empty())
+		return Error{Code::kNotFound, "read the catalogue of pool", name_, "it is on members that are missing",
+			     "attach one of them: nothing can be read without it"};
+	SV_ASSIGN(catalogue_, Catalogue::open(copies, uuid_, {read_only_, missing}));
 	return {};
 }
 
 // The catalogue's members must be those that the labels describe. A member that only has its label was being added
 // when svd died: its label is what made it a member.
-Status Pool::compare_members()
+Status Pool::compare_members(bool missing)
 {
 	SV_ASSIGN(const auto rows, catalogue_->members());
 	for (const MemberRow &row : rows) {
 		const auto found = members_.find(row.member);
+		if (found == members_.end() && missing) {
+			absent_[row.member] = row;
+			continue;
+		}
 		if (found == members_.end() ||
 		    std::memcmp(found->second.label.member_uuid, row.uuid.bytes.data(), row.uuid.bytes.size()) != 0)
 			return Error{Code::kNeedsCheck, "activate pool", name_,
@@ -180,6 +203,9 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 	for (uint32_t index : with_flag(SV_LABEL_HAS_RING))
 		copies.push_back(survey(index, RingReader(*members_.at(index).file, members_.at(index).label, 0),
 					cursor));
+	if (copies.empty() && !absent_.empty())
+		return Error{Code::kNotFound, "read the journal of pool", name_, "it is on members that are missing",
+			     "attach one of them: nothing can be read without it"};
 	if (copies.empty())
 		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""};
 	std::stable_sort(copies.begin(), copies.end(), [](const CopyState &a, const CopyState &b) {
@@ -215,7 +241,8 @@ Status Pool::recover_journal()
 	return replay(order, &cursor);
 }
 
-// Applies the first copy's batches from the cursor on, and writes them to the other where it differs.
+// Applies the first copy's batches from the cursor on, and writes them to the other where it differs. Of a read-only
+// pool neither reaches a member: the catalogue changes in memory.
 Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
 {
 	Member &source = members_.at(copies[0]);
@@ -225,18 +252,52 @@ Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
 	const char *why = "";
 	int more;
 	while ((more = reader.next(cursor, &batch, &why)) > 0) {
-		for (size_t i = 1; i < copies.size(); i++)
+		for (size_t i = 1; i < copies.size() && !read_only_; i++)
 			SV_TRY(mirror_batch(*members_.at(copies[i]).file, members_.at(copies[i]).label, batch));
 		SV_TRY(applier.add(batch, *cursor));
 	}
 	if (more < 0)
 		return Error{Code::kNeedsCheck, "read the journal on", source.path, why, ""};
-	for (size_t i = 1; i < copies.size(); i++)
+	for (size_t i = 1; i < copies.size() && !read_only_; i++)
 		SV_TRY(members_.at(copies[i]).file->sync());
 	SV_TRY(applier.finish());
 	if (applier.batches() > 0)
 		log::notice("pool {}: {} journal batches recovered, up to {}", name_, applier.batches(), cursor->seq);
 	return {};
+}
+
+// Which extents lie on missing members, and where volumes map them.
+Status Pool::find_damage()
+{
+	if (absent_.empty())
+		return {};
+	std::vector<bool> lost;
+	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
+		lost.resize(some.back().extent + 1);
+		for (const sv_extent &e : some)
+			lost[e.extent] = absent_.contains(e.member);
+		return {};
+	}));
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	for (const VolumeRow &volume : volumes) {
+		Damage &damage = damage_[volume.id];
+		SV_TRY(catalogue_->for_each_map(volume.id, [&](std::span<const sv_map_entry> some) -> Status {
+			for (const sv_map_entry &e : some)
+				if (e.extent < lost.size() && lost[e.extent])
+					damage.add(e.index);
+			return {};
+		}));
+	}
+	return {};
+}
+
+void Pool::Damage::add(uint64_t index)
+{
+	extents++;
+	if (!ranges.empty() && ranges.back().first + ranges.back().second == index)
+		ranges.back().second++;
+	else if (ranges.size() < kMostRanges)
+		ranges.push_back({index, 1});
 }
 
 Status Pool::finish_deletions()
@@ -254,7 +315,20 @@ Status Pool::finish_deletions()
 	return {};
 }
 
-Status Pool::load_kernel(bool read_only, bool existed)
+// The kernel went on while svd was dead.
+Status Pool::catch_up()
+{
+	log::notice("pool {}: the kernel serves it already{}", name_, read_only_ ? ", read-only" : ", catching up");
+	if (!read_only_) {
+		SV_TRY(tell_policy());
+		SV_TRY(checkpoint());
+		SV_TRY(finish_deletions());
+		SV_TRY(reconcile_volumes());
+	}
+	return create_volume_devices();
+}
+
+Status Pool::load_kernel(bool existed)
 {
 	SV_ASSIGN(const auto hello, channel_->ask<sv_hello>(SV_OP_HELLO));
 	if (hello.abi != SV_ABI_VERSION)
@@ -264,23 +338,18 @@ Status Pool::load_kernel(bool read_only, bool existed)
 	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
 	channel_->set_epoch(attach.epoch);
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
-	if (attach.state == SV_STATE_ACTIVE) {
-		log::notice("pool {}: the kernel serves it already, catching up", name_);
-		SV_TRY(tell_policy());
-		SV_TRY(checkpoint());
-		SV_TRY(finish_deletions());
-		SV_TRY(reconcile_volumes());
-		return create_volume_devices();
-	}
+	if (attach.state == SV_STATE_ACTIVE)
+		return catch_up();
 	if (existed)
 		SV_TRY(reopen_channel());
-	SV_TRY(finish_deletions());
+	if (!read_only_)
+		SV_TRY(finish_deletions());
 	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
 	SV_TRY(load_volumes());
 	SV_TRY(load_maps());
 	SV_TRY(load_grants());
 	SV_TRY(tell_policy());
-	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only ? 1u : 0u, 0}));
+	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only_ ? 1u : 0u, 0}));
 	return create_volume_devices();
 }
 

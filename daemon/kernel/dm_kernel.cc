@@ -217,10 +217,10 @@ public:
 
 	static Table table_of(const PoolSpec &spec)
 	{
-		Table table{"sv-pool", fmt::format("{} {}", spec.uuid.str(), spec.devices.size()),
-			    spec.size / kSector, false};
-		for (const std::string &device : spec.devices)
-			table.parameters += " " + device;
+		Table table{"sv-pool", fmt::format("{} {}", spec.uuid.str(), spec.members.size()),
+			    spec.size / kSector, spec.read_only};
+		for (const MemberSpec &member : spec.members)
+			table.parameters += member.path.empty() ? fmt::format(" -:{}", member.slots) : " " + member.path;
 		return table;
 	}
 
@@ -333,17 +333,17 @@ public:
 
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
 	{
-		SV_ASSIGN(const bool exists, pool_exists(spec));
-		if (!exists)
+		SV_ASSIGN(const RunningPool pool, running(spec.name));
+		if (!pool.exists)
 			SV_TRY(create_device(dm_name(spec.name, ""), "SV-" + spec.uuid.str(), DmPool::table_of(spec)));
 		SV_ASSIGN(UniqueFd control, open_control(spec.uuid));
 		return std::unique_ptr<KernelPool>(std::make_unique<DmPool>(spec, std::move(control)));
 	}
 
-	Result<bool> pool_exists(const PoolSpec &spec) override
+	Result<RunningPool> running(const std::string &pool) override
 	{
-		SV_ASSIGN(const dm_info info, info_of(dm_name(spec.name, "")));
-		return info.exists != 0;
+		SV_ASSIGN(const dm_info info, info_of(dm_name(pool, "")));
+		return RunningPool{info.exists != 0, info.exists != 0 && info.read_only != 0};
 	}
 
 	bool simulated() const override { return false; }

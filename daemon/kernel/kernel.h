@@ -17,12 +17,24 @@
 
 namespace svd {
 
+struct MemberSpec {
+	std::string path;	// empty: it is missing, and what lies on it cannot be read
+	uint32_t slots = 0;
+};
+
 // What a pool's device is made of: members by index.
 struct PoolSpec {
 	std::string name;
 	Uuid uuid;
-	std::vector<std::string> devices;
+	std::vector<MemberSpec> members;
+	bool read_only = false;	// members are only read; the only way without all of them
 	uint64_t size = 0;	// bytes of all slots; for show only
+};
+
+// A pool that the kernel serves already.
+struct RunningPool {
+	bool exists = false;
+	bool read_only = false;
 };
 
 struct VolumeSpec {
@@ -114,7 +126,7 @@ public:
 	virtual Result<void> probe() = 0;
 	// The pool's device: made if it is not there, and its control channel opened.
 	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) = 0;
-	virtual Result<bool> pool_exists(const PoolSpec &spec) = 0;
+	virtual Result<RunningPool> running(const std::string &pool) = 0;
 	virtual bool simulated() const = 0;
 };
 

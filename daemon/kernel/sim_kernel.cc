@@ -26,12 +26,14 @@ namespace {
 
 constexpr int kMaxDeferrals = 1000;
 
-// A file with a volatile write cache of 4 KiB blocks.
+// A file with a volatile write cache of 4 KiB blocks. One that is missing has no file, and cannot be read.
 class Member {
 public:
-	static Result<Member> open(const std::string &path)
+	static Member missing() { return Member(UniqueFd()); }
+
+	static Result<Member> open(const std::string &path, bool read_only)
 	{
-		UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+		UniqueFd fd(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
 		if (!fd)
 			return errno_error(errno, "open", path);
 		return Member(std::move(fd));
@@ -72,14 +74,18 @@ public:
 		return pwrite(fd_.get(), from, bytes, static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes);
 	}
 
+	// Or its copy: a damaged label is not repaired while the pool is read-only.
 	Result<sv_label> label() const
 	{
 		sv_label_disk disk;
 		sv_label label;
 		const char *why = "cannot be read";
-		if (pread(fd_.get(), &disk, sizeof(disk), 0) != sizeof(disk) || sv_label_decode(&disk, &label, &why))
-			return Error{Code::kNeedsCheck, "read", "label", why, ""};
-		return label;
+		const off_t end = lseek(fd_.get(), 0, SEEK_END);
+		for (const off_t at : {off_t{0}, static_cast<off_t>(sv_label_copy_off(static_cast<u64>(end)))})
+			if (pread(fd_.get(), &disk, sizeof(disk), at) == sizeof(disk) &&
+			    sv_label_decode(&disk, &label, &why) == 0)
+				return label;
+		return Error{Code::kNeedsCheck, "read", "label", why, ""};
 	}
 
 private:
@@ -104,8 +110,8 @@ public:
 	{
 		std::unique_ptr<SimPool> pool(new SimPool(spec));
 		uint64_t incarnation = 0;
-		for (const std::string &path : spec.devices) {
-			auto added = pool->open_member(path, &incarnation);
+		for (const MemberSpec &member : spec.members) {
+			auto added = pool->open_member(member, &incarnation);
 			if (!added.ok())
 				return added.error();
 		}
@@ -113,6 +119,8 @@ public:
 					      static_cast<u32>(pool->geometry_.size()), pool->geometry_.data()));
 		if (!pool->pool_ || sv_pool_refill(pool->pool_.get()) < 0)
 			return Error{Code::kFailure, "make pool", spec.name, "no memory, or members that do not fit together", ""};
+		if (spec.read_only)
+			sv_pool_degrade(pool->pool_.get(), SV_MODE_READ_ONLY);
 		return pool;
 	}
 
@@ -143,12 +151,12 @@ public:
 	Result<void> reload(const PoolSpec &spec) override
 	{
 		uint64_t incarnation = 0;
-		for (size_t i = members_.size(); i < spec.devices.size(); i++) {
-			auto added = open_member(spec.devices[i], &incarnation);
+		for (size_t i = members_.size(); i < spec.members.size(); i++) {
+			auto added = open_member(spec.members[i], &incarnation);
 			if (!added.ok())
 				return added.error();
 			if (sv_pool_add_member(pool_.get(), &geometry_.back()) < 0)
-				return Error{Code::kFailure, "add", spec.devices[i], "the pool does not take it", ""};
+				return Error{Code::kFailure, "add", spec.members[i].path, "the pool does not take it", ""};
 		}
 		return {};
 	}
@@ -244,9 +252,14 @@ private:
 
 	explicit SimPool(const PoolSpec &spec) : spec_(spec) {}
 
-	Result<void> open_member(const std::string &path, uint64_t *incarnation)
+	Result<void> open_member(const MemberSpec &spec, uint64_t *incarnation)
 	{
-		auto member = Member::open(path);
+		if (spec.path.empty()) {
+			geometry_.push_back({0, spec.slots, 0, 0, 0, 0});
+			members_.push_back(Member::missing());
+			return {};
+		}
+		auto member = Member::open(spec.path, spec_.read_only);
 		if (!member.ok())
 			return member.error();
 		auto label = member.value().label();
@@ -373,7 +386,7 @@ public:
 			return pool.error();
 		return std::unique_ptr<KernelPool>(std::move(pool).value());
 	}
-	Result<bool> pool_exists(const PoolSpec &) override { return false; }
+	Result<RunningPool> running(const std::string &) override { return RunningPool(); }
 	bool simulated() const override { return true; }
 };
 

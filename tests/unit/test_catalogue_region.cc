@@ -281,7 +281,7 @@ TEST(RegionMirror, single_failing_io_on_the_only_copy_fails_the_call_and_all_lat
 	EXPECT_TRUE(m.c->create_volume(v).ok());
 }
 
-TEST(RegionDamage, read_only_open_writes_nothing)
+TEST(RegionDamage, read_only_open_writes_nothing_and_changes_stay_in_memory)
 {
 	Mirror m(2);
 	m.create();
@@ -294,10 +294,34 @@ TEST(RegionDamage, read_only_open_writes_nothing)
 	auto r = Catalogue::open(m.copies(), m.pool.uuid, {true, false});
 	ASSERT_TRUE(r.ok()) << r.error().message();
 	EXPECT_EQ((*r)->volumes()->size(), 1u);
-	v.name = "y";
-	EXPECT_FALSE((*r)->create_volume(v).ok());
+	ASSERT_TRUE((*r)->begin_delete_volume(1).ok());
+	ASSERT_TRUE((*r)->delete_step(1)->done);
+	for (int i = 0; i < 200; i++) {  // a WAL that begins anew, and more blocks than are gathered before a flush
+		v.name = "y" + std::to_string(i);
+		v.size = kGiB * 8;
+		ASSERT_TRUE((*r)->create_volume(v).ok()) << i;
+		std::vector<sv_rec> records;
+		for (uint32_t n = 0; n < 20; n++) {
+			sv_rec map = {};
+			map.type = SV_REC_MAP;
+			map.gen = 1;
+			map.extent = static_cast<uint32_t>(i) * 20 + n + 1;
+			map.index = map.extent;
+			map.volume = (*r)->volume("y0")->id;
+			map.layer = (*r)->volume("y0")->layer;
+			map.slot = map.extent;
+			records.push_back(map);
+		}
+		const auto applied = (*r)->apply_batch(records, {static_cast<uint64_t>(i) + 1, 4096, 7, 0});
+		ASSERT_TRUE(applied.ok()) << applied.error().message();
+	}
+	EXPECT_EQ((*r)->volumes()->size(), 200u);
+	EXPECT_EQ((*r)->applied()->seq, 200u);
+	EXPECT_TRUE((*r)->check()->empty());
 	EXPECT_TRUE((*r)->close().ok());
 	EXPECT_EQ(m.ops(), ops);
+	m.must_open();
+	EXPECT_EQ(m.c->volumes()->size(), 1u);
 }
 
 // A flip anywhere that matters in one copy is answered by the other and repaired; in an only copy it is named.

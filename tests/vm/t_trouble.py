@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import time
 
 import vm
@@ -220,6 +221,53 @@ def test_members_missing_swapped_and_damaged(bench):
         s.run(f"grep 'label of {part} is damaged' /run/svctl/log; blockdev --flushbufs {part}\n"
               f"cmp -n 4096 {part} /tmp/label")
         has_file(s)
+
+
+@vm.limit(240)
+def test_missing_member_is_read_around(bench):
+    extents = 160
+    disks = members(bench)
+    fast, slow1, slow2 = (d.dev for d in disks)
+    marks = f"python3 -S -E {HERE}/guest/marks.py {{}} /dev/sv/tank/a {extents}\n"
+    read = marks.format("read")
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={fast}", f"slow={slow1},{slow2}", size="300M")
+        s.run(marks.format("write"))
+        guest.power_cut()
+    with bench.boot(disks) as guest:
+        guest.run(f"sha256sum {fast} {slow1} {slow2} > /tmp/sums; mv {slow2} /tmp/slow2")
+        s = Svctl(guest, disks)
+        refused(s, 3, "svctl activate tank", "member 2 of 3 is missing", "--read-only --missing")
+        said = s.run("svctl activate tank --read-only --missing; svctl show tank/a; dmsetup table sv-tank; dmsetup status")
+        assert " -:" in said and "read-only active" in said, said
+        lost = int(re.search(r"volume a: (\d+) of (\d+) extents cannot be read", said)[1])
+        assert 0 < lost < extents, said
+        there, gone = map(int, s.run(read).split())
+        assert (there, gone) == (extents - lost, lost), (there, gone, lost)
+        s.run("refused dd if=/dev/zero of=/dev/sv/tank/a bs=4k count=1 oflag=direct 2>&1; test -r /dev/sv/tank/a\n"
+              "test $(blockdev --getro /dev/sv/tank/a) = 1; svctl check tank")
+        refused(s, 4, "svctl create-volume tank/b --size 1G", "read-only")
+        # svd comes back over a pool that is read-only and lacks a member.
+        s.kill()
+        s.start()
+        again = s.run("svctl list; svctl status")
+        assert "read-only" in again and f"{lost} of {extents} extents" in again, again
+        assert s.run(read).split() == [str(there), str(gone)]
+        # The member is back, and the whole pool may be looked at before it is written to.
+        s.run(f"mv /tmp/slow2 {slow2}; svctl deactivate tank; svctl activate tank --read-only")
+        assert s.run(read).split() == [str(extents), "0"]
+        s.run("svctl deactivate tank; for d in " + f"{fast} {slow1} {slow2}" + "; do blockdev --flushbufs $d; done\n"
+              "sha256sum --quiet -c /tmp/sums; svctl activate tank; svctl check tank\n"
+              "dd if=/dev/zero of=/dev/sv/tank/a bs=1M count=1 seek=200 oflag=direct status=none")
+        assert s.run(read).split() == [str(extents), "0"]
+        # A table for writing must name every member.
+        s.run("svctl deactivate tank; uuid=$(svctl show tank | sed -n 's/^uuid: //p')\n"
+              f"two=\"sv-pool $uuid 3 $(readlink -f {fast})1 $(readlink -f {slow1})1\"\n"
+              "dmsetup create good -r --table \"0 8 $two -:100\"; dmsetup remove good\n"
+              "refused dmsetup create bad --table \"0 8 $two -:100\" 2>&1\n"
+              "for bad in - -: -:0 -:x -:999999999; do refused dmsetup create bad -r --table \"0 8 $two $bad\" 2>&1; done\n"
+              "refused dmsetup create bad -r --table \"0 8 sv-pool $uuid 3 -:9 -:9 -:9\" 2>&1")
 
 
 @vm.limit(60)
