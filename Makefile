@@ -13,9 +13,9 @@ BUILD_ALL = $(MAKE) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell npro
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: all deps kmod daemon cli unit lint demo check check-full check-debug soak vm-check clean
+.PHONY: all deps kmod daemon cli man unit lint demo check check-full check-debug soak vm-check clean
 
-all: kmod daemon cli
+all: kmod daemon cli man
 
 # --- what the machine needs ---------------------------------------------------
 
@@ -36,12 +36,12 @@ $(BUILD)/.deps-debug: mk/deps.sh mk/debug-kernel.sh mk/debug.config $(APT)
 	@touch $@
 
 include mk/kmod.mk
--include kmod/rules.mk daemon/rules.mk cli/rules.mk tests/unit/rules.mk tests/lint/rules.mk
+-include kmod/rules.mk daemon/rules.mk cli/rules.mk docs/man/rules.mk tests/unit/rules.mk tests/lint/rules.mk
 
 # --- tests --------------------------------------------------------------------
 
 # A part whose rules are not there yet adds nothing.
-daemon cli unit:
+daemon cli man unit:
 
 demo: deps
 	+@$(BUILD_ALL) all

@@ -19,6 +19,7 @@
 #include "daemon/api/commands.h"
 #include "daemon/api/varlink.h"
 #include "daemon/base/log.h"
+#include "daemon/base/man.h"
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/sim_kernel.h"
@@ -122,10 +123,15 @@ int main(int argc, char **argv)
 	Options options;
 	CLI::App app("svd: serves pools of thin volumes to svctl");
 	app.add_flag("--sim", options.sim, "simulate the kernel; devices are files; no root needed");
-	app.add_option("--socket", options.socket, "where svctl finds svd")->capture_default_str();
+	app.add_option("--socket", options.socket, "where svctl finds svd")->type_name("PATH")->capture_default_str();
 	app.add_option("--state-dir", options.state_dir, "lock file and other things that may be lost")
-		->capture_default_str();
-	app.add_option("--devices", options.devices, "look for members here only")->delimiter(',');
+		->type_name("DIRECTORY")->capture_default_str();
+	app.add_option("--devices", options.devices, "look for members here only; otherwise on all block devices")
+		->type_name("DEVICE[,DEVICE...]")->delimiter(',');
+	if (argc == 2 && std::string(argv[1]) == "--man") {	// for the build
+		fmt::print("{}", man_sections(app));
+		return 0;
+	}
 	try {
 		app.parse(argc, argv);
 	} catch (const CLI::ParseError &e) {

@@ -64,6 +64,19 @@ FAULTS = [
 ]
 
 
+MAN = "build/man/svctl.8"
+if (TOP / MAN).exists():
+    FAULTS += [
+        ("man_pages.py", MAN, lambda old: old.replace(r"rename\-volume", r"name\-volume")),
+        ("man_pages.py", MAN, lambda old: old.replace(r"\-\-dry\-run", r"\-\-try\-run", 1)),
+        ("man_pages.py", MAN, lambda old: old.replace(r"[\fB\-\-missing\fR]", "").replace(r"\fB\-\-missing\fR", "")),
+        ("man_pages.py", MAN, lambda old: old + ".XX\n"),
+        ("man_pages.py", "build/man/svd.8", lambda old: old.replace(r"\fB\-\-sim\fR", "")),
+        ("man_pages.py", "docs/commands.md", lambda old: old.replace("rename-volume", "name-volume")),
+        ("man_pages.py", "docs/commands.md", lambda old: old.replace("--dry-run", "--try-run")),
+    ]
+
+
 def make_tree(top, name):
     if name == "testing_md.py":
         files = {"docs/testing.md": TESTING, "tests/unit/test_a.cc": GOOD_TEST, "tests/e2e/cases_a.py": GOOD_E2E,
@@ -78,6 +91,9 @@ def make_tree(top, name):
             (top / where).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(TOP / where, top / where)
         return
+    if name == "man_pages.py":
+        shutil.copytree(TOP / "build/man", top / "build/man")
+        (top / "build/bin").symlink_to(TOP / "build/bin")
     for part in ("kmod", "daemon", "cli", "docs"):
         shutil.copytree(TOP / part, top / part)
 
