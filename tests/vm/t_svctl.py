@@ -187,3 +187,19 @@ def test_interrupted_create_pool_and_foreign_tables_need_wipe(bench):
         s.run(f"printf 'label: gpt\\nsize=96M\\nsize=8M\\n' | sfdisk -q {b}; part=$(readlink -f {b})1\n"
               f"svctl create-pool part --tier t=$part; svctl show part | grep \"path: $part\"; svctl check part\n"
               f"svctl delete-pool part --yes; test $(sfdisk -d {b} | grep -c size=) = 2")
+
+
+@vm.limit(120)
+def test_mounts_of_svds_own_keep_no_volume_busy(bench):
+    """As svd.service has it (PrivateMounts=yes): svd starts while a volume is mounted, and again before one is."""
+    disk = bench.disk("a", "256M")
+    with bench.boot([disk]) as guest:
+        guest.run("mount --make-rshared /")  # as systemd does
+        s = Svctl(guest, [disk])
+        s.run(f"svctl create-pool tank --tier t={disk.dev}; svctl create-volume tank/a --size 64M\n"
+              "mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt")
+        s.kill()
+        s.start(env="unshare -m --propagation slave")
+        s.run("test $(readlink /proc/$(pidof svd)/ns/mnt) != $(readlink /proc/self/ns/mnt)\n"
+              "svctl create-volume tank/b --size 64M; test -b /dev/sv/tank/b; refused svctl deactivate tank 2>&1\n"
+              "umount /mnt; mkfs.ext4 -q /dev/sv/tank/b; mount /dev/sv/tank/b /mnt; umount /mnt; svctl deactivate tank")
