@@ -137,7 +137,7 @@ bool VarlinkServer::read_from(Client &client)
 void VarlinkServer::handle_messages(Client &client)
 {
 	size_t begin = 0;
-	while (!client.closing) {
+	while (!client.closing && client.out_fds.empty()) {
 		const size_t end = client.in.find('\0', begin);
 		if ((end == std::string::npos ? client.in.size() : end) - begin > kMaxMessage) {
 			refuse(client, fmt::format("message is longer than {} bytes", kMaxMessage));
@@ -190,6 +190,8 @@ bool VarlinkServer::write_to(Client &client)
 	client.out_fds.clear();
 	client.out.erase(0, static_cast<size_t>(n));
 	client.since = Clock::now();
+	if (client.out.empty() && !client.closing && !client.in.empty())
+		handle_messages(client);
 	return !(client.out.empty() && client.closing);
 }
 

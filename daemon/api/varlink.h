@@ -64,7 +64,7 @@ private:
 	void accept_clients();
 	bool read_from(Client &client);		// false: close it
 	bool write_to(Client &client);
-	void handle_messages(Client &client);
+	void handle_messages(Client &client);	// up to one whose answer has descriptors: that goes out first
 	void handle_message(Client &client, const std::string &text);
 	void refuse(Client &client, const std::string &reason);
 	void drop_slow_clients();

@@ -72,10 +72,11 @@ void Engine::note_label(const std::string &path)
 {
 	const auto device = member_device(path);
 	const auto label = device.ok() ? read_label(device.value()) : device.error();
-	bad_labels_.erase(path);
+	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
+	bad_labels_.erase(where);
 	if (!label.ok()) {
 		if (label.error().code == Code::kNeedsCheck)
-			bad_labels_[path] = label.error().message();
+			bad_labels_[where] = label.error().message();
 		return;
 	}
 	if (!label.value())

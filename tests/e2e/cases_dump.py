@@ -155,6 +155,23 @@ def test_restore_takes_sealed_memory_files_only(host):
     assert host.svctl("dump", "tank") == before
 
 
+def test_many_dumps_at_once_come_one_by_one(host):
+    host.pool()
+    count = 30
+    call = json.dumps({"method": "io.svctl.Dump", "parameters": {"pool": "tank"}}).encode() + b"\0"
+    text, files = b"", []
+    with host.connect() as s:
+        s.sendall(call * count + b'{"method": "io.svctl.List"}\0')
+        while text.count(b"\0") <= count:
+            some, fds, _, _ = socket.recv_fds(s, 65536, 8)
+            assert some and len(fds) <= 1, (text, fds)
+            text += some
+            files += fds
+    assert len(files) == count and all(json.loads(t)["parameters"] == {"fd": 0} for t in text.split(b"\0")[:count])
+    for fd in files:
+        os.close(fd)
+
+
 def test_a_dump_comes_as_a_sealed_memory_file(host):
     host.pool()
     with host.connect() as s:
