@@ -486,8 +486,13 @@ class Guest:
         """Fails on kernel trouble that the test did not expect."""
         lines = self.console_text().splitlines()
         for i, line in enumerate(lines):
-            if KERNEL_TROUBLE.search(line) and not any(e.search(line) for e in self.expect):
+            if KERNEL_TROUBLE.search(line) and not self._expected(lines, i):
                 raise Failure("kernel trouble in guest:\n" + "\n".join(lines[max(0, i - 3):i + 40]))
+
+    def _expected(self, lines, i):
+        """A stack is expected with the headline that it belongs to, a few lines above."""
+        said = lines[max(0, i - 6):i + 1] if "Call Trace:" in lines[i] else lines[i:i + 1]
+        return any(e.search(line) for e in self.expect for line in said)
 
     def __enter__(self):
         return self
