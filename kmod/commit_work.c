@@ -28,16 +28,19 @@ struct sv_sync {
 
 /* ---- I/O: begun by a work item, ended in any context ---- */
 
+/* Once ended is seen the pool may be stopped: the RCU section keeps it, see sv_commit_stop(). */
 static void sv_io_ended(struct sv_disk *d, blk_status_t status, struct sv_io_masks *m)
 {
 	u64 bit = 1ull << d->index;
 
+	rcu_read_lock();
 	if (status) {
 		atomic64_inc(&d->errors);
 		atomic64_or((s64)bit, &m->failed);
 	}
 	(void)atomic64_fetch_or((s64)bit, &m->ended);	/* full barrier: failed is seen before ended */
 	sv_commit_queue(d->pool);
+	rcu_read_unlock();
 }
 
 void sv_commit_ring_ended(struct sv_disk *d, blk_status_t status)
@@ -97,7 +100,8 @@ static void sv_end_flushes(struct sv_kpool *kp)
 
 static void sv_begin_flushes(struct sv_kpool *kp)
 {
-	u32 i, nr = smp_load_acquire(&kp->nr_disks);
+	u32 nr = smp_load_acquire(&kp->nr_disks);	/* with the disks below it */
+	u32 i;
 
 	for (i = 0; i < nr; i++)
 		if (sv_commit_round(kp->core, i)) {
@@ -307,6 +311,7 @@ void sv_commit_stop(struct sv_kpool *kp)
 		sv_commit_wait(kp);
 	/* Tickets of a failed pool do not wait for flushes, but these use what is freed now. */
 	wait_event(kp->quiet_wait, sv_commit_quiet(kp));
+	synchronize_rcu();		/* sv_io_ended() of the last I/O may not have queued the worker yet */
 	/* A commit that began before kp->dead was set may still arm the timer, one that the timer queues may not. */
 	flush_work(&kp->commit_work);
 	cancel_delayed_work_sync(&kp->tick);

@@ -53,7 +53,7 @@ static enum sv_plan sv_io_plan(struct sv_io *io, const struct bvec_iter *iter)
 
 	rcu_read_lock();
 	plan = sv_io_ask(io, bio, block, blocks);
-	/* Nothing but reads is sent to members of a read-only pool, so the plan holds nothing that must be given back. */
+	/* Only reads are sent to members of a read-only pool, so the plan holds nothing that must be given back. */
 	if (plan == SV_PLAN_REMAP && unlikely(!io->target->pool->disks[io->piece.member]->dev.bdev))
 		plan = SV_PLAN_IOERR;
 	if (plan == SV_PLAN_REMAP) {

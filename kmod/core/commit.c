@@ -281,7 +281,8 @@ static bool take(struct sv_pool *p, u32 i)
 			if (!next)
 				return false;
 			m->fresh = true;
-			m->todo = pt = llist_entry(next, struct sv_partial, node);
+			pt = llist_entry(next, struct sv_partial, node);
+			m->todo = pt;
 		}
 		/* Once the mark is cleared a completion may reuse the link: read it before. */
 		next = pt->node.next;

@@ -26,7 +26,7 @@
 #define SV_RESV_UNIT		16u		/* of piece.resv, bytes */
 #define SV_RESV_WRITE		((SV_BATCH_ALIGN + SV_VALID_WORDS * SV_VALID_REC) / SV_RESV_UNIT)
 #define SV_FREED_WAIT_MS	10000u
-#define SV_RESV_VALID		(SV_VALID_REC * 5 / 4)	/* of a VALID to come: with its share of a round's batch's padding */
+#define SV_RESV_VALID		(SV_VALID_REC * 5 / 4)	/* of a VALID to come: with its share of its batch's padding */
 /* What one flush of a member can publish. All members together take half of the stream, so the rest always moves. */
 #define SV_TAKEN_BYTES		(SV_STREAM_BYTES / 2 / SV_MAX_MEMBERS)
 #define SV_TAKEN_MAX		(SV_TAKEN_BYTES / SV_VALID_REC)

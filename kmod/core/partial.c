@@ -236,6 +236,7 @@ void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
 	pt = sv_partial_at(p, sv_xw_where(old));
 	if (pt->pos > p->durable || !sv_partial_all_valid(pt) || (atomic64_read(&pt->dirty) & SV_DIRTY_LISTED))
 		return;
+	/* Pairs with the load of the word: who sees no PARTIAL sees all that was written. */
 	smp_store_release(w, sv_xw_make(pt->slot, sv_xw_member(old), gen, old & 0xfff & ~SV_XW_PARTIAL));
 	sv_partial_quarantine(p, sv_xw_where(old), sv_xw_member(old));
 }

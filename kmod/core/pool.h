@@ -51,8 +51,8 @@ struct sv_partial {
 	struct llist_node node;		/* dirty list of its member, free list, or quarantine */
 	u32 extent;
 	u32 slot;
-	u64 pos;			/* stream position behind its last VALID, or where a round keeps its bits; a list's
-					 * link once dead; pool->lock */
+	/* Stream position behind its last VALID, or of its bits in a round; once dead a list's link. pool->lock */
+	u64 pos;
 };
 
 static_assert(sizeof(struct sv_partial) == 64, "64 bytes a partial extent");
