@@ -159,7 +159,7 @@ def test_power_cuts_under_fsync_load(bench):
 
 @vm.limit(480)  # 16,000 commits: two to four minutes under TCG
 def test_stopped_svd_on_a_64_mib_ring(bench):
-    disk = bench.disk("a", "2G")  # a ring is a 32nd of a small pool
+    disk = bench.disk("a", "2050M")  # a ring is a 32nd of a small pool; 2 MiB are the partition table's
     with bench.boot([disk]) as guest:
         s = Svctl(guest, [disk])
         pool_of(s, f"slow={disk.dev}")
