@@ -37,6 +37,11 @@ const char *mode_name(uint32_t mode)
 	return mode < std::size(kNames) ? kNames[mode] : "unknown";
 }
 
+uint64_t round_up_to_blocks(uint64_t size)
+{
+	return (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
+}
+
 Json done(const char *result, const std::string &message)
 {
 	return {{"result", result}, {"message", message}};
@@ -261,7 +266,7 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
 	SV_TRY(check_volume_name(volume));
-	const uint64_t rounded = (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
+	const uint64_t rounded = round_up_to_blocks(size);
 	const auto existing = pool->catalogue().volume(volume);
 	if (existing.ok() && existing.value().size == rounded)
 		return done("no change", fmt::format("volume {}/{}: no change", pool_name, volume));
@@ -284,7 +289,7 @@ Result<Json> Engine::resize_volume(const std::string &pool_name, const std::stri
 {
 	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
-	const uint64_t rounded = (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
+	const uint64_t rounded = round_up_to_blocks(size);
 	const std::string name = pool_name + "/" + volume;
 	if (rounded == row.size)
 		return done("no change", fmt::format("volume {}: no change", name));
