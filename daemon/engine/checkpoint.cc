@@ -153,7 +153,8 @@ void Pool::tick(Clock::time_point now)
 		log::warning("pool {}: a write found no space", name_);
 	if (events & SV_EVENT_MODE)
 		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
-	asked_ = asked_ || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
+	// A kernel that does not say what its events are stays readable: it is not listened to for a moment either.
+	asked_ = asked_ || !event.ok() || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
 	if (state_ != PoolState::kActive || now < checkpoint_due())
 		return;
 	last_checkpoint_ = now;
