@@ -36,6 +36,9 @@ KERNEL_TROUBLE = re.compile(
     r"WARNING:|BUG:|Oops|hung task|blocked for more than|INFO: possible|INFO: rcu|INFO: trying"
     r"|KASAN|UBSAN|ODEBUG|BUG \S+ \(|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
 
+# Lines at most from a headline of the kernel, registers included, to its stack.
+STACK_AFTER = 40
+
 # Factor on all time limits, of the runner: for a machine or a kernel that is slower than a usual one.
 SLACK = 1.0
 
@@ -494,9 +497,14 @@ class Guest:
                 raise Failure("kernel trouble in guest:\n" + "\n".join(lines[max(0, i - 3):i + 40]))
 
     def _expected(self, lines, i):
-        """A stack is expected with the headline that it belongs to, a few lines above."""
-        said = lines[max(0, i - 6):i + 1] if "Call Trace:" in lines[i] else lines[i:i + 1]
-        return any(e.search(line) for e in self.expect for line in said)
+        """A stack is expected with the nearest headline above it."""
+        if "Call Trace:" in lines[i]:
+            above = range(i - 1, max(0, i - STACK_AFTER), -1)
+            i = next((k for k in above if KERNEL_TROUBLE.search(lines[k]) or self._said(lines[k])), i)
+        return self._said(lines[i])
+
+    def _said(self, line):
+        return any(e.search(line) for e in self.expect)
 
     def __enter__(self):
         return self
