@@ -212,7 +212,8 @@ static int sv_command_run(struct sv_kpool *kp, struct sv_cmd *c)
 		return -EOPNOTSUPP;
 	if (c->flags || c->reserved || !sv_payload_fits(c, size))
 		return -EINVAL;
-	payload = kvzalloc(max_t(size_t, (size_t)c->count * size, size), GFP_KERNEL);
+	/* Its size is the caller's choice: no word in the log where there is not so much. */
+	payload = kvzalloc(max_t(size_t, (size_t)c->count * size, size), GFP_KERNEL | __GFP_NOWARN);
 	if (!payload)
 		return -ENOMEM;
 	ret = sv_copy_in(c, size, payload);
