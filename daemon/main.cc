@@ -22,6 +22,7 @@
 #include "daemon/base/man.h"
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/dm_kernel.h"
+#include "daemon/kernel/failing_kernel.h"
 #include "daemon/kernel/sim_kernel.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -94,7 +95,7 @@ std::chrono::milliseconds until(std::chrono::steady_clock::time_point due)
 Status serve(const Options &options)
 {
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
-	const auto kernel = options.sim ? make_sim_kernel() : make_dm_kernel();
+	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	Engine engine(*kernel, {options.state_dir, options.devices});
 	SV_ASSIGN(VarlinkServer server, VarlinkServer::listen(options.socket, [&](const std::string &method,
 									    const Json &parameters, const Fds &fds) {

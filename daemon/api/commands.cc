@@ -57,6 +57,8 @@ method Write(pool: string, volume: string, offset: int, data: string, fua: ?bool
 method Flush(pool: string, volume: string) -> ()
 method Discard(pool: string, volume: string, offset: int, bytes: int) -> ()
 method Checkpoint(pool: string) -> ()
+# The kernel refuses the call-th call from now on for want of memory. 0: none. waiting: one was still to be refused.
+method FailCall(call: int) -> (waiting: bool)
 )";
 
 struct BadParameter : std::runtime_error {
@@ -264,6 +266,8 @@ Reply call(Engine &engine, bool simulated, const std::string &method, const Json
 	const size_t dot = method.rfind('.');
 	const std::string interface = dot == std::string::npos ? "" : method.substr(0, dot);
 	const std::string name = dot == std::string::npos ? method : method.substr(dot + 1);
+	if (method == "io.svctl.sim.FailCall" && simulated)
+		return {"", {{"waiting", engine.fail_kernel_call(Parameters(parameters).number("call"))}}};
 	if (interface == "io.svctl.sim" && simulated && is_sim_method(name))
 		return reply_of(sim_io(engine, name, Parameters(parameters)));
 	if (interface != "io.svctl")

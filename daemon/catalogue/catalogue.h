@@ -101,6 +101,7 @@ Status check_name(std::string_view what, std::string_view name, size_t max);
 Status check_pool_name(std::string_view name);
 Status check_volume_name(std::string_view name);
 Status check_tier_name(std::string_view name);
+Status check_volume_size(uint64_t size, std::string_view name);	// bytes
 
 class Catalogue {
  public:
@@ -146,6 +147,8 @@ class Catalogue {
 	Result<VolumeRow> volume(uint32_t id);
 	Status rename_volume(uint32_t id, std::string_view name);
 	Status resize_volume(uint32_t id, uint64_t size);  // smaller: kUsage
+	// To what it had before a growth that came to nothing: nobody has written there.
+	Status take_back_growth(uint32_t id, uint64_t size);
 	Status set_volume_flags(uint32_t id, uint32_t flags);
 	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
 	// A bounded step; repeat until done. The volume must be deleting, and all its records applied.

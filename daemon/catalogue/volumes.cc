@@ -23,7 +23,7 @@ static VolumeRow row_of(const Query &q)
 	return v;
 }
 
-static Status check_size(uint64_t size, std::string_view name)
+Status check_volume_size(uint64_t size, std::string_view name)
 {
 	const std::string object = fmt::format("volume {}", name);
 	if (size == 0 || size % SV_BLOCK_SIZE != 0)
@@ -56,7 +56,7 @@ static Result<bool> taken(Database &db, std::string_view name)
 Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 {
 	SV_TRY(check_volume_name(wanted.name));
-	SV_TRY(check_size(wanted.size, wanted.name));
+	SV_TRY(check_volume_size(wanted.size, wanted.name));
 	VolumeRow v = wanted;
 	v.state = VolumeState::kActive;
 	SV_TRY(transaction([&]() -> Status {
@@ -137,12 +137,20 @@ Status Catalogue::resize_volume(uint32_t id, uint64_t size)
 		SV_ASSIGN(const VolumeRow v, volume(id));
 		if (v.state != VolumeState::kActive)
 			return no_volume(v.name);
-		SV_TRY(check_size(size, v.name));
+		SV_TRY(check_volume_size(size, v.name));
 		if (size < v.size)
 			return Error(Code::kUsage, "resize", "volume " + v.name, "volumes only grow",
 				     "create a smaller volume and copy the files");
 		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET size = ? WHERE id = ?"));
 		return q.bind(size).bind(id).run();
+	});
+}
+
+Status Catalogue::take_back_growth(uint32_t id, uint64_t size)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET size = ? WHERE id = ? AND size > ?"));
+		return q.bind(size).bind(id).bind(size).run();
 	});
 }
 

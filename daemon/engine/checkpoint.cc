@@ -2,6 +2,8 @@
 // The checkpoint: what the kernel committed to the journal goes into the catalogue, then the journal is trimmed, then
 // what was freed becomes free again. Each step may be the last that svd does; the next session begins at the first
 // that was not done [I19] [I20] [I31]. The kill points are where tests try that.
+#include <algorithm>
+
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
@@ -112,9 +114,22 @@ Result<std::vector<sv_freed>> Pool::list_freed()
 	}
 }
 
+bool Pool::owes() const
+{
+	return !to_drop_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+		return !item.second.admitted; });
+}
+
+Status Pool::do_what_is_owed()
+{
+	if (!to_drop_.empty())
+		SV_TRY(drain_deletions());
+	return admit_members();
+}
+
 Pool::Clock::time_point Pool::checkpoint_due() const
 {
-	return last_checkpoint_ + (asked_ ? kCheckpointPause : kCheckpointEvery);
+	return last_checkpoint_ + (asked_ || owes() ? kCheckpointPause : kCheckpointEvery);
 }
 
 // A checkpoint that did not help is asked for again at once, by each write that fails for want of space: what asks
@@ -125,7 +140,7 @@ Pool::Clock::time_point Pool::due() const
 		return Clock::time_point::max();
 	if (channel_->event_fd() < 0)
 		return last_tick_ + kAskEvery;
-	return state_ == PoolState::kActive ? checkpoint_due() : Clock::time_point::max();
+	return state_ == PoolState::kActive || asked_ ? checkpoint_due() : Clock::time_point::max();
 }
 
 int Pool::event_fd(Clock::time_point now) const
@@ -155,11 +170,15 @@ void Pool::tick(Clock::time_point now)
 		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
 	// A kernel that does not say what its events are stays readable: it is not listened to for a moment either.
 	asked_ = asked_ || !event.ok() || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
-	if (state_ != PoolState::kActive || now < checkpoint_due())
+	if (now < checkpoint_due())
 		return;
 	last_checkpoint_ = now;
 	asked_ = false;
-	const Status result = checkpoint();
+	if (state_ != PoolState::kActive)
+		return;
+	Status result = checkpoint();
+	if (result.ok())
+		result = do_what_is_owed();
 	if (!result.ok() && problem_ != result.error().message())
 		log::error("pool {}: checkpoint: {}", name_, result.error().message());
 	problem_ = result.ok() ? "" : result.error().message();

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <set>
 
 #include <fmt/core.h>
@@ -294,7 +295,12 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		note_label(candidate.device.path);
 	}
 	SV_ASSIGN(Pool *const pool, find_pool(name));
-	SV_TRY(pool->activate({}));
+	const Status activated = pool->activate({});
+	if (!activated.ok()) {
+		SV_TRY(pool->erase_labels());
+		pools_.erase(uuid);
+		return activated.error();
+	}
 	return Json{{"result", "created"}, {"uuid", uuid.str()},
 		    {"message", fmt::format("pool {} created of {} devices", name, candidates.size())}};
 }
@@ -315,25 +321,28 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 		return request.name == item.second.label.tier_name; });
 	if (tier == pool->members().end())
 		return Error{Code::kNotFound, "add to tier", request.name, "pool " + pool_name + " has no such tier", ""};
-	SV_ASSIGN(auto candidates, probe_all({request}, wipe));
+	TierRequest rest{request.name, {}};
+	std::copy_if(request.devices.begin(), request.devices.end(), std::back_inserter(rest.devices), std::not_fn(same));
+	SV_ASSIGN(const auto candidates, probe_all({rest}, wipe));
 	const sv_label model = pool->members().begin()->second.label;
 	const auto count = static_cast<uint32_t>(pool->members().size() + candidates.size());
 	if (count > SV_MAX_MEMBERS)
 		return Error{Code::kUsage, "add a device to pool", pool_name,
 			     fmt::format("a pool has at most {} devices", SV_MAX_MEMBERS), ""};
 
-	std::vector<FoundMember> added;
+	// Each makes the pool larger by one, so that svd may die between any two of them.
+	std::vector<sv_label> labels;
 	for (const Candidate &candidate : candidates) {
 		sv_label label = model;
 		std::memcpy(label.member_uuid, Uuid::random().bytes.data(), sizeof(label.member_uuid));
 		copy_name(label.tier_name, request.name);
-		label.generation = model.generation + 1;
 		label.tier = tier->second.label.tier;
-		label.member = static_cast<uint32_t>(pool->members().size() + added.size());
-		label.nr_members = count;
+		label.member = static_cast<uint32_t>(pool->members().size() + labels.size());
+		label.nr_members = label.member + 1;
+		label.generation = model.generation + labels.size() + 1;
 		if (sv_label_layout(&label, candidate.device.size, 0, 0, 0) < 0)
 			return Error{Code::kNoSpace, "use", candidate.device.path, "it is too small", ""};
-		added.push_back({candidate.device.path, label, LabelState::kSound, candidate.device.path});
+		labels.push_back(label);
 	}
 	std::vector<std::string> destroys;
 	for (const Candidate &candidate : candidates)
@@ -341,18 +350,39 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 			destroys.push_back("everything on " + candidate.device.path);
 	if (dry_run)
 		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
-			    {"message", fmt::format("{} device(s) would be added to {}", added.size(), pool_name)}};
-	SV_ASSIGN(const auto paths, take_devices(candidates));
-	kill_point("add-device-partitioned");
-	for (size_t i = 0; i < added.size(); i++) {
-		added[i].path = paths[i];
-		SV_ASSIGN(const auto file, BlockFile::open(paths[i], BlockFile::Mode::kExclusive));
-		SV_TRY(write_label(*file, added[i].label));
-		remember(paths[i]);
+			    {"message", fmt::format("{} device(s) would be added to {}", labels.size(), pool_name)}};
+	for (size_t i = 0; i < labels.size(); i++) {
+		Status added = add_one(*pool, candidates[i], labels[i]);
+		if (!added.ok()) {
+			Error error = std::move(added).error();
+			if (i > 0)
+				error.hint = fmt::format("{} of {} devices were added; repeat the command for the rest", i,
+							 labels.size());
+			return error;
+		}
 	}
-	SV_TRY(pool->add_members(added));
 	return Json{{"result", "added"},
-		    {"message", fmt::format("{} device(s) added to pool {}", added.size(), pool_name)}};
+		    {"message", fmt::format("{} device(s) added to pool {}", labels.size(), pool_name)}};
+}
+
+Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &label)
+{
+	SV_ASSIGN(const auto paths, take_devices({candidate}));
+	kill_point("add-device-partitioned");
+	Status labelled;
+	{
+		auto file = BlockFile::open(paths[0], BlockFile::Mode::kExclusive);
+		labelled = file.ok() ? write_label(*file.value(), label) : Status(std::move(file).error());
+		if (!labelled.ok() && file.ok() && !erase_label(*file.value(), label).ok())
+			log::error("{} may have a label of pool {} from now on", paths[0], pool.name());
+	}
+	if (!labelled.ok()) {
+		give_back({candidate}, paths);
+		return labelled;
+	}
+	remember(paths[0]);
+	kill_point("add-device-labelled");
+	return pool.add_member({paths[0], label, LabelState::kSound, candidate.device.path});
 }
 
 Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)

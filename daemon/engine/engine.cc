@@ -279,7 +279,7 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 		return done("dry run", fmt::format("volume {}/{} of {} would be created", pool_name, volume,
 						   format_size(Bytes(rounded))));
 	SV_ASSIGN(const VolumeRow row, pool->create_volume(volume, rounded));
-	Json json = volume_json(*pool, row);
+	Json json = volume_json(*pool, row, {});
 	json["result"] = "created";
 	json["message"] = fmt::format("volume {}/{} created: {}", pool_name, volume, pool->volume_path(row));
 	return json;
@@ -339,11 +339,11 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 
 // ---- reports ----
 
-Json Engine::volume_json(Pool &pool, const VolumeRow &row)
+Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped)
 {
-	const auto mapped = pool.catalogue().mapped(row.id);
+	const auto extents = mapped.find(row.id);
 	Json json = {{"name", row.name}, {"id", row.id}, {"size", row.size},
-		     {"used", (mapped.ok() ? mapped.value() : 0) << SV_EXTENT_SHIFT},
+		     {"used", (extents == mapped.end() ? 0 : extents->second) << SV_EXTENT_SHIFT},
 		     {"state", row.state == VolumeState::kActive ? state_name(pool.state()) : "deleting"},
 		     {"device", pool.volume_path(row)}};
 	if (!pool.absent().empty())
@@ -396,8 +396,9 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 	json["used"] = size - free_bytes;
 	json["volumes"] = Json::array();
 	const auto volumes = pool.catalogue().volumes();
+	const auto mapped = with_volumes ? pool.mapped() : std::map<uint32_t, uint64_t>();
 	for (size_t i = 0; with_volumes && volumes.ok() && i < volumes.value().size(); i++)
-		json["volumes"].push_back(volume_json(pool, volumes.value()[i]));
+		json["volumes"].push_back(volume_json(pool, volumes.value()[i], mapped));
 	return json;
 }
 
@@ -413,7 +414,7 @@ Result<Json> Engine::show(const std::string &pool_name, const std::string &volum
 {
 	if (!volume.empty()) {
 		SV_ASSIGN(const auto found, find_volume(pool_name, volume));
-		Json json = volume_json(*found.first, found.second);
+		Json json = volume_json(*found.first, found.second, found.first->mapped());
 		for (const auto &[index, count] : found.first->damage(found.second.id).ranges)
 			json["damaged"].push_back({{"offset", index << SV_EXTENT_SHIFT}, {"length", count << SV_EXTENT_SHIFT}});
 		return json;

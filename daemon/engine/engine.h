@@ -57,6 +57,8 @@ public:
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
 
+	bool fail_kernel_call(uint64_t n) { return kernel_.fail_call(static_cast<uint32_t>(n)); }
+
 	void tick();				// what is due; also when one of event_fds() is readable
 	Pool::Clock::time_point due() const;	// of the next tick
 	std::vector<int> event_fds() const;
@@ -79,6 +81,7 @@ private:
 	Status refuse_contents(const Candidate &candidate);
 	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers);
 	Result<std::vector<std::string>> take_devices(const std::vector<Candidate> &candidates);
+	Status add_one(Pool &pool, const Candidate &candidate, const sv_label &label);
 	void give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths);
 	Result<std::vector<sv_label>> lay_out(const std::string &name, const Uuid &uuid,
 					      const std::vector<Candidate> &candidates);
@@ -93,7 +96,7 @@ private:
 	std::vector<std::string> places() const;
 	void remember(const std::string &path);
 	Json pool_json(Pool &pool, bool with_volumes);
-	Json volume_json(Pool &pool, const VolumeRow &row);
+	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
 	using AddProblem = std::function<void(const std::string &what, const std::string &next)>;
 	void damage_problems(Pool &pool, const AddProblem &add);
 	Json problems_json(Pool &pool);

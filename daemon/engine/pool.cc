@@ -14,6 +14,12 @@
 
 namespace svd {
 
+namespace {
+
+constexpr uint32_t kMostVolumes = 16384;
+
+}	// namespace
+
 // ---- members ----
 
 void Pool::found(const FoundMember &member)
@@ -95,25 +101,40 @@ Status Pool::erase_labels()
 	return {};
 }
 
-// Each label in `added` is already on its device: that made it a member. The rest catches up here or at the next
-// activation.
-Status Pool::add_members(const std::vector<FoundMember> &added)
+Status Pool::add_member(const FoundMember &added)
 {
-	std::vector<sv_grant> grants;
-	for (const FoundMember &device : added) {
-		const sv_label &label = device.label;
-		Member member{device.path, device.named, label, LabelState::kSound, nullptr};
-		SV_ASSIGN(member.file, BlockFile::open(device.path, BlockFile::Mode::kReadWrite));
-		members_[label.member] = std::move(member);
-		SV_TRY(catalogue_->add_member({label.member, Uuid::from_bytes(label.member_uuid), label.tier,
-					       label.tier_name, label.nr_slots, label.flags}));
-		grants.push_back({label.member, 0, label.nr_slots, 0});
-	}
+	const sv_label &label = added.label;
+	Member member{added.path, added.named, label, LabelState::kSound, nullptr, false};
+	SV_ASSIGN(member.file, BlockFile::open(added.path, BlockFile::Mode::kReadWrite));
+	members_[label.member] = std::move(member);
+	const Status done = admit_members();
+	if (!done.ok())
+		log::warning("pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
+	return {};
+}
+
+// Catalogue, kernel and the other labels learn of members whose own label is all that they have so far.
+Status Pool::admit_members()
+{
+	const auto is_new = [](const auto &item) { return !item.second.admitted; };
+	const auto first = std::find_if(members_.begin(), members_.end(), is_new);
+	if (first == members_.end())
+		return {};
+	SV_TRY(catalogue_new_members());
+	kill_point("add-device-in-catalogue");
 	SV_TRY(channel_->reload(spec()));
-	SV_TRY(channel_->tell_all(SV_OP_GRANT, grants));
+	kill_point("add-device-in-kernel");
+	for (auto at = first; at != members_.end(); ++at) {
+		if (at->second.admitted)
+			continue;
+		SV_TRY(channel_->tell(SV_OP_GRANT, sv_grant{at->first, 0, at->second.label.nr_slots, 0}));
+		at->second.admitted = true;
+	}
+	kill_point("add-device-granted");
+	const sv_label newest = members_.rbegin()->second.label;
 	for (auto &[index, member] : members_) {
-		member.label.generation = added.back().label.generation;
-		member.label.nr_members = added.back().label.nr_members;
+		member.label.generation = newest.generation;
+		member.label.nr_members = newest.nr_members;
 		SV_TRY(write_label(*member.file, member.label));
 	}
 	return {};
@@ -135,13 +156,29 @@ Status Pool::deactivate()
 	}
 	if (state_ == PoolState::kActive)
 		SV_TRY(checkpoint());
-	for (const VolumeRow &volume : volumes)
-		SV_TRY(channel_->remove_volume(volume_spec(volume)));
-	SV_TRY(channel_->remove());
-	SV_TRY(catalogue_->close());
+	const Status removed = remove_devices(volumes);
+	if (!removed.ok()) {	// users find all volumes where they were
+		note(create_volume_devices());
+		return removed;
+	}
+	const Status closed = catalogue_->close();
 	close_all();
 	log::notice("pool {} is down", name_);
-	return {};
+	return closed;
+}
+
+Status Pool::remove_devices(const std::vector<VolumeRow> &volumes)
+{
+	for (const VolumeRow &volume : volumes)
+		SV_TRY(channel_->remove_volume(volume_spec(volume)));
+	return channel_->remove();
+}
+
+// What is only done to undo, or is repeated later.
+void Pool::note(const Status &result) const
+{
+	if (!result.ok())
+		log::error("pool {}: {}", name_, result.error().message());
 }
 
 // ---- volumes ----
@@ -168,6 +205,24 @@ std::string Pool::volume_path(const VolumeRow &volume) const
 	return channel_ ? channel_->volume_path(volume_spec(volume)) : "";
 }
 
+Result<std::vector<sv_volume_info>> Pool::volumes_in_kernel()
+{
+	std::vector<sv_volume_info> all(kMostVolumes);
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, all.data(), sizeof(all[0]), kMostVolumes));
+	all.resize(answer.count);
+	return all;
+}
+
+std::map<uint32_t, uint64_t> Pool::mapped()
+{
+	std::map<uint32_t, uint64_t> extents;
+	const auto there = volumes_in_kernel();
+	if (there.ok())
+		for (const sv_volume_info &volume : there.value())
+			extents[volume.id] = volume.mapped;
+	return extents;
+}
+
 Result<VolumeRow> Pool::create_volume(const std::string &name, uint64_t size)
 {
 	VolumeRow wanted;
@@ -180,30 +235,38 @@ Result<VolumeRow> Pool::create_volume(const std::string &name, uint64_t size)
 		done = channel_->create_volume(volume_spec(volume));
 	if (done.ok())
 		return volume;
-	const Status undone = delete_volume(volume);
-	if (!undone.ok())
-		log::error("volume {}/{}: {}", name_, name, undone.error().message());
+	note(delete_volume(volume));
 	return std::move(done).error();
 }
 
+// First the kernel's map, which may be larger than its volume; at last its device, when writes beyond the old size
+// may come.
 Status Pool::grow_volume(const VolumeRow &volume, uint64_t size)
 {
 	VolumeRow grown = volume;
 	grown.size = size;
+	SV_TRY(check_volume_size(size, volume.name));
+	SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(grown)));
 	SV_TRY(catalogue_->resize_volume(volume.id, size));
 	kill_point("resize-volume-in-catalogue");
-	SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(grown)));
-	return channel_->resize_volume(volume_spec(grown));
+	const Status done = channel_->resize_volume(volume_spec(grown));
+	if (!done.ok())
+		note(catalogue_->take_back_growth(volume.id, volume.size));
+	return done;
 }
 
 Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 {
 	SV_TRY(catalogue_->rename_volume(volume.id, to));
 	kill_point("rename-volume-in-catalogue");
-	return channel_->rename_volume(volume_spec(volume), to);
+	const Status done = channel_->rename_volume(volume_spec(volume), to);
+	if (!done.ok())
+		note(catalogue_->rename_volume(volume.id, volume.name));
+	return done;
 }
 
-// The catalogue's mark is the moment of truth; what follows is repeated at the next activation if svd dies here.
+// The catalogue's mark is the moment of truth. What follows is repeated with the next checkpoint if it fails, and at
+// the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
 {
 	SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
@@ -211,24 +274,31 @@ Status Pool::delete_volume(const VolumeRow &volume)
 		return Error{Code::kBusy, "delete volume", name_ + "/" + volume.name, "it is in use",
 			     "unmount it: findmnt " + volume_path(volume)};
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
-	SV_TRY(catalogue_->begin_delete_volume(volume.id));
+	const Status begun = catalogue_->begin_delete_volume(volume.id);
+	if (!begun.ok()) {
+		note(channel_->create_volume(volume_spec(volume)));
+		return begun;
+	}
 	kill_point("delete-volume-in-catalogue");
-	return drain_deletion(volume.id);
+	to_drop_.insert(volume.id);
+	note(drain_deletions());
+	return {};
 }
 
-Status Pool::drain_deletion(uint32_t id)
+// The kernel frees a volume's extents when it drops it, and the next checkpoint lets them be used again: not before
+// the catalogue is without them.
+Status Pool::drain_deletions()
 {
-	SV_TRY(checkpoint());	// all of the volume's records are in the catalogue
-	for (;;) {
-		SV_ASSIGN(const DeleteProgress progress, catalogue_->delete_step(id));
-		if (progress.done)
-			break;
+	SV_TRY(checkpoint());	// all of the volumes' records are in the catalogue
+	SV_TRY(finish_deletions());
+	while (!to_drop_.empty()) {
+		sv_volume_info info{};
+		info.id = *to_drop_.begin();
+		const Status dropped = channel_->tell(SV_OP_VOLUME_DROP, info);
+		if (!dropped.ok() && dropped.error().code != Code::kNotFound)
+			return dropped;
+		to_drop_.erase(to_drop_.begin());
 	}
-	sv_volume_info info{};
-	info.id = id;
-	const Status dropped = channel_->tell(SV_OP_VOLUME_DROP, info);
-	if (!dropped.ok() && dropped.error().code != Code::kNotFound)
-		return dropped;
 	return checkpoint();
 }
 

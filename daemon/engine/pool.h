@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ public:
 		sv_label label;
 		LabelState label_state = LabelState::kSound;
 		std::unique_ptr<BlockFile> file;	// while the pool is up
+		bool admitted = true;	// the kernel has it, and its slots
 	};
 
 	Pool(Kernel &kernel, const Uuid &uuid, std::string name) : kernel_(kernel), uuid_(uuid), name_(std::move(name)) {}
@@ -49,7 +51,8 @@ public:
 	Status activate(How how);			// kNeedsCheck, kNotFound (a member is missing) ...
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
-	Status add_members(const std::vector<FoundMember> &added);
+	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
+	Status add_member(const FoundMember &added);
 
 	// ---- volumes; the pool is up ----
 	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);
@@ -57,6 +60,7 @@ public:
 	Status rename_volume(const VolumeRow &volume, const std::string &to);
 	Status delete_volume(const VolumeRow &volume);
 	std::string volume_path(const VolumeRow &volume) const;
+	std::map<uint32_t, uint64_t> mapped();	// extents of each volume, now; empty where the kernel does not say
 
 	// ---- checkpoint ----
 	Status checkpoint();
@@ -91,6 +95,7 @@ public:
 private:
 	// recovery.cc
 	Status bring_up(How how);
+	void take_back_devices();
 	Status refuse_missing() const;
 	Status find_damage();
 	Status open_members();
@@ -104,10 +109,13 @@ private:
 	Status catch_up();
 	Status reopen_channel();
 	Status load_volumes();
+	Result<std::vector<sv_volume_info>> volumes_in_kernel();
 	Status reconcile_volumes();
 	Status load_maps();
 	Status load_grants();
 	Status create_volume_devices();
+	Status find_unadmitted();
+	Status catalogue_new_members();
 	void close_all();
 
 	// checkpoint.cc
@@ -116,8 +124,13 @@ private:
 	Status say_whether_full();
 	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
-	Status drain_deletion(uint32_t volume);
+	Status drain_deletions();
+	Status admit_members();
+	bool owes() const;		// work that a command left behind
+	Status do_what_is_owed();
 
+	Status remove_devices(const std::vector<VolumeRow> &volumes);
+	void note(const Status &result) const;	// logs a failure
 	PoolSpec spec() const;
 	VolumeSpec volume_spec(const VolumeRow &volume) const;
 	sv_volume_info volume_info(const VolumeRow &volume) const;
@@ -130,6 +143,7 @@ private:
 	std::string conflict_;
 	PoolState state_ = PoolState::kDown;
 	bool read_only_ = false;
+	bool made_device_ = false;	// by this activation; otherwise the kernel had it from an earlier svd
 	std::map<uint32_t, MemberRow> absent_;
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
@@ -140,6 +154,7 @@ private:
 	Clock::time_point last_checkpoint_{};
 	Clock::time_point last_tick_{};
 	bool asked_ = false;	// by the kernel, for a checkpoint
+	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
 };
 
 // The ring of one member as kmod/core reads it.

@@ -14,8 +14,6 @@ namespace svd {
 
 namespace {
 
-constexpr uint32_t kMostVolumes = 16384;
-
 struct CopyState {
 	uint32_t member = 0;
 	uint64_t last_seq = 0;
@@ -66,6 +64,7 @@ Status Pool::activate(How how)
 	Status result = bring_up(how);
 	problem_ = result.ok() ? "" : result.error().message();
 	if (!result.ok()) {
+		take_back_devices();
 		close_all();
 		return result;
 	}
@@ -74,6 +73,15 @@ Status Pool::activate(How how)
 	last_checkpoint_ = Clock::now();
 	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};
+}
+
+// Of a pool that did not come up nothing stays behind that would hold its members.
+void Pool::take_back_devices()
+{
+	if (!channel_ || !made_device_)
+		return;
+	const auto volumes = catalogue_->volumes();
+	note(volumes.ok() ? remove_devices(volumes.value()) : volumes.error());
 }
 
 // Read-write only with all members [I33].
@@ -114,6 +122,7 @@ Status Pool::bring_up(How how)
 	if (read_only_ || !running.exists)
 		SV_TRY(recover_journal());
 	SV_TRY(find_damage());
+	made_device_ = !running.exists;
 	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
 	SV_TRY(load_kernel(running.exists));
 	return read_only_ ? Status() : catalogue_->keep_repairs();
@@ -139,6 +148,7 @@ void Pool::close_all()
 	for (auto &[index, member] : members_)
 		member.file.reset();
 	state_ = PoolState::kDown;
+	to_drop_.clear();	// activation drops what the catalogue does not have
 }
 
 Status Pool::open_members()
@@ -187,6 +197,12 @@ Status Pool::compare_members(bool missing)
 			return Error{Code::kNeedsCheck, "activate pool", name_,
 				     fmt::format("member {} is not the device that the catalogue knows", row.member), ""};
 	}
+	return catalogue_new_members();
+}
+
+Status Pool::catalogue_new_members()
+{
+	SV_ASSIGN(const auto rows, catalogue_->members());
 	for (const auto &[index, member] : members_) {
 		if (index < rows.size())
 			continue;
@@ -324,8 +340,20 @@ Status Pool::catch_up()
 		SV_TRY(checkpoint());
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
+		SV_TRY(find_unadmitted());
+		SV_TRY(admit_members());
 	}
 	return create_volume_devices();
+}
+
+// svd died while it added a member: the kernel does not know it, or knows it without any slot of it.
+Status Pool::find_unadmitted()
+{
+	std::vector<sv_member_state> there(SV_MAX_MEMBERS);
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_MEMBERS, there.data(), sizeof(there[0]), SV_MAX_MEMBERS));
+	for (auto &[index, member] : members_)
+		member.admitted = index < answer.count && (there[index].flags & SV_MEMBER_KNOWN) != 0;
+	return {};
 }
 
 Status Pool::load_kernel(bool existed)
@@ -365,9 +393,7 @@ Status Pool::load_volumes()
 // svd died between a change to the catalogue and the same one to the kernel: the catalogue is right.
 Status Pool::reconcile_volumes()
 {
-	std::vector<sv_volume_info> there(kMostVolumes);
-	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, there.data(), sizeof(there[0]), kMostVolumes));
-	there.resize(answer.count);
+	SV_ASSIGN(const auto there, volumes_in_kernel());
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	const auto same_id = [](uint32_t id) { return [id](const auto &other) { return other.id == id; }; };
 	for (const sv_volume_info &info : there)

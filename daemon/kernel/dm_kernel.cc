@@ -107,7 +107,16 @@ Status reload_device(const std::string &name, const Table &table)
 			dm_task_set_ro(load.get());
 	}
 	SV_TRY(run(load, "load the table of", name));
-	return run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+	if (resumed.ok())
+		return {};
+	// Suspended it must not stay: who opens it would hang. Where the old table is still the live one, with that.
+	const Status cleared = run(new_task(DM_DEVICE_CLEAR, name), "clear the table of", name);
+	const Status again = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+	for (const Status *result : {&cleared, &again})
+		if (!result->ok())
+			log::error("{}", result->error().message());
+	return resumed;
 }
 
 Status remove_device(const std::string &name)
@@ -252,8 +261,9 @@ public:
 
 	Status remove() override
 	{
+		SV_TRY(remove_device(dm_name(spec_.name, "")));
 		control_.reset();
-		return remove_device(dm_name(spec_.name, ""));
+		return {};
 	}
 
 	Status create_volume(const VolumeSpec &volume) override

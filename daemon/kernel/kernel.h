@@ -128,6 +128,10 @@ public:
 	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) = 0;
 	virtual Result<RunningPool> running(const std::string &pool) = 0;
 	virtual bool simulated() const = 0;
+
+	// The n-th call from now on fails for want of memory; 0: none will. Was one still to fail? Only the
+	// simulation can.
+	virtual bool fail_call(uint32_t) { return false; }
 };
 
 const char *op_name(uint32_t op);

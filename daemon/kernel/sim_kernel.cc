@@ -288,7 +288,7 @@ private:
 	Result<void> each_piece(uint32_t id, uint64_t offset, uint64_t bytes, const PieceFunction &function)
 	{
 		sv_volume *volume = sv_volume_find(pool_.get(), id);
-		if (volume == nullptr)
+		if (volume == nullptr || !open_volumes_.contains(id))
 			return not_in_kernel(id);
 		if (bytes == 0 || offset % SV_BLOCK_SIZE || bytes % SV_BLOCK_SIZE ||
 		    offset > sv_volume_size(volume) || bytes > sv_volume_size(volume) - offset)

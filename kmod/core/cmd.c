@@ -93,6 +93,8 @@ static int op_members(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 		s[i].flags = m->g.flags;
 		if ((m->g.flags & SV_LABEL_HAS_RING) && !(p->ring_copies >> i & 1))
 			s[i].flags |= SV_MEMBER_RING_LOST;
+		if (m->known)
+			s[i].flags |= SV_MEMBER_KNOWN;
 	}
 	sv_unlock(&p->lock, f);
 	*count = i;
@@ -143,6 +145,7 @@ static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 	}
 	sv_bit_set(p->numbers, x->extent);
 	sv_slot_take(p, x->member, x->slot);
+	p->members[x->member]->known = true;
 	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));	/* pairs with look_up() */
 	return 0;
 }
@@ -242,8 +245,10 @@ static int resize_volume(struct sv_pool *p, const struct sv_volume_info *i)
 
 	if (!v)
 		return -ENOENT;
-	if (!size_ok(i->size) || i->size < v->size)
+	if (!size_ok(i->size))
 		return -EINVAL;
+	if (i->size <= v->size)
+		return 0;
 	r = sv_map_grow(v, i->size);
 	if (!r)
 		WRITE_ONCE(v->size, i->size);
@@ -394,12 +399,14 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 static int grant_run(struct sv_pool *p, u32 member, u32 first, u32 count, bool apply)
 {
-	const struct sv_member *m = p->members[member];
+	struct sv_member *m = p->members[member];
 	sv_lock_flags_t f;
 	int r = 0;
 	u32 i;
 
 	sv_lock(&p->lock, f);
+	if (apply)
+		m->known = true;
 	for (i = first; !r && i < first + count; i++) {
 		if (apply)
 			sv_slot_grant(p, member, i);

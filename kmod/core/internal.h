@@ -84,6 +84,7 @@ struct sv_member {
 	u64 *live;			/* 1: an extent lies here (live or freed, not yet recycled); pool->lock */
 	u64 *room;			/* summary: 1: this word of used has a zero bit; pool->lock */
 	u32 free;
+	bool known;			/* what of it is free was granted; pool->lock */
 	u32 rotor;			/* word where the next search for an empty word starts */
 	struct llist_head dirty;	/* partials with new valid bits on this member */
 	sv_lock_t listing;		/* whoever finds a partial LISTED finds it on the list; leaf, any context */

@@ -54,7 +54,7 @@ enum sv_op {
 	SV_OP_EXTENTS,		/* in sv_extent[]; loading */
 	SV_OP_PARTIALS,		/* in sv_partial_bits[]; loading, after EXTENTS */
 	SV_OP_VOLUME_CREATE,	/* in sv_volume_info[] */
-	SV_OP_VOLUME_RESIZE,	/* in sv_volume_info[]: id, size; grows only */
+	SV_OP_VOLUME_RESIZE,	/* in sv_volume_info[]: id, size that it has at least from now on */
 	SV_OP_VOLUME_DROP,	/* in sv_volume_info[]: id; not while its dm device exists: EBUSY */
 	SV_OP_VOLUMES,		/* out sv_volume_info[] */
 	SV_OP_MAP,		/* in sv_map_entry[]; before the volume has a dm device */
@@ -119,6 +119,7 @@ struct sv_member_state {
 };
 
 #define SV_MEMBER_RING_LOST	(1ull << 32)	/* its journal copy was dropped */
+#define SV_MEMBER_KNOWN		(1ull << 33)	/* slots of it were granted or loaded with extents */
 
 struct sv_journal_pos {
 	__u64	next_seq;

@@ -163,6 +163,10 @@ class Host:
         pool, name = volume.split("/")
         self.call("io.svctl.sim.Checkpoint", pool=pool, volume=name)
 
+    def fail_call(self, number):
+        """The kernel refuses svd's number-th call from now on; 0: none. True: one was still to be refused."""
+        return self.call("io.svctl.sim.FailCall", call=number)["waiting"]
+
     # ---- what most tests begin with ----
 
     def pool(self, name="tank", **environment):

@@ -362,6 +362,8 @@ TEST(Catalogue, refuses_bad_volumes_and_changes_nothing)
 	}
 	EXPECT_EQ(b.c->resize_volume(v.id, 4096).error().code, Code::kUsage);
 	EXPECT_EQ(b.c->resize_volume(77, 4096).error().code, Code::kNotFound);
+	EXPECT_TRUE(b.c->take_back_growth(v.id, 8192).ok());
+	EXPECT_TRUE(b.c->take_back_growth(v.id, 1 << 20).ok());
 	EXPECT_EQ(b.c->rename_volume(v.id, "../x").error().code, Code::kUsage);
 	EXPECT_EQ(b.c->delete_step(v.id).error().code, Code::kBusy);
 	EXPECT_EQ(b.c->add_member(b.members[0]).error().code, Code::kBusy);

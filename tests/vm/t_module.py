@@ -328,6 +328,9 @@ sv.dmsetup("reload", "v1", table=sv.volume_table(1, 300 * sv.MIB))
 sv.dmsetup("suspend", "v1")
 sv.dmsetup("resume", "v1")
 assert sv.device_size("/dev/mapper/v1") == 300 * sv.MIB
+# What the map reaches is no less afterwards.
+pool.ask_nothing("VOLUME_RESIZE", id=1, size=sv.MIB)
+assert [v["size"] for v in pool.call("VOLUMES", room=8)] == [300 * sv.MIB]
 """)
         guest.run("dmsetup remove v1; dmsetup remove pool; rmmod dm_sv")
 

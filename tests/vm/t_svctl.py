@@ -1,5 +1,7 @@
 """svd and svctl on the real module: pools, volumes and files through reboots, power cuts and crashes of svd."""
 
+import json
+
 import vm
 from svctl import Svctl
 
@@ -98,6 +100,43 @@ def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
             s.run(f"dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=3; svctl {command} && exit 1; flock -w 10 /run/svctl/svd.lock true")
             s.start()
             print(s.run(f"{check}; svctl check tank; svctl list; dmsetup status; cat /run/svctl/log"))
+
+
+@vm.limit(240)
+def test_svd_killed_while_it_adds_devices(bench):
+    """Two at a time: each is in the pool with all its space, or not at all. Repeating the command adds the rest."""
+    disks = three_disks(bench, "file")
+    spare = [bench.disk(f"more{i}", "64M") for i in range(10)]
+    with bench.boot(disks + spare) as guest:
+        s = Pools(guest, disks + spare)
+        s.disks = disks
+        s.create()
+        s.disks = disks + spare
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=8 oflag=direct conv=fsync status=none\n"
+              "sha256sum /dev/sv/tank/a > /tmp/sums")
+        def pool():
+            return json.loads(s.run("svctl --json list"))["pools"][0]
+
+        for i, point in enumerate(("partitioned", "labelled", "in-catalogue", "in-kernel", "granted")):
+            one, two = (disk.dev for disk in spare[2 * i:2 * i + 2])
+            add = f"svctl add-device tank slow={one},{two}"
+            before = pool()
+            s.kill()
+            s.start(env=f"SVD_KILL_AT=add-device-{point}")
+            s.run(f"refused {add}; flock -w 10 /run/svctl/svd.lock true")
+            s.start()
+            s.run("svctl check tank")
+            if point == "partitioned":
+                assert pool() == before
+                s.run(f"refused {add}; {add} --wipe {one} --yes; svctl check tank")
+            else:
+                gained = pool()["free"] - before["free"]
+                assert gained > 50 << 20, (point, gained)
+                s.run(f"{add}; svctl check tank")
+                assert pool()["free"] == before["free"] + 2 * gained, point
+            assert len(pool()["devices"]) == len(before["devices"]) + 2, point
+        s.run("svctl deactivate tank; svctl activate tank; svctl check tank; sha256sum -c /tmp/sums")
+        assert len(pool()["devices"]) == 3 + len(spare)
 
 
 # How often svd's threads gave up a CPU by themselves while nothing was asked of it.

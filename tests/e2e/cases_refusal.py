@@ -1,0 +1,147 @@
+"""The kernel refuses one of svd's calls, each in turn: a command is done or has changed nothing, and what a done one
+still owes follows by itself."""
+
+import time
+
+from harness import MIB, Refused
+
+
+class Trial:
+    """One command with its first call refused, then its second, until none is left that could be. `pool` is watched,
+    and the data of its volume v."""
+
+    def __init__(self, host, pool="tank"):
+        self.host, self.pool = host, pool
+        self.data = host.read(f"{pool}/v", 0, MIB)
+
+    def seen(self):
+        """What users see: no numbers that are given out once only."""
+        pools = self.host.json("list")["pools"]
+        for pool in pools:
+            pool.pop("uuid")
+            if pool["state"] == "down":     # why it did not come up, the last time
+                pool.pop("problems")
+            for volume in pool.get("volumes", []):
+                volume.pop("id")
+        return sorted(pools, key=lambda pool: pool["name"])
+
+    def everything(self):
+        """Numbers that were given out are not given out again, and undoing is journalled too."""
+        seen = self.seen()
+        if not any(p["name"] == self.pool and p["state"] == "active" for p in seen):
+            return seen, None
+        self.host.svctl("check", self.pool)
+        assert self.host.read(f"{self.pool}/v", 0, MIB) == self.data
+        return seen, [line for line in self.host.dump(self.pool).splitlines()
+                      if line.split()[0] not in ("journal", "next")]
+
+    def settle(self, wanted):
+        """What is owed is done within moments."""
+        deadline = time.monotonic() + 20
+        while (found := self.seen()) != wanted:
+            assert time.monotonic() < deadline, f"{found}\ninstead of\n{wanted}"
+            time.sleep(0.1)
+
+    def run(self, words, undo=()):
+        """Returns how often it was refused and how often it was done all the same."""
+        start = self.seen()
+        self.host.svctl(*words)
+        end = self.seen()
+        refused = done = call = 0
+        waiting = False
+        while not waiting:
+            for u in undo:
+                self.host.svctl(*u)
+            self.settle(start)
+            before = self.everything()
+            call += 1
+            self.host.fail_call(call)
+            refusal = self.refusal(words)
+            waiting = self.host.fail_call(0)
+            if refusal:
+                assert "memory" in refusal.text, refusal.text
+                refused += 1
+                now = self.everything()
+                assert now == before, f"{words}, call {call}: {refusal.text}{now}\ninstead of\n{before}"
+                self.host.svctl(*words)
+            else:
+                done += not waiting
+            self.settle(end)
+            self.everything()
+        return refused, done
+
+    def refusal(self, words):
+        try:
+            self.host.svctl(*words)
+        except Refused as refused:
+            return refused
+        return None
+
+
+def test_kernel_refuses_calls_of_volume_commands(host):
+    host.used_pool()
+    host.svctl("create-volume", "tank/w", "--size", "8M")
+    host.write("tank/w", 0, b"w" * 65536, fua=True)
+    trial = Trial(host)
+    create, delete = ["create-volume", "tank/x", "--size", "1M"], ["delete-volume", "tank/x", "--yes"]
+    refused, _ = trial.run(create, [delete])
+    assert refused >= 2
+    refused, done = trial.run(delete, [create])
+    assert refused >= 2 and done >= 5
+    refused, _ = trial.run(["rename-volume", "tank/w", "z"], [["rename-volume", "tank/z", "w"]])
+    assert refused == 1
+    anew = [["delete-volume", "tank/x", "--yes"], create]
+    host.svctl(*create)
+    refused, _ = trial.run(["resize-volume", "tank/x", "--size", "2M"], anew)
+    assert refused == 2
+
+
+def test_kernel_refuses_calls_of_pool_commands(host):
+    host.used_pool()
+    host.svctl("create-volume", "tank/w", "--size", "8M")
+    trial = Trial(host)
+    down, up = ["deactivate", "tank"], ["activate", "tank"]
+    refused, _ = trial.run(down, [up])
+    assert refused >= 5
+    host.svctl(*up)
+    for words in (["check", "tank"], ["dump", "tank"], ["show", "tank"]):
+        refused, _ = trial.run(words)
+        assert refused, words
+    host.svctl(*down)
+    refused, _ = trial.run(up, [down])
+    assert refused >= 8
+
+
+def test_kernel_refuses_calls_while_pools_are_made_and_deleted(host):
+    host.used_pool()
+    trial = Trial(host)
+    disk = host.disk("other")
+    create, delete = ["create-pool", "p", "--tier", f"t={disk}"], ["delete-pool", "p", "--yes"]
+    refused, _ = trial.run(create, [delete])
+    assert refused >= 5
+    refused, _ = trial.run(delete, [create])
+    assert refused >= 2
+
+
+def test_kernel_refuses_calls_while_a_device_is_added(host):
+    """Its label makes it a member: what the kernel refuses follows by itself."""
+    host.used_pool()
+    for call in range(1, 50):
+        disk = host.disk(f"more{call}", 64)
+        free = host.json("list")["pools"][0]["free"]
+        host.fail_call(call)
+        host.svctl("add-device", "tank", f"slow={disk}")
+        waiting = host.fail_call(0)
+        deadline = time.monotonic() + 20
+        while host.json("list")["pools"][0]["free"] < free + 50 * MIB:
+            assert time.monotonic() < deadline, call
+            time.sleep(0.1)
+        host.svctl("check", "tank")
+        if waiting:
+            break
+    assert 2 < call < 49
+    host.stop()
+    host.start()
+    pool = host.json("list")["pools"][0]
+    assert pool["state"] == "active" and len(pool["devices"]) == 3 + call
+    host.svctl("check", "tank")
