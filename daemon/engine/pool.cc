@@ -217,9 +217,13 @@ std::map<uint32_t, uint64_t> Pool::mapped()
 {
 	std::map<uint32_t, uint64_t> extents;
 	const auto there = volumes_in_kernel();
-	if (there.ok())
-		for (const sv_volume_info &volume : there.value())
-			extents[volume.id] = volume.mapped;
+	const auto volumes = catalogue_->volumes();
+	for (size_t i = 0; there.ok() && i < there.value().size(); i++)
+		extents[there.value()[i].id] = there.value()[i].mapped;
+	for (size_t i = 0; !there.ok() && volumes.ok() && i < volumes.value().size(); i++) {
+		const auto mapped = catalogue_->mapped(volumes.value()[i].id);
+		extents[volumes.value()[i].id] = mapped.ok() ? mapped.value() : 0;
+	}
 	return extents;
 }
 

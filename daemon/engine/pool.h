@@ -60,7 +60,7 @@ public:
 	Status rename_volume(const VolumeRow &volume, const std::string &to);
 	Status delete_volume(const VolumeRow &volume);
 	std::string volume_path(const VolumeRow &volume) const;
-	std::map<uint32_t, uint64_t> mapped();	// extents of each volume, now; empty where the kernel does not say
+	std::map<uint32_t, uint64_t> mapped();	// extents of each volume; of the last checkpoint where the kernel does not say
 
 	// ---- checkpoint ----
 	Status checkpoint();
