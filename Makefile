@@ -35,7 +35,7 @@ $(BUILD)/.deps-debug: mk/deps.sh mk/debug-kernel.sh mk/debug.config $(APT)
 	mk/debug-kernel.sh $(BUILD)
 	@touch $@
 
-include mk/kmod.mk
+include mk/kmod.mk mk/install.mk
 -include kmod/rules.mk daemon/rules.mk cli/rules.mk docs/man/rules.mk tests/unit/rules.mk tests/lint/rules.mk
 
 # --- tests --------------------------------------------------------------------
@@ -66,7 +66,7 @@ check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug
+.PHONY: suite-unit suite-e2e suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug guest-root
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
@@ -88,14 +88,18 @@ suite-build: $(BUILD)/.deps-6.1 $(BUILD)/.deps-6.12
 suite-build-full: $(BUILD)/.deps-6.1 $(BUILD)/.deps-6.12
 	@tests/run-builds 6.1 6.12 --newest
 
-suite-vm:
+suite-vm: guest-root
 	@$(VM_RUN) $(VM_FLAGS)
 
-suite-vm-full:
+suite-vm-full: guest-root
 	@$(VM_RUN) --full $(VM_FLAGS)
 
 suite-vm-debug:
 	@$(VM_RUN) --debug $(VM_FLAGS)
+
+# The Debian of guests with systemd.
+guest-root:
+	@mk/guest-root.sh $(BUILD)
 
 # Power cuts under load, as many as SOAK_CUTS says; SEED=N repeats a run.
 soak: export SOAK_CUTS ?= 200
@@ -108,4 +112,4 @@ vm-check: deps
 	@$(MAKE) suite-vm
 
 clean:
-	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true
+	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name guest-root ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true

@@ -3,6 +3,7 @@
 
 KERNEL_DIR = $(BUILD)/kernels/$(KVER)
 KREL = $(shell cat $(KERNEL_DIR)/release 2>/dev/null)
+KERNEL_HEADERS = $(KERNEL_DIR)/headers
 KMOD_OUT = $(BUILD)/kmod/$(KREL)
 # C=1 checks with sparse, on what is compiled anew.
 KMOD_FLAGS ?= W=1
@@ -15,5 +16,5 @@ kmod-module:
 	@mkdir -p $(KMOD_OUT)/src
 	@cp -rsfT $(abspath kmod) $(KMOD_OUT)/src
 	@find $(KMOD_OUT)/src -xtype l -delete
-	+$(MAKE) -C $(KERNEL_DIR)/headers M=$(abspath $(KMOD_OUT))/src $(KMOD_FLAGS) modules
+	+$(MAKE) -C $(KERNEL_HEADERS) M=$(abspath $(KMOD_OUT))/src $(KMOD_FLAGS) modules
 	@cp -u $(KMOD_OUT)/src/dm-sv.ko $(KMOD_OUT)/dm-sv.ko

@@ -1,0 +1,53 @@
+# make install, make uninstall: into this system, or with DESTDIR into a tree
+# that a package is made of. The initramfs stays as it is: pools come up once
+# udev runs, so the root file system itself cannot lie on one.
+#
+# INSTALL_KREL is the kernel that gets the module: it is built with the headers
+# that this system, or make deps, has for it.
+
+DESTDIR ?=
+SBINDIR ?= /usr/sbin
+MANDIR ?= /usr/share/man
+UNITDIR ?= /lib/systemd/system
+RULESDIR ?= /lib/udev/rules.d
+INSTALL_KREL ?= $(shell uname -r)
+MODULEDIR = /lib/modules/$(INSTALL_KREL)/updates
+
+KNOWN_HEADERS = $(wildcard /lib/modules/$(INSTALL_KREL)/build) \
+	$(foreach d,$(patsubst %/release,%,$(wildcard $(BUILD)/kernels/*/release)),$(if $(filter $(INSTALL_KREL),$(shell cat $(d)/release)),$(d)/headers))
+INSTALL_HEADERS = $(firstword $(KNOWN_HEADERS))
+
+INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
+INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
+INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(RULESDIR)/60-svctl.rules
+
+.PHONY: install install-files install-module uninstall after-install
+
+install: install-files install-module after-install
+
+install-files: daemon cli man
+	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR))
+	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
+	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 systemd/svd.service $(DESTDIR)$(UNITDIR)
+	install -m 644 udev/60-svctl.rules $(DESTDIR)$(RULESDIR)
+
+install-module:
+	@test -n "$(INSTALL_HEADERS)" || { \
+		echo "no headers of kernel $(INSTALL_KREL): apt install linux-headers-$(INSTALL_KREL)" >&2; exit 1; }
+	@$(MAKE) kmod-module KREL=$(INSTALL_KREL) KERNEL_HEADERS=$(INSTALL_HEADERS)
+	install -d $(DESTDIR)$(MODULEDIR)
+	install -m 644 $(BUILD)/kmod/$(INSTALL_KREL)/dm-sv.ko $(DESTDIR)$(MODULEDIR)
+
+# Pools stay on their devices, and up if they are.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_SYSTEM))
+	rm -f $(DESTDIR)/lib/modules/*/updates/dm-sv.ko
+	@$(MAKE) after-install
+
+# A tree is looked at by whoever installs it.
+after-install:
+	@if [ -z "$(DESTDIR)" ]; then \
+		depmod $(INSTALL_KREL); \
+		if [ -d /run/systemd/system ]; then systemctl daemon-reload; udevadm control --reload; fi; \
+	fi
