@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "daemon/api/commands.h"
@@ -21,6 +22,7 @@
 #include "daemon/base/log.h"
 #include "daemon/base/man.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/label_io.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/failing_kernel.h"
 #include "daemon/kernel/sim_kernel.h"
@@ -92,6 +94,14 @@ std::chrono::milliseconds until(std::chrono::steady_clock::time_point due)
 	return std::chrono::ceil<std::chrono::milliseconds>(std::min<std::chrono::nanoseconds>(due - now, kLongestSleep));
 }
 
+Status print_udev_properties(const std::string &path)
+{
+	SV_ASSIGN(const auto member, read_label(path));
+	if (member)
+		fmt::print("{}", udev_properties(*member));
+	return {};
+}
+
 Status serve(const Options &options)
 {
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
@@ -105,6 +115,8 @@ Status serve(const Options &options)
 	if (!options.sim)
 		protect();
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
+	engine.tick();	// pools that are complete come up before anybody is told that svd is there
+	sd_notify(0, "READY=1");
 	while (!asked_to_stop(stop)) {
 		std::vector<int> fds = engine.event_fds();
 		fds.push_back(stop.get());
@@ -112,6 +124,7 @@ Status serve(const Options &options)
 		if (woken || engine.due() <= std::chrono::steady_clock::now())
 			engine.tick();
 	}
+	sd_notify(0, "STOPPING=1");
 	engine.shut_down();
 	unlink(options.socket.c_str());
 	return {};
@@ -129,6 +142,12 @@ int main(int argc, char **argv)
 		->type_name("DIRECTORY")->capture_default_str();
 	app.add_option("--devices", options.devices, "look for members here only; otherwise on all block devices")
 		->type_name("DEVICE[,DEVICE...]")->delimiter(',');
+	std::string udev_device;
+	std::string udev_volume;
+	app.add_option("--udev", udev_device, "only print what udev is to know of this device, if it is a member")
+		->type_name("DEVICE");
+	app.add_option("--udev-volume", udev_volume, "likewise of a volume, by its device-mapper name")
+		->type_name("NAME");
 	if (argc == 2 && std::string(argv[1]) == "--man") {	// for the build
 		fmt::print("{}", man_sections(app));
 		return 0;
@@ -138,7 +157,12 @@ int main(int argc, char **argv)
 	} catch (const CLI::ParseError &e) {
 		return app.exit(e) == 0 ? 0 : static_cast<int>(Code::kUsage);
 	}
-	const Status result = serve(options);
+	if (!udev_volume.empty()) {
+		if (const auto volume = split_dm_name(udev_volume))
+			fmt::print("SV_POOL={}\nSV_VOLUME={}\n", volume->first, volume->second);
+		return 0;
+	}
+	const Status result = udev_device.empty() ? serve(options) : print_udev_properties(udev_device);
 	if (result.ok())
 		return 0;
 	log::error("{}", result.error().message());

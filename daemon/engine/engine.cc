@@ -79,6 +79,8 @@ void Engine::note_label(const std::string &path)
 	const auto label = device.ok() ? read_label(device.value()) : device.error();
 	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
 	bad_labels_.erase(where);
+	if (taken_by_another(where))
+		return;
 	if (!label.ok()) {
 		if (label.error().code == Code::kNeedsCheck)
 			bad_labels_[where] = label.error().message();
@@ -137,6 +139,8 @@ std::vector<int> Engine::event_fds() const
 {
 	const auto now = Pool::Clock::now();
 	std::vector<int> fds;
+	if (kernel_.device_fd() >= 0)
+		fds.push_back(kernel_.device_fd());
 	for (const auto &[uuid, pool] : pools_)
 		if (const int fd = pool->event_fd(now); fd >= 0)
 			fds.push_back(fd);
@@ -146,7 +150,7 @@ std::vector<int> Engine::event_fds() const
 void Engine::tick()
 {
 	const auto now = Pool::Clock::now();
-	if (wants_scan() && now - last_scan_ >= kScanEvery) {
+	if (kernel_.devices_came() || (wants_scan() && now - last_scan_ >= kScanEvery)) {
 		rescan();
 		activate_complete();
 	}

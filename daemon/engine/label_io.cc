@@ -10,6 +10,8 @@
 
 #include <fmt/core.h>
 
+#include "daemon/catalogue/catalogue.h"
+
 namespace svd {
 
 namespace {
@@ -105,6 +107,33 @@ Status erase_label(BlockDevice &device, const sv_label &label)
 	SV_TRY(device.sync());
 	SV_TRY(device.write(0, zeroes.span()));
 	return device.sync();
+}
+
+std::string udev_properties(const FoundMember &member)
+{
+	const sv_label &label = member.label;
+	if (!check_pool_name(label.pool_name).ok() || !check_tier_name(label.tier_name).ok())
+		return "";
+	const std::string pool = Uuid::from_bytes(label.pool_uuid).str();
+	std::string text = "ID_FS_TYPE=sv_member\nID_FS_USAGE=raid\n";
+	for (const char *name : {"ID_FS_UUID", "ID_FS_UUID_ENC"})
+		text += fmt::format("{}={}\n", name, pool);
+	for (const char *name : {"ID_FS_LABEL", "ID_FS_LABEL_ENC", "SV_POOL"})
+		text += fmt::format("{}={}\n", name, label.pool_name);
+	text += fmt::format("ID_FS_UUID_SUB={0}\nID_FS_UUID_SUB_ENC={0}\n", Uuid::from_bytes(label.member_uuid).str());
+	return text + fmt::format("SV_TIER={}\nSV_MEMBER={}\n", label.tier_name, label.member);
+}
+
+bool taken_by_another(const std::string &path)
+{
+	std::error_code error;
+	const std::filesystem::path device = std::filesystem::canonical(path, error);
+	const auto holders = std::filesystem::directory_iterator("/sys/class/block" / device.filename() / "holders", error);
+	return std::any_of(begin(holders), end(holders), [](const auto &holder) {
+		std::string uuid;
+		std::ifstream(holder.path() / "dm/uuid") >> uuid;
+		return !uuid.starts_with("SV-");
+	});
 }
 
 std::vector<std::string> list_block_devices()

@@ -30,6 +30,13 @@ Result<std::optional<FoundMember>> read_label(const std::string &path);
 Status write_label(BlockDevice &device, const sv_label &label);	// copy first
 Status erase_label(BlockDevice &device, const sv_label &label);
 
+// What udev is to know of a member, as it reads it from a program: one NAME=VALUE a line.
+std::string udev_properties(const FoundMember &member);
+
+// By another than a pool of ours, as multipath takes paths, and md the halves of a mirror: its bytes are those of the
+// device that took it.
+bool taken_by_another(const std::string &path);
+
 // All block devices of this machine that could be members.
 std::vector<std::string> list_block_devices();
 

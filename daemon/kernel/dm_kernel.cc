@@ -20,6 +20,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/base/unique_fd.h"
+#include "daemon/kernel/device_events.h"
 
 namespace svd {
 
@@ -176,7 +177,8 @@ void make_link(const std::string &pool, const std::string &volume)
 	const std::filesystem::path link = link_of(pool, volume);
 	std::filesystem::create_directories(link.parent_path(), error);
 	const std::filesystem::path target = "/dev/mapper/" + dm_name(pool, volume);
-	if (std::filesystem::read_symlink(link, error) == target && !error)
+	const std::filesystem::path there = std::filesystem::canonical(link, error);
+	if (!error && there == std::filesystem::canonical(target, error))	// udev's, or ours of an earlier time
 		return;
 	std::filesystem::remove(link, error);
 	std::filesystem::create_symlink(target, link, error);
@@ -357,6 +359,8 @@ public:
 	}
 
 	bool simulated() const override { return false; }
+	int device_fd() const override { return devices_.fd(); }
+	bool devices_came() override { return devices_.take(); }
 
 private:
 	static void log_from_libdm_with_errno(int level, const char *file, int line, int error, const char *format, ...)
@@ -390,6 +394,8 @@ private:
 		if (pid > 0)
 			waitpid(pid, &status, 0);
 	}
+
+	DeviceEvents devices_;
 };
 
 void DmKernel::log_from_libdm_with_errno(int level, const char *, int, int, const char *format, ...)
@@ -408,6 +414,26 @@ void DmKernel::log_from_libdm_with_errno(int level, const char *, int, int, cons
 std::string dm_name(const std::string &pool, const std::string &volume)
 {
 	return volume.empty() ? "sv-" + doubled(pool) : "sv-" + doubled(pool) + "-" + doubled(volume);
+}
+
+std::optional<std::pair<std::string, std::string>> split_dm_name(const std::string &name)
+{
+	std::string parts[2];
+	size_t part = 0;
+	if (!name.starts_with("sv-"))
+		return std::nullopt;
+	for (size_t i = 3; i < name.size(); i++) {
+		const bool twice = name[i] == '-' && i + 1 < name.size() && name[i + 1] == '-';
+		if (name[i] != '-' || twice) {
+			parts[part] += name[i];
+			i += twice;
+		} else if (++part == 2) {
+			return std::nullopt;
+		}
+	}
+	if (part != 1 || parts[0].empty() || parts[1].empty())
+		return std::nullopt;
+	return std::pair(parts[0], parts[1]);
 }
 
 std::unique_ptr<Kernel> make_dm_kernel()

@@ -129,6 +129,10 @@ public:
 	virtual Result<RunningPool> running(const std::string &pool) = 0;
 	virtual bool simulated() const = 0;
 
+	// Readable once members may have come; negative: nobody says so.
+	virtual int device_fd() const { return -1; }
+	virtual bool devices_came() { return false; }	// since it was last asked
+
 	// The n-th call from now on fails for want of memory; 0: none will. Was one still to fail? Only the
 	// simulation can.
 	virtual bool fail_call(uint32_t) { return false; }

@@ -54,12 +54,12 @@ def write_file(path, contents, mode=0o644):
     os.chmod(path, mode)
 
 
-def fill(tree, modules_dir):
+def fill(tree, modules_dir, modules):
     for source, target in ((BUSYBOX, "bin/busybox"), (os.path.join(HERE, "guest/initramfs-init"), "init")):
         with open(source, "rb") as f:
             write_file(os.path.join(tree, target), f.read(), 0o755)
     names = []
-    for path in load_order(modules_dir, MODULES):
+    for path in load_order(modules_dir, modules):
         name = module_name(path) + ".ko"
         names.append(name)
         write_file(os.path.join(tree, "modules", name), read_module(os.path.join(modules_dir, path)))
@@ -68,10 +68,10 @@ def fill(tree, modules_dir):
         os.mkdir(os.path.join(tree, name))
 
 
-def build(modules_dir, output):
+def build(modules_dir, output, more_modules=()):
     """Not compressed: the guest would spend longer on that than QEMU on loading it."""
     with tempfile.TemporaryDirectory() as tree:
-        fill(tree, modules_dir)
+        fill(tree, modules_dir, [*MODULES, *more_modules])
         names = subprocess.run(["find", ".", "-print0"], cwd=tree, check=True, stdout=subprocess.PIPE).stdout
         with open(output + ".new", "wb") as f:
             subprocess.run(["cpio", "-0", "-o", "-H", "newc", "--quiet", "-R", "0:0"],

@@ -30,6 +30,7 @@ import initramfs
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(REPO, "build")
+GUEST_ROOT = os.path.join(BUILD, "guest-root")
 
 # What a healthy kernel never prints; a guest that printed it has failed its test.
 KERNEL_TROUBLE = re.compile(
@@ -126,12 +127,12 @@ class Kernel:
         self.image = os.path.join(self.dir, "boot", "vmlinuz-" + self.release)
         self.modules = os.path.join(self.dir, "lib", "modules")
 
-    def initrd(self):
-        path = os.path.join(self.dir, "initramfs.cpio")
+    def initrd(self, full=False):
+        path = os.path.join(self.dir, "initramfs-full.cpio" if full else "initramfs.cpio")
         with locked(os.path.join(BUILD, "vm", ".initramfs.lock")):
             sources = [os.path.join(HERE, "guest/initramfs-init"), os.path.join(HERE, "initramfs.py"), self.image]
             if not is_newer(path, *sources):
-                initramfs.build(os.path.join(self.modules, self.release), path)
+                initramfs.build(os.path.join(self.modules, self.release), path, ["crc32c_generic", "ext4"] if full else [])
         return path
 
 
@@ -300,17 +301,24 @@ class Command:
 
 class Guest:
     """A booted guest. Ends by shutdown() or power_cut(); leaving its `with` block
-    shuts it down, and then its console is searched for kernel trouble."""
+    shuts it down, and then its console is searched for kernel trouble.
+
+    With `system`, a disk with an ext4 file system, it is a full guest: systemd and
+    udev on a Debian root of its own (mk/guest-root.sh), whose changes that disk
+    keeps."""
 
     def __init__(self, bench, disks, directory, *, cpus=2, mem="1G", icount=False, cmdline="",
-                 root="/", expect=(), kernel=None, accel=None, boot_timeout=60):
+                 system=None, expect=(), kernel=None, accel=None, boot_timeout=60):
         self.bench, self.disks, self.dir = bench, disks, directory
-        self.cpus, self.mem, self.icount, self.cmdline, self.root = cpus, mem, icount, cmdline, root
+        self.cpus, self.mem, self.icount, self.cmdline, self.system = cpus, mem, icount, cmdline, system
         self.kernel = kernel or bench.kernel
         self.accel = accel or ("tcg" if icount else accelerator(self.kernel))
         self.expect = [re.compile(e) for e in expect]
         self.commands, self.qemu, self.port, self.received = {}, None, None, b""
         os.makedirs(self.share_path(""))
+        if system:
+            for name in ("agent", "serve"):
+                shutil.copy(os.path.join(HERE, "guest", name), self.share_path(name))
         self.console, self.qemu_log = os.path.join(directory, "console"), os.path.join(directory, "qemu")
         try:
             started = time.monotonic()
@@ -344,11 +352,11 @@ class Guest:
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                    "-machine", "q35", "-m", self.mem, "-smp", str(1 if self.icount else self.cpus)]
         command += self._accel_args()
-        command += ["-kernel", self.kernel.image, "-initrd", self.kernel.initrd(), "-append", self._cmdline(),
+        command += ["-kernel", self.kernel.image, "-initrd", self.kernel.initrd(self.system), "-append", self._cmdline(),
                     "-serial", "file:" + self.console, "-device", "virtio-rng-pci",
                     "-chardev", f"socket,id=agent,fd={port_fd}", "-device", "virtio-serial-pci",
                     "-device", "virtserialport,chardev=agent,name=sv.agent"]
-        for tag, path, readonly in (("root", self.root, "on"), ("modules", self.kernel.modules, "on"),
+        for tag, path, readonly in (("root", GUEST_ROOT if self.system else "/", "on"), ("modules", self.kernel.modules, "on"),
                                     ("share", self.share_path(""), "off")):
             command += ["-fsdev", f"local,id={tag},path={path},security_model=none,readonly={readonly},multidevs=remap",
                         "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
@@ -366,8 +374,9 @@ class Guest:
     def _cmdline(self):
         # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well. The other CPUs start once
         # the machine is set up: QEMU's translator does not survive PCI's address spaces being moved under a second CPU.
+        full = ["sv.full=1", "sv.upper=" + self.system.serial] if self.system else []
         words = ["console=ttyS0", "maxcpus=1", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
-                 "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), self.cmdline]
+                 "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), *full, self.cmdline]
         return " ".join(words)
 
     # Talking to it

@@ -1,0 +1,44 @@
+"""A full guest with the project installed in it as `make install` does: what t_host.py boots."""
+
+import os
+import subprocess
+
+import vm
+
+STAGE = os.path.join(vm.BUILD, "stage")
+
+
+def stage(kernel):
+    """A tree of what make install installs, for the guest's kernel; as a tar file."""
+    path = os.path.join(STAGE, kernel.release + ".tar")
+    with vm.locked(path + ".lock"):
+        tree = os.path.join(STAGE, kernel.release)
+        subprocess.run(["rm", "-rf", tree], check=True)
+        # Of a make that runs the tests it would inherit flags and a job server.
+        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+        subprocess.run(["make", "-C", vm.REPO, "install", "DESTDIR=" + tree, "INSTALL_KREL=" + kernel.release],
+                       check=True, stdout=subprocess.PIPE, env=environment)
+        subprocess.run(["tar", "-C", tree, "-cf", path + ".new", "."], check=True)
+        os.rename(path + ".new", path)
+    return path
+
+
+class Machine:
+    """A machine that is booted again and again: a disk for its system, and others for pools."""
+
+    def __init__(self, bench, disks):
+        self.bench, self.disks = bench, disks
+        if not os.path.exists(vm.GUEST_ROOT):
+            raise vm.Skip("no root for full guests: mk/guest-root.sh build")
+        self.system = bench.disk("system", "2G")
+        subprocess.run(["mkfs.ext4", "-q", "-F", self.system.path], check=True)
+
+    def boot(self, **options):
+        guest = self.bench.boot([self.system, *self.disks], system=self.system, boot_timeout=180, **options)
+        guest.run("systemctl is-system-running --wait || systemctl --failed --no-pager", timeout=180, check=False)
+        return guest
+
+    def install(self, guest):
+        guest.put("stage.tar", open(stage(guest.kernel), "rb").read())
+        guest.run("tar -C / --keep-directory-symlink -xf /share/stage.tar; depmod; systemctl daemon-reload\n"
+                  "udevadm control --reload; mkdir -p /var/log/journal; journalctl --flush; systemctl enable --now svd; svctl list", timeout=120)

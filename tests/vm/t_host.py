@@ -1,0 +1,54 @@
+"""At home on a Linux host: a full guest with systemd and udev, and the project installed in it."""
+
+import json
+
+import vm
+from host import Machine
+
+BOOTS = 3
+
+
+@vm.limit(400)
+def test_members_are_seen_and_noticed_by_udev(bench):
+    disks = [bench.disk("whole", "128M"), bench.disk("late", "160M")]
+    machine = Machine(bench, disks)
+    late = f"dmsetup create late --table '0 262144 linear {disks[1].dev} 2048'\n"
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.run(late + f"svctl create-pool tank --tier t={disks[0].dev}; svctl create-volume tank/a --size 1G\n"
+                  "svctl create-pool archive --tier t=/dev/mapper/late; svctl create-volume archive/b --size 1G\n"
+                  "dd if=/dev/urandom of=/dev/sv/archive/b bs=1M count=8 oflag=direct conv=fsync status=none\n"
+                  "sha256sum /dev/sv/archive/b > /root/sums; udevadm settle")
+        rows = [r.split() for r in guest.run("lsblk -nro FSTYPE,LABEL,UUID | grep sv_member").splitlines()]
+        pools = {p["name"]: p["uuid"] for p in json.loads(guest.run("svctl --json list"))["pools"]}
+        assert sorted(r[1:] for r in rows) == sorted([n, u] for n, u in pools.items()), rows
+        # A second name for the same bytes, as multipath has for its paths, is not a second member.
+        part = guest.run(f"readlink -f {disks[0].dev}-part1").strip()
+        guest.run(f"svctl deactivate tank; dmsetup create map --table \"0 $(blockdev --getsz {part}) linear {part} 0\"\n"
+                  "udevadm settle; svctl activate tank; dmsetup deps -o devname sv-tank | grep '(map)'\n"
+                  "svctl deactivate tank; dmsetup remove map; udevadm settle; svctl activate tank")
+    with machine.boot() as guest:
+        guest.run("test -b /dev/sv/tank/a; test ! -e /dev/sv/archive; svctl list\n" + late +
+                  "for i in $(seq 40); do test -b /dev/sv/archive/b && break; sleep 0.1; done; sha256sum -c /root/sums")
+
+
+@vm.limit(600)
+def test_fstab_mounts_volumes_at_each_boot(bench):
+    disks = [bench.disk("fast", "256M"), bench.disk("slow", "512M")]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.run(f"svctl create-pool tank --tier fast={disks[0].dev} --tier slow={disks[1].dev}\n"
+                  "svctl create-volume tank/data-set --size 1G; mkfs.xfs -q /dev/sv/tank/data-set; mkdir -p /data\n"
+                  "echo '/dev/sv/tank/data-set /data xfs defaults 0 0' >> /etc/fstab\n"
+                  "systemctl daemon-reload; mount /data; dd if=/dev/urandom of=/data/file bs=1M count=20\n"
+                  "sha256sum /data/file > /root/sums; sync", timeout=180)
+    for _ in range(BOOTS):
+        with machine.boot() as guest:
+            print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet\n"
+                            "findmnt /data; sha256sum -c /root/sums; svctl list; svctl check tank", timeout=120))
+            # The link is udev's, and stays so after svd is started anew.
+            guest.run("for i in 1 2; do readlink /dev/sv/tank/data-set | grep -E '^../../dm-[0-9]+$'\n"
+                      "systemctl restart svd; done; dd if=/dev/urandom of=/data/more bs=1M count=4 conv=fsync")
+            went = guest.run("journalctl -b -1 --no-pager -o cat | grep -nE '^(Unmounted data.mount|Stopped svd.service)'")
+            assert went.index("Unmounted data.mount") < went.rindex("Stopped svd.service"), went
