@@ -18,12 +18,12 @@ def with_faulty(guest, disks, faulty):
     return Svctl(guest, [Named("/dev/mapper/faulty") if disk is faulty else disk for disk in disks])
 
 
-def switch(faulty, table):
-    """Reads go on while writes and flushes fail, or all is well again."""
-    end = " 0 60 1 error_writes" if table == "flakey" else ""
-    return (f"dmsetup suspend --noflush --nolockfs faulty\n"
-            f"dmsetup load faulty --table \"0 $(blockdev --getsz {faulty.dev}) {table} {faulty.dev} 0{end}\"\n"
-            f"dmsetup resume faulty\n")
+def switch(faulty, flushes):
+    """Flushes fail, since they fail in the device's last sectors, which nobody writes; or all is well again."""
+    return (f"size=$(blockdev --getsz {faulty.dev}); first=$((size - 8))\n"
+            "dmsetup suspend --noflush --nolockfs faulty\n"
+            f"printf \"0 $first linear {faulty.dev} 0\\n$first 8 {{}} {faulty.dev} $first{{}}\\n\" | dmsetup load faulty\n"
+            "dmsetup resume faulty\n").format(*(("linear", "") if flushes else ("flakey", " 0 60 1 error_writes")))
 
 
 WRITE = "dd if=/tmp/{} of=/dev/sv/tank/a bs=64k seek={} count=1 oflag=direct conv=notrunc status=none\n"
@@ -40,10 +40,11 @@ def test_a_failed_flush_fails_fsync_and_promises_nothing(bench):
               "dd if=/dev/zero of=/dev/sv/tank/fill bs=1M count=200 oflag=direct conv=fsync\n"
               "svctl show tank; modprobe dm-flakey 2>/dev/null || true")
         # Written, the flush fails, the device is well again, fsync succeeds: it is there.
-        s.run(WRITE.format("one", 0) + switch(slow, "flakey") + "refused sync /dev/sv/tank/a\n" +
-              switch(slow, "linear") + "sync /dev/sv/tank/a; dmsetup status")
+        s.run(switch(slow, False) + WRITE.format("one", 0) + "refused sync /dev/sv/tank/a\n" +
+              switch(slow, True) + "sync /dev/sv/tank/a; dmsetup status")
         # Written, and no flush ever succeeded: it was never promised, though this disk happens to keep it.
-        s.run(WRITE.format("two", 16) + switch(slow, "flakey") +
+        # Nor by a commit of its own between the write and the first flush that failed: none has passed since.
+        s.run(switch(slow, False) + WRITE.format("two", 16) +
               "for i in 1 2 3; do refused sync /dev/sv/tank/a; done; cp /tmp/one /share/\n"
               "dmsetup status | grep sv-tank-a; cmp -n 65536 /dev/sv/tank/a /tmp/one")
         one = guest.get("one")
