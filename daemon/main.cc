@@ -36,6 +36,7 @@ namespace {
 using namespace svd;
 
 constexpr auto kLongestSleep = std::chrono::hours(1);
+constexpr auto kLastAnswers = std::chrono::milliseconds(300);
 
 struct Options {
 	bool sim = false;
@@ -107,15 +108,17 @@ Status serve(const Options &options)
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	Engine engine(*kernel, {options.state_dir, options.devices});
-	SV_ASSIGN(VarlinkServer server, VarlinkServer::listen(options.socket, [&](const std::string &method,
-									    const Json &parameters, const Fds &fds) {
+	const VarlinkServer::Handler handler = [&](const std::string &method, const Json &parameters, const Fds &fds) {
 		return dispatch(engine, options.sim, method, parameters, fds);
-	}));
+	};
+	const bool activated = sd_listen_fds(1) > 0;
+	SV_ASSIGN(VarlinkServer server, activated ? VarlinkServer::take(UniqueFd(SD_LISTEN_FDS_START), handler) :
+						    VarlinkServer::listen(options.socket, handler));
 	const UniqueFd stop = termination_fd();
 	if (!options.sim)
 		protect();
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
-	engine.tick();	// pools that are complete come up before anybody is told that svd is there
+	// Pools may take long to come up. Nothing that boots waits for that: mounts wait for their devices.
 	sd_notify(0, "READY=1");
 	while (!asked_to_stop(stop)) {
 		std::vector<int> fds = engine.event_fds();
@@ -125,8 +128,10 @@ Status serve(const Options &options)
 			engine.tick();
 	}
 	sd_notify(0, "STOPPING=1");
+	server.finish(kLastAnswers);
 	engine.shut_down();
-	unlink(options.socket.c_str());
+	if (!activated)
+		unlink(options.socket.c_str());
 	return {};
 }
 

@@ -19,18 +19,19 @@ INSTALL_HEADERS = $(firstword $(KNOWN_HEADERS))
 
 INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
 INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
-INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(RULESDIR)/60-svctl.rules
+INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules
 
 .PHONY: install install-files install-module uninstall after-install
 
-install: install-files install-module after-install
+install: install-files install-module
+	@$(MAKE) after-install
 
 install-files: daemon cli man
 	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR))
 	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
 	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
-	install -m 644 systemd/svd.service $(DESTDIR)$(UNITDIR)
-	install -m 644 udev/60-svctl.rules $(DESTDIR)$(RULESDIR)
+	install -m 644 systemd/svd.service systemd/svd.socket $(DESTDIR)$(UNITDIR)
+	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
 
 install-module:
 	@test -n "$(INSTALL_HEADERS)" || { \

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <vector>
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -74,6 +75,14 @@ Result<VarlinkServer> VarlinkServer::listen(const std::string &path, Handler han
 	return VarlinkServer(std::move(fd), std::move(handler));
 }
 
+Result<VarlinkServer> VarlinkServer::take(UniqueFd fd, Handler handler)
+{
+	const int flags = fcntl(fd.get(), F_GETFL);
+	if (flags < 0 || fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) < 0)
+		return errno_error(errno, "take over", "systemd's socket");
+	return VarlinkServer(std::move(fd), std::move(handler));
+}
+
 bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
 {
 	std::vector<pollfd> fds = {{fd_.get(), POLLIN, 0}};
@@ -104,6 +113,14 @@ bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 		accept_clients();
 	return std::any_of(fds.end() - static_cast<ptrdiff_t>(others.size()), fds.end(),
 			   [](const pollfd &fd) { return fd.revents != 0; });
+}
+
+void VarlinkServer::finish(std::chrono::milliseconds patience)
+{
+	fd_.reset();	// poll() passes over it
+	const auto end = Clock::now() + patience;
+	while (!clients_.empty() && Clock::now() < end)
+		turn(std::chrono::milliseconds(10), {});
 }
 
 void VarlinkServer::accept_clients()

@@ -39,10 +39,15 @@ public:
 
 	// Listens on `path` (replacing a socket that nobody listens on), mode 0600.
 	static Result<VarlinkServer> listen(const std::string &path, Handler handler);
+	// Serves a socket that listens already: systemd's, where clients wait while svd is not there.
+	static Result<VarlinkServer> take(UniqueFd fd, Handler handler);
 
 	// One round of poll(): serves what is ready, waits at most `wait`. True: one of `others` is readable, which ends
 	// the wait as well.
 	bool turn(std::chrono::milliseconds wait, std::span<const int> others);
+
+	// Answers who has asked, and takes nobody new: those wait for the next svd where the socket is systemd's.
+	void finish(std::chrono::milliseconds patience);
 
 	size_t clients() const { return clients_.size(); }
 

@@ -295,10 +295,15 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		note_label(candidate.device.path);
 	}
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	for (const auto &[index, member] : pool->members())
+		tell_udev(member.path);
 	const Status activated = pool->activate({});
 	if (!activated.ok()) {
-		SV_TRY(pool->erase_labels());
-		pools_.erase(uuid);
+		const Status erased = pool->erase_labels();
+		if (!erased.ok())
+			log::error("pool {}: {}", name, erased.error().message());
+		else
+			pools_.erase(uuid);
 		return activated.error();
 	}
 	return Json{{"result", "created"}, {"uuid", uuid.str()},
@@ -323,7 +328,10 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 		return Error{Code::kNotFound, "add to tier", request.name, "pool " + pool_name + " has no such tier", ""};
 	TierRequest rest{request.name, {}};
 	std::copy_if(request.devices.begin(), request.devices.end(), std::back_inserter(rest.devices), std::not_fn(same));
-	SV_ASSIGN(const auto candidates, probe_all({rest}, wipe));
+	std::vector<std::string> rest_of_wipe;
+	std::copy_if(wipe.begin(), wipe.end(), std::back_inserter(rest_of_wipe), [&](const std::string &path) {
+		return std::find(request.devices.begin(), request.devices.end(), path) == request.devices.end() || !same(path); });
+	SV_ASSIGN(const auto candidates, probe_all({rest}, rest_of_wipe));
 	const sv_label model = pool->members().begin()->second.label;
 	const auto count = static_cast<uint32_t>(pool->members().size() + candidates.size());
 	if (count > SV_MAX_MEMBERS)
@@ -381,12 +389,15 @@ Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &l
 		return labelled;
 	}
 	remember(paths[0]);
+	tell_udev(paths[0]);
 	kill_point("add-device-labelled");
-	return pool.add_member({paths[0], label, LabelState::kSound, candidate.device.path});
+	pool.add_member({paths[0], label, LabelState::kSound, candidate.device.path});
+	return {};
 }
 
 Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 {
+	rescan();	// what was a member of a pool that is down may be another's by now
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	if (pool->up())
 		SV_TRY(pool_to_change(name));

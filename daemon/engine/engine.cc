@@ -18,6 +18,7 @@ namespace svd {
 namespace {
 
 constexpr auto kScanEvery = std::chrono::seconds(5);
+constexpr auto kScanPause = std::chrono::milliseconds(200);	// at least, from one to the next
 
 const char *state_name(PoolState state)
 {
@@ -106,12 +107,16 @@ void Engine::rescan()
 		note_label(path);
 	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty(); });
 	last_scan_ = Pool::Clock::now();
+	came_ = false;
 }
 
-void Engine::activate_complete()
+// Each attempt closes members that were open for writing, of which udev makes events: one that failed is repeated now
+// and then, or when there are other members, and not for each event.
+void Engine::activate_complete(bool all)
 {
+	const auto now = Pool::Clock::now();
 	for (auto &[uuid, pool] : pools_) {
-		if (pool->up() || pool->wanted_down())
+		if (pool->up() || pool->wanted_down() || (!all && !pool->worth_a_try(now)))
 			continue;
 		const std::string before = pool->problem();
 		const Status result = pool->activate({});
@@ -127,9 +132,16 @@ bool Engine::wants_scan() const
 	});
 }
 
+Pool::Clock::time_point Engine::scan_due() const
+{
+	if (came_)
+		return last_scan_ + kScanPause;
+	return wants_scan() ? last_scan_ + kScanEvery : Pool::Clock::time_point::max();
+}
+
 Pool::Clock::time_point Engine::due() const
 {
-	auto due = wants_scan() ? last_scan_ + kScanEvery : Pool::Clock::time_point::max();
+	auto due = scan_due();
 	for (const auto &[uuid, pool] : pools_)
 		due = std::min(due, pool->due());
 	return due;
@@ -150,9 +162,10 @@ std::vector<int> Engine::event_fds() const
 void Engine::tick()
 {
 	const auto now = Pool::Clock::now();
-	if (kernel_.devices_came() || (wants_scan() && now - last_scan_ >= kScanEvery)) {
+	came_ = kernel_.devices_came() || came_;
+	if (scan_due() <= now) {
 		rescan();
-		activate_complete();
+		activate_complete(false);
 	}
 	for (auto &[uuid, pool] : pools_)
 		pool->tick(now);
@@ -172,7 +185,7 @@ void Engine::shut_down()
 Result<Json> Engine::scan()
 {
 	rescan();
-	activate_complete();
+	activate_complete(true);
 	return status();
 }
 
@@ -258,8 +271,10 @@ Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
 	const bool was_up = pool->up();
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be taken down", name));
-	SV_TRY(pool->deactivate());
-	pool->set_wanted_down(true);
+	const Status down = pool->deactivate();
+	if (!pool->up())
+		pool->set_wanted_down(true);
+	SV_TRY(down);
 	return was_up ? done("deactivated", fmt::format("pool {} is down", name)) :
 			done("no change", fmt::format("pool {}: no change", name));
 }

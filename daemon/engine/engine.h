@@ -91,7 +91,8 @@ private:
 			     const std::vector<sv_label> &labels);
 	void rescan();
 	void note_label(const std::string &path);	// as named by the user or a scan
-	void activate_complete();
+	void activate_complete(bool all);
+	Pool::Clock::time_point scan_due() const;
 	bool wants_scan() const;
 	std::vector<std::string> places() const;
 	void remember(const std::string &path);
@@ -106,6 +107,7 @@ private:
 	std::map<Uuid, std::unique_ptr<Pool>> pools_;
 	std::map<std::string, std::string> bad_labels_;	// path -> why
 	Pool::Clock::time_point last_scan_{};
+	bool came_ = false;	// a member, since the last scan
 };
 
 }	// namespace svd

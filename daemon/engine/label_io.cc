@@ -109,6 +109,13 @@ Status erase_label(BlockDevice &device, const sv_label &label)
 	return device.sync();
 }
 
+void tell_udev(const std::string &path)
+{
+	std::error_code error;
+	const std::filesystem::path device = std::filesystem::canonical(path, error);
+	std::ofstream("/sys/class/block" / device.filename() / "uevent") << "change" << std::flush;
+}
+
 std::string udev_properties(const FoundMember &member)
 {
 	const sv_label &label = member.label;
@@ -145,7 +152,9 @@ std::vector<std::string> list_block_devices()
 		std::ifstream(entry.path() / "dm/uuid") >> uuid;
 		uint64_t sectors = 0;
 		std::ifstream(entry.path() / "size") >> sectors;
-		if (uuid.starts_with("SV-") || sectors == 0)
+		int suspended = 0;	// who reads such a device waits until it is resumed
+		std::ifstream(entry.path() / "dm/suspended") >> suspended;
+		if (uuid.starts_with("SV-") || sectors == 0 || suspended != 0)
 			continue;
 		std::string name = entry.path().filename();
 		std::replace(name.begin(), name.end(), '!', '/');

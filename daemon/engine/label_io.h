@@ -30,6 +30,9 @@ Result<std::optional<FoundMember>> read_label(const std::string &path);
 Status write_label(BlockDevice &device, const sv_label &label);	// copy first
 Status erase_label(BlockDevice &device, const sv_label &label);
 
+// Has udev look at the device anew. It does so by itself when a writer closes it, but not while it is busy with it.
+void tell_udev(const std::string &path);
+
 // What udev is to know of a member, as it reads it from a program: one NAME=VALUE a line.
 std::string udev_properties(const FoundMember &member);
 

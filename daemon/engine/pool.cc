@@ -92,50 +92,58 @@ const Pool::Damage &Pool::damage(uint32_t volume) const
 Status Pool::erase_labels()
 {
 	for (auto &[index, member] : members_) {
+		SV_ASSIGN(const auto there, read_label(member.path));
+		if (!there || std::memcmp(there->label.member_uuid, member.label.member_uuid, 16) != 0) {
+			log::warning("pool {}: {} is not its member any more: left alone", name_, member.path);
+			continue;
+		}
 		{
-			SV_ASSIGN(const auto file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
+			SV_ASSIGN(const auto file, BlockFile::open(member.path, BlockFile::Mode::kExclusive));
 			SV_TRY(erase_label(*file, member.label));
 		}
+		tell_udev(member.path);
 		SV_TRY(remove_partition_table(member.path));
 	}
 	return {};
 }
 
-Status Pool::add_member(const FoundMember &added)
+void Pool::add_member(const FoundMember &added)
 {
-	const sv_label &label = added.label;
-	Member member{added.path, added.named, label, LabelState::kSound, nullptr, false};
-	SV_ASSIGN(member.file, BlockFile::open(added.path, BlockFile::Mode::kReadWrite));
-	members_[label.member] = std::move(member);
+	members_[added.label.member] = Member{added.path, added.named, added.label, LabelState::kSound, nullptr, false, false};
 	const Status done = admit_members();
 	if (!done.ok())
 		log::warning("pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
-	return {};
 }
 
 // Catalogue, kernel and the other labels learn of members whose own label is all that they have so far.
 Status Pool::admit_members()
 {
-	const auto is_new = [](const auto &item) { return !item.second.admitted; };
-	const auto first = std::find_if(members_.begin(), members_.end(), is_new);
-	if (first == members_.end())
+	const auto all = [this](auto is) { return std::all_of(members_.begin(), members_.end(), is); };
+	if (all([](const auto &item) { return item.second.admitted; }))
 		return {};
+	for (auto &[index, member] : members_) {
+		if (member.file)
+			continue;
+		SV_ASSIGN(member.file, BlockFile::open(member.path, BlockFile::Mode::kReadWrite));
+	}
 	SV_TRY(catalogue_new_members());
 	kill_point("add-device-in-catalogue");
-	SV_TRY(channel_->reload(spec()));
+	if (!all([](const auto &item) { return item.second.granted; }))
+		SV_TRY(channel_->reload(spec()));
 	kill_point("add-device-in-kernel");
-	for (auto at = first; at != members_.end(); ++at) {
-		if (at->second.admitted)
-			continue;
-		SV_TRY(channel_->tell(SV_OP_GRANT, sv_grant{at->first, 0, at->second.label.nr_slots, 0}));
-		at->second.admitted = true;
+	for (auto &[index, member] : members_) {
+		if (!member.granted)
+			SV_TRY(channel_->tell(SV_OP_GRANT, sv_grant{index, 0, member.label.nr_slots, 0}));
+		member.granted = true;
 	}
 	kill_point("add-device-granted");
-	const sv_label newest = members_.rbegin()->second.label;
+	const sv_label newest = std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
+		return a.second.label.generation < b.second.label.generation; })->second.label;
 	for (auto &[index, member] : members_) {
 		member.label.generation = newest.generation;
 		member.label.nr_members = newest.nr_members;
 		SV_TRY(write_label(*member.file, member.label));
+		member.admitted = true;
 	}
 	return {};
 }

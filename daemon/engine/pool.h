@@ -30,7 +30,8 @@ public:
 		sv_label label;
 		LabelState label_state = LabelState::kSound;
 		std::unique_ptr<BlockFile> file;	// while the pool is up
-		bool admitted = true;	// the kernel has it, and its slots
+		bool granted = true;	// the kernel has it, and its slots
+		bool admitted = true;	// and all labels count it
 	};
 
 	Pool(Kernel &kernel, const Uuid &uuid, std::string name) : kernel_(kernel), uuid_(uuid), name_(std::move(name)) {}
@@ -48,11 +49,12 @@ public:
 		bool read_only = false;			// nothing is written to members; the journal is applied in memory
 		bool missing = false;			// read_only: go on without members; what lies on them is EIO
 	};
+	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
 	Status activate(How how);			// kNeedsCheck, kNotFound (a member is missing) ...
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
 	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
-	Status add_member(const FoundMember &added);
+	void add_member(const FoundMember &added);
 
 	// ---- volumes; the pool is up ----
 	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);
@@ -98,6 +100,7 @@ private:
 	void take_back_devices();
 	Status refuse_missing() const;
 	Status find_damage();
+	Status refuse_reused(const Member &member) const;
 	Status open_members();
 	Status open_catalogue(bool missing);
 	Status compare_members(bool missing);
@@ -151,6 +154,8 @@ private:
 	std::string problem_;
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
+	Clock::time_point tried_{};	// to activate
+	size_t tried_with_ = 0;		// members
 	Clock::time_point last_checkpoint_{};
 	Clock::time_point last_tick_{};
 	bool asked_ = false;	// by the kernel, for a checkpoint

@@ -9,10 +9,13 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/pool.h"
+#include "daemon/kernel/probe.h"
 
 namespace svd {
 
 namespace {
+
+constexpr auto kTryEvery = std::chrono::seconds(5);
 
 struct CopyState {
 	uint32_t member = 0;
@@ -61,6 +64,8 @@ Status Pool::activate(How how)
 {
 	if (up())
 		return {};
+	tried_ = Clock::now();
+	tried_with_ = members_.size();
 	Status result = bring_up(how);
 	problem_ = result.ok() ? "" : result.error().message();
 	if (!result.ok()) {
@@ -73,6 +78,11 @@ Status Pool::activate(How how)
 	last_checkpoint_ = Clock::now();
 	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};
+}
+
+bool Pool::worth_a_try(Clock::time_point now) const
+{
+	return members_.size() != tried_with_ || now - tried_ >= kTryEvery;
 }
 
 // Of a pool that did not come up nothing stays behind that would hold its members.
@@ -151,9 +161,22 @@ void Pool::close_all()
 	to_drop_.clear();	// activation drops what the catalogue does not have
 }
 
+// Who makes something else of a member destroys the label at its front; the copy at its end outlives that.
+Status Pool::refuse_reused(const Member &member) const
+{
+	SV_ASSIGN(const std::string found, foreign_signature(member.path));
+	if (found.empty())
+		return {};
+	return Error{Code::kNeedsCheck, "use member", member.path,
+		     fmt::format("it holds {}, and of its label only the copy is left", found),
+		     "if it is not the pool's any more: wipefs, or svctl create-pool --wipe"};
+}
+
 Status Pool::open_members()
 {
 	for (auto &[index, member] : members_) {
+		if (member.label_state == LabelState::kFrontBad)
+			SV_TRY(refuse_reused(member));
 		const auto mode = read_only_ ? BlockFile::Mode::kReadOnly : BlockFile::Mode::kReadWrite;
 		SV_ASSIGN(member.file, BlockFile::open(member.path, mode));
 		if (member.label_state == LabelState::kSound || read_only_)
@@ -341,7 +364,7 @@ Status Pool::catch_up()
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
 		SV_TRY(find_unadmitted());
-		SV_TRY(admit_members());
+		note(admit_members());	// repeated
 	}
 	return create_volume_devices();
 }
@@ -351,8 +374,12 @@ Status Pool::find_unadmitted()
 {
 	std::vector<sv_member_state> there(SV_MAX_MEMBERS);
 	SV_ASSIGN(const auto answer, channel_->command(SV_OP_MEMBERS, there.data(), sizeof(there[0]), SV_MAX_MEMBERS));
-	for (auto &[index, member] : members_)
-		member.admitted = index < answer.count && (there[index].flags & SV_MEMBER_KNOWN) != 0;
+	const uint64_t newest = std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
+		return a.second.label.generation < b.second.label.generation; })->second.label.generation;
+	for (auto &[index, member] : members_) {
+		member.granted = index < answer.count && (there[index].flags & SV_MEMBER_KNOWN) != 0;
+		member.admitted = member.granted && member.label.generation == newest;
+	}
 	return {};
 }
 
@@ -378,6 +405,10 @@ Status Pool::load_kernel(bool existed)
 	SV_TRY(load_grants());
 	SV_TRY(tell_policy());
 	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only_ ? 1u : 0u, 0}));
+	if (!read_only_) {
+		SV_TRY(find_unadmitted());
+		note(admit_members());
+	}
 	return create_volume_devices();
 }
 

@@ -2,6 +2,7 @@
 // See device_events.h.
 #include "daemon/kernel/device_events.h"
 
+#include <cerrno>
 #include <string_view>
 
 #include <libudev.h>
@@ -48,9 +49,14 @@ bool DeviceEvents::take()
 {
 	bool member = false;
 	while (monitor_ != nullptr) {
+		errno = 0;
 		udev_device *const device = udev_monitor_receive_device(monitor_);	// does not wait
-		if (device == nullptr)
+		if (device == nullptr && errno == ENOBUFS)	// there were more than fitted
+			member = true;
+		else if (device == nullptr)
 			break;
+		if (device == nullptr)
+			continue;
 		member = is_member(device) || member;
 		udev_device_unref(device);
 	}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// Members that come: udev's events of block devices which its rule (udev/60-svctl.rules) found to be ours. Where no
+// Members that come: udev's events of block devices which its rule (udev/64-svctl.rules) found to be ours. Where no
 // udev runs there are none, and svd looks around by itself now and then.
 #pragma once
 

@@ -256,9 +256,13 @@ public:
 
 	Status reload(const PoolSpec &spec) override
 	{
-		SV_TRY(reload_device(dm_name(spec.name, ""), table_of(spec)));
-		spec_ = spec;
-		return {};
+		const std::string name = dm_name(spec.name, "");
+		const Status done = reload_device(name, table_of(spec));
+		if (done.ok())
+			spec_ = spec;
+		else if (const Status back = reload_device(name, table_of(spec_)); !back.ok())
+			log::error("{}", back.error().message());
+		return done;
 	}
 
 	Status remove() override
@@ -348,8 +352,13 @@ public:
 		SV_ASSIGN(const RunningPool pool, running(spec.name));
 		if (!pool.exists)
 			SV_TRY(create_device(dm_name(spec.name, ""), "SV-" + spec.uuid.str(), DmPool::table_of(spec)));
-		SV_ASSIGN(UniqueFd control, open_control(spec.uuid));
-		return std::unique_ptr<KernelPool>(std::make_unique<DmPool>(spec, std::move(control)));
+		auto control = open_control(spec.uuid);
+		if (control.ok())
+			return std::unique_ptr<KernelPool>(std::make_unique<DmPool>(spec, std::move(control).value()));
+		const Status removed = pool.exists ? Status() : remove_device(dm_name(spec.name, ""));
+		if (!removed.ok())
+			log::error("{}", removed.error().message());
+		return control.error();
 	}
 
 	Result<RunningPool> running(const std::string &pool) override

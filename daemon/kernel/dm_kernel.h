@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // The real kernel: pools and volumes are device-mapper devices of dm-sv.ko, made through libdevmapper; commands go to
 // the pool's control device by ioctl. Names: sv-POOL and sv-POOL-VOLUME with '-' in names doubled; uuids SV-<pool
-// uuid> and SV-<pool uuid>-<volume id>; links /dev/sv/POOL/VOLUME, made here where no udev makes them (udev/60-svctl.rules).
+// uuid> and SV-<pool uuid>-<volume id>; links /dev/sv/POOL/VOLUME, made here where no udev makes them (udev/64-svctl.rules).
 #pragma once
 
 #include <memory>

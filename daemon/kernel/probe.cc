@@ -115,6 +115,15 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 	return device;
 }
 
+Result<std::string> foreign_signature(const std::string &path)
+{
+	UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+	if (!fd)
+		return errno_error(errno, "open", path);
+	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
+	return blkid_do_probe(probe.get()) == 0 ? describe(probe.get()) : std::string();
+}
+
 Status wipe_signatures(const std::string &path)
 {
 	UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));

@@ -24,6 +24,8 @@ Result<std::string> device_identity(const std::string &path);
 // Refuses what is missing (kNotFound), read-only (kPermission), in use (kBusy), or no device at all (kUsage). Regular
 // files are devices only in the simulation.
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed);
+// What another has put there, as libblkid knows it: "crypto_LUKS crypto"; empty: nothing. Also of a device in use.
+Result<std::string> foreign_signature(const std::string &path);
 Status wipe_signatures(const std::string &path);
 
 }	// namespace svd

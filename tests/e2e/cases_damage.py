@@ -373,3 +373,23 @@ def test_truncated_journal_is_recovered_from_the_other(host):
                 assert batches(rings[0]) == batches(rings[1])
     host.start()
     assert host.dump() == dump
+
+
+def test_reused_member_is_left_alone(host):
+    """Something else was made of a member: only the copy of its label, at its end, is left."""
+    disks = host.used_pool()
+    with host.unchanged():
+        host.svctl("deactivate", "tank")
+        host.stop()
+        with open(disks[2], "r+b") as f:
+            label = f.read(4096)
+            f.seek(0)
+            f.write((b"LUKS\xba\xbe" + (1).to_bytes(2, "big") + b"aes".ljust(32, b"\0")).ljust(4096, b"\0"))
+            reused = f.seek(0) or f.read(1 << 20)
+        host.start()
+        host.refused(7, "activate", "tank", says="crypto_LUKS")
+        with open(disks[2], "r+b") as f:
+            assert f.read(1 << 20) == reused
+            f.seek(0)
+            f.write(label)
+        host.svctl("activate", "tank")
