@@ -11,6 +11,7 @@
 #include <fmt/core.h>
 
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/kernel/partition.h"
 
 namespace svd {
 
@@ -111,9 +112,9 @@ Status erase_label(BlockDevice &device, const sv_label &label)
 
 void tell_udev(const std::string &path)
 {
-	std::error_code error;
-	const std::filesystem::path device = std::filesystem::canonical(path, error);
-	std::ofstream("/sys/class/block" / device.filename() / "uevent") << "change" << std::flush;
+	const auto sysfs = sysfs_of(path);
+	if (sysfs.ok() && !sysfs.value().empty())
+		std::ofstream(sysfs.value() / "uevent") << "change" << std::flush;
 }
 
 std::string udev_properties(const FoundMember &member)
@@ -133,9 +134,11 @@ std::string udev_properties(const FoundMember &member)
 
 bool taken_by_another(const std::string &path)
 {
+	const auto sysfs = sysfs_of(path);
+	if (!sysfs.ok() || sysfs.value().empty())
+		return false;
 	std::error_code error;
-	const std::filesystem::path device = std::filesystem::canonical(path, error);
-	const auto holders = std::filesystem::directory_iterator("/sys/class/block" / device.filename() / "holders", error);
+	const auto holders = std::filesystem::directory_iterator(sysfs.value() / "holders", error);
 	return std::any_of(begin(holders), end(holders), [](const auto &holder) {
 		std::string uuid;
 		std::ifstream(holder.path() / "dm/uuid") >> uuid;

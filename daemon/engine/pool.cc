@@ -115,6 +115,12 @@ void Pool::add_member(const FoundMember &added)
 		log::warning("pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
 }
 
+const sv_label &Pool::newest_label() const
+{
+	return std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
+		return a.second.label.generation < b.second.label.generation; })->second.label;
+}
+
 // Catalogue, kernel and the other labels learn of members whose own label is all that they have so far.
 Status Pool::admit_members()
 {
@@ -137,8 +143,7 @@ Status Pool::admit_members()
 		member.granted = true;
 	}
 	kill_point("add-device-granted");
-	const sv_label newest = std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
-		return a.second.label.generation < b.second.label.generation; })->second.label;
+	const sv_label newest = newest_label();
 	for (auto &[index, member] : members_) {
 		member.label.generation = newest.generation;
 		member.label.nr_members = newest.nr_members;

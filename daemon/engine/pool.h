@@ -128,6 +128,7 @@ private:
 	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
 	Status drain_deletions();
+	const sv_label &newest_label() const;
 	Status admit_members();
 	bool owes() const;		// work that a command left behind
 	Status do_what_is_owed();

@@ -374,8 +374,7 @@ Status Pool::find_unadmitted()
 {
 	std::vector<sv_member_state> there(SV_MAX_MEMBERS);
 	SV_ASSIGN(const auto answer, channel_->command(SV_OP_MEMBERS, there.data(), sizeof(there[0]), SV_MAX_MEMBERS));
-	const uint64_t newest = std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
-		return a.second.label.generation < b.second.label.generation; })->second.label.generation;
+	const uint64_t newest = newest_label().generation;
 	for (auto &[index, member] : members_) {
 		member.granted = index < answer.count && (there[index].flags & SV_MEMBER_KNOWN) != 0;
 		member.admitted = member.granted && member.label.generation == newest;

@@ -51,13 +51,9 @@ bool DeviceEvents::take()
 	while (monitor_ != nullptr) {
 		errno = 0;
 		udev_device *const device = udev_monitor_receive_device(monitor_);	// does not wait
-		if (device == nullptr && errno == ENOBUFS)	// there were more than fitted
-			member = true;
-		else if (device == nullptr)
+		if (device == nullptr && errno != ENOBUFS)	// that: there were more than fitted, any of them a member's
 			break;
-		if (device == nullptr)
-			continue;
-		member = is_member(device) || member;
+		member = device == nullptr || is_member(device) || member;
 		udev_device_unref(device);
 	}
 	return member;

@@ -58,20 +58,6 @@ std::string node_of(const fs::path &sysfs)
 	return "/dev/" + name;
 }
 
-Result<fs::path> sysfs_of(const std::string &path)
-{
-	struct stat st;
-	if (stat(path.c_str(), &st) < 0)
-		return errno_error(errno, "find", path);
-	std::error_code error;
-	fs::path sysfs;
-	if (S_ISBLK(st.st_mode))
-		sysfs = fs::canonical(fmt::format("/sys/dev/block/{}:{}", major(st.st_rdev), minor(st.st_rdev)), error);
-	if (error)
-		return Error{Code::kFailure, "find", path, "it is not in /sys", ""};
-	return sysfs;	// empty: no block device
-}
-
 // The device of partition `number`; empty: the kernel does not show it.
 std::string partition_node(const fs::path &disk, uint64_t number)
 {
@@ -141,6 +127,20 @@ Result<std::string> wait_for_partition(const std::string &path)
 }
 
 }	// namespace
+
+Result<fs::path> sysfs_of(const std::string &path)
+{
+	struct stat st;
+	if (stat(path.c_str(), &st) < 0)
+		return errno_error(errno, "find", path);
+	std::error_code error;
+	fs::path sysfs;
+	if (S_ISBLK(st.st_mode))
+		sysfs = fs::canonical(fmt::format("/sys/dev/block/{}:{}", major(st.st_rdev), minor(st.st_rdev)), error);
+	if (error)
+		return Error{Code::kFailure, "find", path, "it is not in /sys", ""};
+	return sysfs;	// empty: no block device
+}
 
 BlockFacts read_block_facts(const std::string &sysfs_directory)
 {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 #include "daemon/base/result.h"
@@ -13,6 +14,9 @@ namespace svd {
 
 inline constexpr char kPartitionType[] = "DA8107D2-CD82-48EE-8323-743684EC7DEA";
 inline constexpr char kPartitionName[] = "svctl";
+
+// Its directory in /sys; empty for what is no block device.
+Result<std::filesystem::path> sysfs_of(const std::string &path);
 
 // What sysfs says of a block device.
 struct BlockFacts {
