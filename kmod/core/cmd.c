@@ -489,6 +489,32 @@ static int op_trim(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	return r;
 }
 
+static bool is_freed(u64 w)
+{
+	return (w & SV_XW_FREED) && !(w & SV_XW_RECYCLING);
+}
+
+static bool list_one(struct sv_pool *p, u32 extent, struct sv_freed *out)
+{
+	u64 *word = sv_xt_word(p, extent), w;
+	sv_lock_flags_t f;
+	bool freed;
+
+	if (!is_freed(READ_ONCE(*word)))
+		return false;
+	sv_lock(&p->lock, f);
+	w = *word;
+	freed = is_freed(w);
+	if (freed) {
+		WRITE_ONCE(*word, w | SV_XW_LISTED);
+		p->listed_pos = p->head;
+		p->listed_seq = p->head == p->durable ? p->next_seq - 1 : SV_SEQ_UNKNOWN;
+	}
+	sv_unlock(&p->lock, f);
+	*out = (struct sv_freed){ .extent = extent, .gen = sv_xw_gen(w) };
+	return freed;
+}
+
 static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	struct sv_freed *out = payload;
@@ -496,15 +522,8 @@ static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done
 
 	if (!*count)
 		return -EINVAL;
-	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
-		u64 w = READ_ONCE(*sv_xt_word(p, x));
-
-		if (!(w & SV_XW_FREED) || (w & SV_XW_RECYCLING))
-			continue;
-		out[n].extent = x;
-		out[n].gen = sv_xw_gen(w);
-		out[n++].pad = 0;
-	}
+	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++)
+		n += list_one(p, x, &out[n]);
 	*count = n;
 	return 0;
 }
@@ -517,8 +536,10 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 
 	if (!w || x->pad)
 		return -EINVAL;
-	if (!(*w & SV_XW_FREED) || (*w & SV_XW_RECYCLING) || sv_xw_gen(*w) != x->gen)
+	if (!is_freed(*w) || sv_xw_gen(*w) != x->gen)
 		return -ENOENT;
+	if (!(*w & SV_XW_LISTED))
+		return -EBUSY;
 	member = sv_xw_member(*w);
 	where = sv_xw_where(*w);
 	if (*w & SV_XW_PARTIAL) {
@@ -533,12 +554,24 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 	return 0;
 }
 
+/* No replay of the journal will find the extents that were listed. [I20] */
+static bool listed_is_trimmed(struct sv_pool *p)
+{
+	sv_lock_flags_t f;
+	bool trimmed;
+
+	sv_lock(&p->lock, f);
+	trimmed = p->listed_seq < p->tail_seq;
+	sv_unlock(&p->lock, f);
+	return trimmed;
+}
+
 static int recycle(struct sv_pool *p, const struct sv_freed *x, u32 count, u32 *done, u64 *members)
 {
 	sv_lock_flags_t f;
 	int r = 0;
 
-	if (p->recycling)
+	if (p->recycling || !listed_is_trimmed(p))
 		return -EBUSY;
 	p->recycling = sv_zalloc((size_t)(count + 1) * sizeof(*x));
 	if (!p->recycling)

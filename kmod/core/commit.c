@@ -456,6 +456,8 @@ void sv_commit_written(struct sv_pool *p, struct sv_commit *c, u64 ok_mask)
 	from = p->durable;
 	WRITE_ONCE(p->ring_head, c->batch_next);
 	WRITE_ONCE(p->durable, c->batch_pos);
+	if (p->listed_seq == SV_SEQ_UNKNOWN && p->durable >= p->listed_pos)
+		p->listed_seq = p->next_seq - 1;
 	if ((p->ring_head - p->ring_tail) * 4 > p->ring_len)
 		atomic64_or(SV_EVENT_RING, &p->events);
 	p->writing = false;

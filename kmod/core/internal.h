@@ -177,6 +177,12 @@ struct sv_pool {
 	u64 need;			/* members of which some ticket waits for a round to begin */
 	bool writing;			/* a batch is on its way */
 
+	/*
+	 * [I20] What freed the words that bear LISTED lies in the stream before listed_pos, and so in the batch
+	 * listed_seq or an earlier one, once that is known. Trimmed means that the catalogue has it. pool->lock
+	 */
+	u64 listed_pos;
+	u64 listed_seq;
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
 	struct sv_freed *recycling;
 	u32 nr_recycling;
@@ -184,6 +190,7 @@ struct sv_pool {
 	u64 commits, records, journal_bytes;
 };
 
+#define SV_SEQ_UNKNOWN	(~0ull)
 #define SV_XW_RECYCLING	SV_XW_HOLD	/* of a FREED word: between the two steps of RECYCLE */
 #define SV_XT_MAX_CHUNKS 65536u
 #define SV_XT_SHIFT	16

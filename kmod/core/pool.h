@@ -28,6 +28,7 @@ extern "C" {
 #define SV_XW_HOLD	(1ull << 4)
 #define SV_XW_FREED	(1ull << 5)	/* unmapped; number and slot not yet recycled */
 #define SV_XW_MAPPED	(1ull << 6)	/* some map names it */
+#define SV_XW_LISTED	(1ull << 7)	/* of a FREED word: LIST_FREED has shown it */
 #define SV_XW_GEN_SHIFT	12
 #define SV_XW_MEMBER_SHIFT 28
 #define SV_XW_WHERE_SHIFT 36

@@ -63,8 +63,11 @@ enum sv_op {
 	SV_OP_COMMIT,		/* out sv_state; commits everything first */
 	SV_OP_TRIM,		/* in sv_trim */
 	SV_OP_LIST_FREED,	/* in first element's extent as start, out sv_freed[]: freed, not yet recycled */
-	/* Only for extents that are not in a catalogue whose sequence has been trimmed [I20]. */
-	SV_OP_RECYCLE,		/* in sv_freed[]: waits for the grace periods, then they are free space */
+	/*
+	 * In sv_freed[], each listed before; waits for the grace periods, then they are free space. EBUSY: what was
+	 * committed since the last LIST_FREED, and all of before, is not trimmed yet. [I20]
+	 */
+	SV_OP_RECYCLE,
 	SV_OP_POLICY,		/* in sv_policy */
 	SV_OP_WAIT,		/* out sv_event; waits (ioctl: up to sv_event.timeout_ms in) */
 	SV_OP_DUMP_EXTENTS,	/* in first element's extent as start, out sv_extent[] of live extents */

@@ -267,6 +267,46 @@ TEST_F(CoreCommit, full_extent_needs_no_partial_once_that_is_durable) {
   done();
 }
 
+// Else a replay of the journal would give its old owner a slot that has a new one. [I20]
+TEST_F(CoreCommit, freed_extent_is_recycled_only_once_listed_committed_and_trimmed) {
+  make(1);
+  const auto recycle = [&] {
+    sv_extent extent{};
+    command(SV_OP_DUMP_EXTENTS, &extent);
+    sv_freed freed{.extent = extent.extent, .gen = extent.gen, .pad = 0};
+    uint32_t n = 1, done = 0;
+    uint64_t members = 0;
+    return sv_cmd(pool_, SV_OP_RECYCLE, epoch_, &freed, &n, &done, &members);
+  };
+  const auto trim = [&] {
+    sv_trim trim{.seq = state().committed_seq};
+    command(SV_OP_TRIM, &trim);
+  };
+  write(0, 0);
+  sv_commit_all(pool_);
+  run();
+  sv_piece piece{};
+  ASSERT_EQ(SV_PLAN_ZERO, sv_plan_discard(volumes_[0], 0, SV_EXTENT_BLOCKS, false, &piece));
+  sv_commit_all(pool_);
+  run();
+  trim();
+  EXPECT_EQ(-EBUSY, recycle());
+  EXPECT_EQ(0, sv_recycle_finish(pool_));
+
+  write(0, SV_EXTENT_BLOCKS);  // a record that comes before the listing and is not committed
+  sv_freed listed{};
+  command(SV_OP_LIST_FREED, &listed);
+  ASSERT_EQ(1u, listed.extent);
+  EXPECT_EQ(-EBUSY, recycle());
+  sv_commit_all(pool_);
+  run();
+  EXPECT_EQ(-EBUSY, recycle());
+  trim();
+  EXPECT_EQ(0, recycle());
+  EXPECT_EQ(0, sv_recycle_finish(pool_));
+  EXPECT_EQ(0u, state().freed_extents);
+}
+
 TEST_F(CoreCommit, lost_copy_is_recorded_before_anything_passes) {
   make(2, 2);
   write(0, 0);

@@ -106,8 +106,9 @@ class World {
   }
 
   void step() {
-    switch (r_() % 18) {
+    switch (r_() % 20) {
       case 17: checkpoint(); break;
+      case 18: case 19: listed_.empty() ? list() : checkpoint(); break;
       case 0: case 1: case 2: case 3: submit(); break;
       case 4: case 5: case 6: case 7: complete(); break;
       case 8: case 9: flush(); break;
@@ -383,17 +384,28 @@ class World {
     sv_trim trim{.seq = catalogue_.seq};
     if (trim.seq) command(SV_OP_TRIM, &trim, 1, sizeof(trim));
     if (!in_flight_.empty()) return;  // the grace periods would wait for them
-    std::vector<sv_freed> freed(64);
+    recycle();
+  }
+
+  // What was freed by now. Whether the catalogue knows it yet is for the core to know. [I20]
+  void list() {
     uint32_t n = 64, done = 0;
     uint64_t members = 0;
-    freed[0] = {};
-    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_LIST_FREED, epoch_, freed.data(), &n, &done, &members));
-    std::erase_if(freed, [&, i = 0u](const sv_freed& x) mutable { return i++ >= n || catalogue_.live(x.extent); });
-    if (freed.empty()) return;
-    n = static_cast<uint32_t>(freed.size());
-    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_RECYCLE, epoch_, freed.data(), &n, &done, &members));
+    listed_.assign(n, {});
+    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_LIST_FREED, epoch_, listed_.data(), &n, &done, &members));
+    listed_.resize(n);
+  }
+
+  void recycle() {
+    uint32_t n = static_cast<uint32_t>(listed_.size()), done = 0;
+    uint64_t members = 0;
+    const int result = n ? sv_cmd(pool_, SV_OP_RECYCLE, epoch_, listed_.data(), &n, &done, &members) : -EBUSY;
+    if (result == -EBUSY) return;
+    ASSERT_EQ(0, result);
     ASSERT_EQ(0, sv_recycle_finish(pool_));
+    for (const sv_freed& x : listed_) ASSERT_FALSE(catalogue_.live(x.extent)) << "recycled what the catalogue names";
     recycled_ += n;
+    listed_.clear();
   }
 
   State replay() {
@@ -477,6 +489,7 @@ class World {
   uint64_t torn_ = 0;
   int64_t next_value_ = 0;
   State catalogue_;
+  std::vector<sv_freed> listed_;
 
  public:
   uint64_t recycled_ = 0;

@@ -53,6 +53,8 @@ struct Model {
   int values[kOps + 1];  // of the block, by operation; 0: zeroes
   int nr, floor, completed;
   bool in_flight, fua, flushing, writing;
+  sv_freed listed[kExtents];
+  uint32_t nr_listed;
   sv_piece piece;
   Cell cells[kSlots];
   Ticket tickets[kTickets];
@@ -61,10 +63,10 @@ struct Model {
 };
 
 enum Action {
-  kWrite, kWriteFua, kComplete, kFlush, kDiscard, kUnmap, kAll, kCheckpoint, kRound, kFlushed, kFlushFailed, kBatch,
+  kWrite, kWriteFua, kComplete, kFlush, kDiscard, kUnmap, kAll, kList, kCheckpoint, kRound, kFlushed, kFlushFailed, kBatch,
   kWritten, kActions,
 };
-const char* const kNames[] = {"write", "FUA", "complete", "FLUSH", "discard", "unmap", "all", "checkpoint", "round",
+const char* const kNames[] = {"write", "FUA", "complete", "FLUSH", "discard", "unmap", "all", "list", "checkpoint", "round",
                               "flushed", "flush failed", "batch", "written"};
 
 class Explorer {
@@ -187,6 +189,8 @@ class Explorer {
     }
     put(m_.journal.extent), put(m_.journal.slot), put(m_.journal.gen);
     if (m_.writing) put(rel(m_.batch.batch_pos));
+    for (uint32_t i = 0; i < m_.nr_listed; i++) put(m_.listed[i].extent);
+    put(p.listed_seq == SV_SEQ_UNKNOWN ? 1 + rel(p.listed_pos) : 0);
     for (const sv_ticket* t = p.tickets; t; t = t->next) {
       put(t->need), put(t->riding), put(rel(t->pos)), byte(t->flush), byte(t->error);
       byte(t == &p.all ? -1 : reinterpret_cast<const Ticket*>(t)->covers);
@@ -242,6 +246,7 @@ class Explorer {
       case kDiscard: return discard(1);
       case kUnmap: return discard(SV_EXTENT_BLOCKS);
       case kAll: return take(m_.left.alls) && (sv_commit_all(pool_), true);
+      case kList: return list();
       case kCheckpoint: return checkpoint();
       case kRound: return round();
       case kFlushed: return m_.flushing && flushed(false);
@@ -349,23 +354,32 @@ class Explorer {
     }
   }
 
-  // What svd does with what is committed: apply, trim, recycle what no map names.
-  bool checkpoint() {
-    if (m_.in_flight || m_.writing || !m_.left.checkpoints) return false;
-    std::vector<sv_freed> freed(kExtents);
-    uint32_t n = kExtents, done = 0;
+  // What svd does at any time, and later with what is committed: apply, trim, recycle. That it is not too early is the
+  // core's to know.
+  bool list() {
+    if (m_.nr_listed || !take(m_.left.checkpoints)) return false;
+    uint32_t done = 0;
     uint64_t members = 0;
-    freed[0] = {};
-    EXPECT_EQ(0, sv_cmd(pool_, SV_OP_LIST_FREED, epoch_, freed.data(), &n, &done, &members));
-    std::erase_if(freed, [&, i = 0u](const sv_freed& x) mutable { return i++ >= n || x.extent == m_.journal.extent; });
-    if (freed.empty()) return false;
-    m_.left.checkpoints--;
+    m_.nr_listed = kExtents;
+    m_.listed[0] = {};
+    EXPECT_EQ(0, sv_cmd(pool_, SV_OP_LIST_FREED, epoch_, m_.listed, &m_.nr_listed, &done, &members));
+    return m_.nr_listed > 0;
+  }
+
+  bool checkpoint() {
+    if (m_.in_flight || m_.writing || !m_.nr_listed) return false;
+    uint32_t done = 0;
+    uint64_t members = 0;
     sv_trim trim{.seq = pool_->next_seq - 1};
     command(SV_OP_TRIM, &trim);
-    n = static_cast<uint32_t>(freed.size());
-    EXPECT_EQ(0, sv_cmd(pool_, SV_OP_RECYCLE, epoch_, freed.data(), &n, &done, &members));
+    const int result = sv_cmd(pool_, SV_OP_RECYCLE, epoch_, m_.listed, &m_.nr_listed, &done, &members);
+    if (result == -EBUSY) return false;
+    EXPECT_EQ(0, result);
     EXPECT_EQ(0, sv_recycle_finish(pool_));
     if (sv_reclaim_begin(pool_, &members)) sv_reclaim_finish(pool_);
+    for (uint32_t i = 0; i < m_.nr_listed; i++)
+      if (m_.listed[i].extent == m_.journal.extent) fail("recycled what the catalogue names");
+    m_.nr_listed = 0;
     return true;
   }
 
@@ -407,7 +421,11 @@ class Explorer {
   void expect(int got, int floor) {
     for (int i = floor; i <= m_.nr; i++)
       if (m_.values[i] == got) return;
-    fault_ = "reads " + std::to_string(got) + ", operation " + std::to_string(floor) + " was acknowledged:";
+    fail("reads " + std::to_string(got) + ", operation " + std::to_string(floor) + " was acknowledged");
+  }
+
+  void fail(const std::string& what) {
+    fault_ = what + ":";
     for (Action a : path_) fault_ += std::string(" > ") + kNames[a];
   }
 

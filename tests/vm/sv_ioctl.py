@@ -227,11 +227,11 @@ class Pool:
         self.ask_nothing("VOLUME_CREATE", id=number, layer=1, owned_since=1, size=size, tiers=(1 << 64) - 1, **fields)
 
     def recycle(self):
-        """What a checkpoint does with freed extents, without a catalogue: commit, trim, recycle."""
+        """What a checkpoint does with freed extents, without a catalogue: list, commit, trim, recycle."""
+        freed = self.dump("LIST_FREED")
         state = self.ask("COMMIT")
         if state["committed_seq"] >= state["tail_seq"]:
             self.ask_nothing("TRIM", seq=state["committed_seq"])
-        freed = self.dump("LIST_FREED")
         self.send("RECYCLE", freed)
         return len(freed)
 

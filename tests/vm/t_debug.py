@@ -207,7 +207,7 @@ def freed_extent():
     os.pwrite(fd, b"x" * 4096, 0)
     os.fsync(fd)
     subprocess.run(["blkdiscard", "/dev/mapper/v2"], check=True)
-    pool.ask("COMMIT")
+    pool.ask_nothing("TRIM", seq=pool.ask("COMMIT")["committed_seq"])
 
 # Not the same number nor the same slot again: only the counts must come out even.
 freed_extent()
