@@ -131,6 +131,7 @@ def test_crash_image_from_log(bench):
         assert read(guest, disk, 0) == "flushed"
 
 
+@vm.full  # make check measures nothing by it
 def test_icount_repeats(bench):
     """Virtual time counts instructions: the same work takes the same time."""
     # No fork and no file: waiting for the host is the part that does not repeat.
