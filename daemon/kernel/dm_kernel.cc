@@ -60,10 +60,10 @@ Status run(const Task &task, const char *what, const std::string &name)
 }
 
 // With a cookie where udev is to have made or removed the nodes before we go on.
-Status run_and_settle(const Task &task, const char *what, const std::string &name)
+Status run_and_settle(const Task &task, const char *what, const std::string &name, uint16_t udev_flags = 0)
 {
 	uint32_t cookie = 0;
-	if (task && !dm_task_set_cookie(task.get(), &cookie, 0))
+	if (task && !dm_task_set_cookie(task.get(), &cookie, udev_flags))
 		return Error{Code::kFailure, what, name, "no udev cookie", ""};
 	const Status result = run(task, what, name);
 	dm_udev_wait(cookie);
@@ -85,7 +85,12 @@ struct Table {
 	std::string parameters;
 	uint64_t sectors = 0;
 	bool read_only = false;
+	uint16_t udev_flags = 0;
 };
+
+// A pool's own device holds no data, and says so by an error to who reads it: udev need not.
+constexpr uint16_t kUdevLeaveAlone = DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG |
+				     DM_UDEV_DISABLE_OTHER_RULES_FLAG;
 
 Status create_device(const std::string &name, const std::string &uuid, const Table &table)
 {
@@ -96,7 +101,7 @@ Status create_device(const std::string &name, const std::string &uuid, const Tab
 		if (table.read_only)
 			dm_task_set_ro(task.get());
 	}
-	return run_and_settle(task, "create device", name);
+	return run_and_settle(task, "create device", name, table.udev_flags);
 }
 
 Status reload_device(const std::string &name, const Table &table)
@@ -108,12 +113,12 @@ Status reload_device(const std::string &name, const Table &table)
 			dm_task_set_ro(load.get());
 	}
 	SV_TRY(run(load, "load the table of", name));
-	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name, table.udev_flags);
 	if (resumed.ok())
 		return {};
 	// Suspended it must not stay: who opens it would hang. Where the old table is still the live one, with that.
 	const Status cleared = run(new_task(DM_DEVICE_CLEAR, name), "clear the table of", name);
-	const Status again = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name);
+	const Status again = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name, table.udev_flags);
 	for (const Status *result : {&cleared, &again})
 		if (!result->ok())
 			log::error("{}", result->error().message());
@@ -229,7 +234,7 @@ public:
 	static Table table_of(const PoolSpec &spec)
 	{
 		Table table{"sv-pool", fmt::format("{} {}", spec.uuid.str(), spec.members.size()),
-			    spec.size / kSector, spec.read_only};
+			    spec.size / kSector, spec.read_only, kUdevLeaveAlone};
 		for (const MemberSpec &member : spec.members)
 			table.parameters += member.path.empty() ? fmt::format(" -:{}", member.slots) : " " + member.path;
 		return table;

@@ -40,6 +40,10 @@ KERNEL_TROUBLE = re.compile(
 # Lines at most from a headline of the kernel, registers included, to its stack.
 STACK_AFTER = 40
 
+# What udev would load for QEMU's chipset: half a minute of reading and unpacking under TCG.
+NOT_NEEDED = ("ahci,kvm_amd,kvm_intel,i2c_i801,lpc_ich,iTCO_wdt,pcspkr,psmouse,button,aesni_intel,ghash_clmulni_intel,"
+              "crct10dif_pclmul,crc32_pclmul,sha512_ssse3,sha256_ssse3,sha1_ssse3,qemu_fw_cfg,evdev,joydev")
+
 # Factor on all time limits, of the runner: for a machine or a kernel that is slower than a usual one.
 SLACK = 1.0
 
@@ -374,7 +378,7 @@ class Guest:
     def _cmdline(self):
         # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well. The other CPUs start once
         # the machine is set up: QEMU's translator does not survive PCI's address spaces being moved under a second CPU.
-        full = ["sv.full=1", "sv.upper=" + self.system.serial] if self.system else []
+        full = ["sv.full=1", "sv.upper=" + self.system.serial, "modprobe.blacklist=" + NOT_NEEDED] if self.system else []
         words = ["console=ttyS0", "maxcpus=1", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
                  "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), *full, self.cmdline]
         return " ".join(words)
@@ -543,10 +547,10 @@ class Bench:
         self.disks.append(disk)
         return disk
 
-    def crash_disk(self, name, logged, upto=None, seed=0, atom=512):
+    def crash_disk(self, name, logged, upto=None, seed=0, atom=512, serial=None):
         """A disk as a power cut could have left the logged one, after the first
         `upto` entries of its log (default: all)."""
-        disk = self.disk(name, logged.size, serial=logged.serial, logical=logged.logical,
+        disk = self.disk(name, logged.size, serial=serial or logged.serial, logical=logged.logical,
                          physical=logged.physical, write_cache=logged.write_cache)
         blklog.Log(logged.log).rebuild(disk.path, disk.size, upto, seed, atom)
         return disk
