@@ -101,11 +101,11 @@ suite-vm-debug:
 guest-root:
 	@mk/guest-root.sh $(BUILD)
 
-# Power cuts under load, as many as SOAK_CUTS says; SEED=N repeats a run.
+# Power cuts under load, as many as SOAK_CUTS says, and rebuilt states; SEED=N repeats a run.
 soak: export SOAK_CUTS ?= 200
 soak: deps
 	+@$(BUILD_ALL) all
-	@$(VM_RUN) -k power_cuts $(VM_FLAGS)
+	@$(VM_RUN) -k '^crash\.' $(VM_FLAGS)
 
 vm-check: deps
 	+@$(BUILD_ALL) all

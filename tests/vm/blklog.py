@@ -25,14 +25,26 @@ ENTRY = struct.Struct("<QQQQ")
 Entry = namedtuple("Entry", "offset length flags data")
 
 
+def read_super(f):
+    """(number of entries, sector size)"""
+    magic, version, entries, sector = SUPER.unpack(f.read(SUPER.size))
+    if magic != MAGIC or version != 1:
+        raise ValueError(f"{f.name}: not a log of writes")
+    return entries, sector
+
+
+def count(path):
+    """The number of entries so far."""
+    with open(path, "rb") as f:
+        return read_super(f)[0]
+
+
 class Log:
     def __init__(self, path):
         self.path = path
         with open(path, "rb") as f:
-            magic, version, count, self.sector = SUPER.unpack(f.read(SUPER.size))
-            if magic != MAGIC or version != 1:
-                raise ValueError(f"{path}: not a log of writes")
-            self.entries = list(self._read(f, count))
+            entries, self.sector = read_super(f)
+            self.entries = list(self._read(f, entries))
 
     def _read(self, f, count):
         position = self.sector

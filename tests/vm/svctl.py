@@ -1,4 +1,4 @@
-"""A guest with svd and svctl in it: what t_svctl.py and t_trouble.py share."""
+"""A guest with svd and svctl in it: what t_svctl.py, t_trouble.py and t_crash.py share."""
 
 import os
 
@@ -41,3 +41,7 @@ class Svctl:
     def kill(self):
         """Kills svd. One that exits is out of pidof's sight before it lets go of its lock."""
         self.guest.run("kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true")
+
+
+def pool_of(s, *tiers, size="1G"):
+    s.run(f"svctl create-pool tank {' '.join('--tier ' + t for t in tiers)}; svctl create-volume tank/a --size {size}")

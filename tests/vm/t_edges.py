@@ -1,8 +1,8 @@
 """Rarely taken ways: flushes that fail, a pool that is full when svd restarts, read-only pools, 32-bit clients."""
 
 import vm
-from svctl import ROOT, Svctl
-from t_trouble import pool_of, refused
+from svctl import ROOT, Svctl, pool_of
+from t_trouble import refused
 
 
 class Named:

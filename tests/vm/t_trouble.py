@@ -1,15 +1,13 @@
-"""What goes wrong around a pool: busy and missing devices, full pools, svd killed or stopped, power cuts."""
+"""What goes wrong around a pool: busy and missing devices; full pools; svd killed or stopped."""
 
 import os
 import random
 import re
-import time
 
 import vm
-from svctl import BIN, Svctl
+from svctl import BIN, Svctl, pool_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CUTS = int(os.environ.get("SOAK_CUTS", "20"))  # make soak does more
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 30)
 
 
@@ -19,10 +17,6 @@ def refused(s, code, command, *words):
     print(f"$ {command}\n{answer}", end="")
     for word in (f"exit code {code}\n",) + words:
         assert word in answer, f"no {word!r} in the answer to {command}"
-
-
-def pool_of(s, *tiers, size="1G"):
-    s.run(f"svctl create-pool tank {' '.join('--tier ' + t for t in tiers)}; svctl create-volume tank/a --size {size}")
 
 
 @vm.limit(120)
@@ -105,56 +99,6 @@ def test_bad_control_commands_change_nothing(bench):
         s.start()
         s.run("svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after; svctl check tank\n"
               "echo 3 > /proc/sys/vm/drop_caches; mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt")
-
-
-class Appender:
-    """Files that the guest appends to, and how many lines of each a power cut must leave."""
-
-    def __init__(self):
-        self.there = {name: 0 for name in "abc"}
-
-    def script(self, verb):
-        files = " ".join(f"{name}={lines}" for name, lines in self.there.items() if verb == "append" or lines)
-        return f"python3 -S -E {HERE}/guest/append.py {verb} /mnt {files}"
-
-    def acknowledged(self, output):
-        for line in output.split("\n")[:-1]:  # the last may be a part of one
-            name, lines = line.split()
-            self.there[name] = int(lines)
-
-    def begin_anew(self, name):
-        self.there[name] = 0
-        return f"rm -f /mnt/{name}"
-
-
-MOUNT = "mount -o discard /dev/sv/tank/a /mnt\n"
-CHECK = "umount /mnt; fsck.ext4 -fn /dev/sv/tank/a; svctl check tank\n"
-
-
-@vm.limit(60 + 30 * CUTS)  # 20 s a cut on a busy machine
-def test_power_cuts_under_fsync_load(bench):
-    print(f"seed {SEED}, {CUTS} cuts")
-    rng = random.Random(SEED)
-    disks = [bench.disk(name, "256M", backend="volatile", early=rng.choice((0, 20, 50, 80)),
-                        seed=rng.randrange(1 << 20)) for name in ("fast", "slow")]
-    appender = Appender()
-    for cut in range(CUTS + 1):
-        with bench.boot(disks) as guest:
-            s = Svctl(guest, disks)
-            if cut == 0:
-                pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}", size="300M")
-                s.run("mkfs.ext4 -q /dev/sv/tank/a; " + MOUNT)
-            else:
-                s.run(MOUNT + appender.script("verify") + "\n" + CHECK + MOUNT +
-                      appender.begin_anew(rng.choice("abc")))
-            if cut == CUTS:
-                break
-            load = guest.start(appender.script("append"))
-            vm.wait_until(lambda load=load: load.output, 30, "first acknowledged append")
-            time.sleep(rng.uniform(0.1, 1.5))
-            guest.power_cut()
-            appender.acknowledged(load.output)
-            print(f"cut {cut + 1} after {load.output.count(chr(10))} appends, lines {appender.there}")
 
 
 @vm.limit(480)  # 16,000 commits: two to four minutes under TCG

@@ -3,7 +3,7 @@
     append.py append DIR FILE=LINES...   prints "FILE LINES" once an fsync covered that many lines of FILE
     append.py verify DIR FILE=LINES...   each FILE begins with that many lines; what follows is cut off
 
-Used by t_trouble.py. Line n of file f is always the same 16 bytes, so no record of the contents is needed.
+Used by t_crash.py. Line n of file f is always the same 16 bytes, so no record of the contents is needed.
 """
 
 import os
