@@ -15,6 +15,8 @@ namespace svctl {
 
 namespace {
 
+using Kind = Parameter::Kind;
+
 json split_volume(const std::string &name)
 {
 	const size_t slash = name.find('/');
@@ -72,139 +74,169 @@ svd::UniqueFd file_argument(const std::string &path)
 	return copy;
 }
 
-void add_pool_commands(CLI::App &app, Arguments &a, Request &request)
+// ---- requests that take more than a line ----
+
+Request create_pool(const Values &v, const std::string &)
 {
-	auto *create = app.add_subcommand("create-pool", "make a pool of devices");
-	create->add_option("NAME", a.name)->required();
-	create->add_option("--tier", a.tiers, "once for each tier, fastest first")
-		->type_name("TIER=DEVICE[,DEVICE...]")->required()->expected(1)->take_all();
-	create->add_option("--wipe", a.wipe, "device whose present contents may be destroyed")
-		->type_name("DEVICE")->expected(1)->take_all();
-	create->callback([&] {
-		json tiers = json::array();
-		for (const std::string &tier : a.tiers)
-			tiers.push_back(tier_argument(tier));
-		request = {"create-pool", "CreatePool", {{"pool", a.name}, {"tiers", tiers}, {"wipe", a.wipe}},
-			   !a.wipe.empty()};
-	});
-
-	auto *add = app.add_subcommand("add-device", "add a device to a tier of a pool");
-	add->add_option("POOL", a.name)->required();
-	add->add_option("TIER=DEVICE", a.tier)->required();
-	add->add_option("--wipe", a.wipe, "device whose present contents may be destroyed")
-		->type_name("DEVICE")->expected(1)->take_all();
-	add->callback([&] {
-		const json tier = tier_argument(a.tier);
-		request = {"add-device", "AddDevice", {{"pool", a.name}, {"tier", tier["name"]},
-			   {"devices", tier["devices"]}, {"wipe", a.wipe}}, !a.wipe.empty()};
-	});
-
-	auto *remove = app.add_subcommand("delete-pool", "destroy a pool and all its volumes");
-	remove->add_option("POOL", a.name)->required();
-	remove->callback([&] { request = {"delete-pool", "DeletePool", {{"pool", a.name}}, true}; });
-
-	auto *activate = app.add_subcommand("activate", "bring a pool up");
-	activate->add_option("POOL", a.name)->required();
-	activate->add_flag("--read-only", a.read_only, "write nothing to its devices; volumes are read-only");
-	activate->add_flag("--missing", a.missing, "with --read-only: go on without devices that are missing; what lies on them cannot be read");
-	activate->callback([&] {
-		request = {"activate", "Activate", {{"pool", a.name}, {"read_only", a.read_only},
-			   {"missing", a.missing}}};
-	});
-
-	auto *deactivate = app.add_subcommand("deactivate", "take a pool down; its data stays");
-	deactivate->add_option("POOL", a.name)->required();
-	deactivate->callback([&] { request = {"deactivate", "Deactivate", {{"pool", a.name}}}; });
-
-	auto *check = app.add_subcommand("check", "compare the kernel's state with the catalogue");
-	check->add_option("POOL", a.name)->required();
-	check->callback([&] { request = {"check", "Check", {{"pool", a.name}}}; });
-
-	auto *dump = app.add_subcommand("dump", "print a pool's catalogue as text");
-	dump->add_option("POOL", a.name)->required();
-	dump->callback([&] { request = {"dump", "Dump", {{"pool", a.name}}}; });
-
-	auto *restore = app.add_subcommand("restore", "fill the catalogue of a pool just created from a dump");
-	restore->add_option("POOL", a.name, "must be up, without volumes")->required();
-	restore->add_option("FILE", a.file, "what dump printed; - for standard input")->required();
-	restore->callback([&] {
-		request = {"restore", "Restore", {{"pool", a.name}, {"fd", 0}}};
-		request.fds.push_back(file_argument(a.file));
-	});
+	json tiers = json::array();
+	for (const std::string &tier : v.all("tier"))
+		tiers.push_back(tier_argument(tier));
+	return {"CreatePool", {{"pool", v.text("NAME")}, {"tiers", tiers}, {"wipe", v.all("wipe")}},
+		!v.all("wipe").empty()};
 }
 
-void add_volume_commands(CLI::App &app, Arguments &a, Request &request)
+Request add_device(const Values &v, const std::string &)
 {
-	auto *create = app.add_subcommand("create-volume", "make a thin volume");
-	create->add_option("POOL/VOLUME", a.name)->required();
-	create->add_option("--size", a.size, "10G is 10 GiB, 10GB is 10^9 bytes")->type_name("SIZE")->required();
-	create->callback([&] {
-		request = {"create-volume", "CreateVolume", split_volume(a.name)};
-		request.parameters["size"] = size_argument(a.size);
-	});
-
-	auto *resize = app.add_subcommand("resize-volume", "grow a volume, also while it is mounted");
-	resize->add_option("POOL/VOLUME", a.name)->required();
-	resize->add_option("--size", a.size, "the new size")->type_name("SIZE")->required();
-	resize->callback([&] {
-		request = {"resize-volume", "ResizeVolume", split_volume(a.name)};
-		request.parameters["size"] = size_argument(a.size);
-	});
-
-	auto *rename = app.add_subcommand("rename-volume", "give a volume another name");
-	rename->add_option("POOL/VOLUME", a.name)->required();
-	rename->add_option("NEW", a.to, "the new name, without the pool's")->required();
-	rename->callback([&] {
-		request = {"rename-volume", "RenameVolume", split_volume(a.name)};
-		request.parameters["to"] = a.to;
-	});
-
-	auto *remove = app.add_subcommand("delete-volume", "destroy a volume");
-	remove->add_option("POOL/VOLUME", a.name)->required();
-	remove->callback([&] { request = {"delete-volume", "DeleteVolume", split_volume(a.name), true}; });
+	const json tier = tier_argument(v.text("TIER=DEVICE"));
+	return {"AddDevice", {{"pool", v.text("POOL")}, {"tier", tier["name"]},
+		{"devices", tier["devices"]}, {"wipe", v.all("wipe")}}, !v.all("wipe").empty()};
 }
 
-void add_query_commands(CLI::App &app, Arguments &a, Request &request)
+Request restore(const Values &v, const std::string &)
 {
-	auto *list = app.add_subcommand("list", "pools, tiers and volumes");
-	list->callback([&] { request = {"list", "List"}; });
+	Request request{"Restore", {{"pool", v.text("POOL")}, {"fd", 0}}};
+	request.fds.push_back(file_argument(v.text("FILE")));
+	return request;
+}
 
-	auto *status = app.add_subcommand("status", "what is wrong, and the command that helps");
-	status->callback([&] { request = {"status", "Status"}; });
+Request create_volume(const Values &v, const std::string &)
+{
+	Request request{"CreateVolume", split_volume(v.text("POOL/VOLUME"))};
+	request.parameters["size"] = size_argument(v.text("size"));
+	return request;
+}
 
-	auto *scan = app.add_subcommand("scan", "look for members of pools now");
-	scan->callback([&] { request = {"scan", "Scan"}; });
+Request resize_volume(const Values &v, const std::string &)
+{
+	Request request{"ResizeVolume", split_volume(v.text("POOL/VOLUME"))};
+	request.parameters["size"] = size_argument(v.text("size"));
+	return request;
+}
 
-	auto *show = app.add_subcommand("show", "all that is known of a pool or a volume");
-	show->add_option("POOL[/VOLUME]", a.name)->required();
-	show->callback([&] {
-		if (a.name.find('/') == std::string::npos)
-			request = {"show", "Show", {{"pool", a.name}}};
-		else
-			request = {"show", "Show", split_volume(a.name)};
-	});
+Request rename_volume(const Values &v, const std::string &)
+{
+	Request request{"RenameVolume", split_volume(v.text("POOL/VOLUME"))};
+	request.parameters["to"] = v.text("NEW");
+	return request;
+}
+
+Request show(const Values &v, const std::string &noun)
+{
+	const std::string &name = v.text("POOL[/VOLUME]");
+	if (noun == "volume" || (noun.empty() && name.find('/') != std::string::npos))
+		return {"Show", split_volume(name)};
+	return {"Show", {{"pool", name}}};
+}
+
+// ---- the table ----
+
+constexpr Parameter kWipe = {"--wipe", "DEVICE", "device whose present contents may be destroyed; may be repeated",
+			     Kind::kOptions, false};
+
+std::vector<Command> pool_commands()
+{
+	return {
+		{"create-pool", "create", {"pool"}, "make a pool of devices",
+		 {{"NAME", "", "of the new pool"},
+		  {"--tier", "TIER=DEVICE[,DEVICE...]", "once for each tier, fastest first", Kind::kOptions},
+		  kWipe},
+		 "create-pool tank --tier fast=/dev/nvme0n1 --tier slow=/dev/sdb,/dev/sdc",
+		 "5: a device is in use or holds something; 6: a device is too small", create_pool},
+		{"add-device", "add", {"device"}, "add a device to a tier of a pool",
+		 {{"POOL", "", ""}, {"TIER=DEVICE", "", "a tier that the pool has, and the device"}, kWipe},
+		 "add-device tank slow=/dev/sdd", "5: the device is in use or holds something", add_device},
+		{"delete-pool", "delete", {"pool"}, "destroy a pool and all its volumes",
+		 {{"POOL", "", ""}}, "delete-pool tank", "5: a volume is in use",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"DeletePool", {{"pool", v.text("POOL")}}, true}; }},
+		{"activate", "activate", {"pool"}, "bring a pool up",
+		 {{"POOL", "", ""},
+		  {"--read-only", "", "write nothing to its devices; volumes are read-only", Kind::kFlag, false},
+		  {"--missing", "", "with --read-only: go on without devices that are missing; what lies on them cannot be read",
+		   Kind::kFlag, false}},
+		 "activate tank", "3: a member is missing; 7: a member or the catalogue is damaged",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"Activate", {{"pool", v.text("POOL")}, {"read_only", v.flag("read-only")},
+				 {"missing", v.flag("missing")}}}; }},
+		{"deactivate", "deactivate", {"pool"}, "take a pool down; its data stays",
+		 {{"POOL", "", ""}}, "deactivate tank", "5: a volume is in use",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"Deactivate", {{"pool", v.text("POOL")}}}; }},
+		{"check", "check", {"pool"}, "compare the kernel's state with the catalogue",
+		 {{"POOL", "", ""}}, "check tank", "7: they differ, or a copy of the catalogue is damaged",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"Check", {{"pool", v.text("POOL")}}}; }, false},
+		{"dump", "dump", {"pool"}, "print a pool's catalogue as text",
+		 {{"POOL", "", ""}}, "dump tank > tank.dump", "",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"Dump", {{"pool", v.text("POOL")}}}; }, false},
+		{"restore", "restore", {"pool"}, "fill the catalogue of a pool just created from a dump",
+		 {{"POOL", "", "must be up, without volumes"},
+		  {"FILE", "", "what dump printed; - for standard input"}},
+		 "restore tank tank.dump", "2: a line of the text is wrong; 5: the pool has volumes", restore},
+	};
+}
+
+std::vector<Command> volume_commands()
+{
+	return {
+		{"create-volume", "create", {"volume"}, "make a thin volume",
+		 {{"POOL/VOLUME", "", ""},
+		  {"--size", "SIZE", "10G is 10 GiB, 10GB is 10^9 bytes", Kind::kOption}},
+		 "create-volume tank/train --size 20T", "5: there is one of another size", create_volume},
+		{"resize-volume", "resize", {"volume"}, "grow a volume, also while it is mounted",
+		 {{"POOL/VOLUME", "", ""}, {"--size", "SIZE", "the new size", Kind::kOption}},
+		 "resize-volume tank/train --size 30T", "2: smaller than it is: volumes do not shrink", resize_volume},
+		{"rename-volume", "rename", {"volume"}, "give a volume another name",
+		 {{"POOL/VOLUME", "", ""}, {"NEW", "", "the new name, without the pool's"}},
+		 "rename-volume tank/train train-2", "5: that name is taken", rename_volume},
+		{"delete-volume", "delete", {"volume"}, "destroy a volume",
+		 {{"POOL/VOLUME", "", ""}}, "delete-volume tank/train", "5: it is in use",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"DeleteVolume", split_volume(v.text("POOL/VOLUME")), true}; }},
+	};
+}
+
+std::vector<Command> query_commands()
+{
+	return {
+		{"list", "list", {"pool", "volume"}, "pools, tiers and volumes", {}, "list", "",
+		 [](const Values &, const std::string &) -> Request { return {"List"}; }, false},
+		{"status", "status", {"pool"}, "what is wrong, and the command that helps", {}, "status", "",
+		 [](const Values &, const std::string &) -> Request { return {"Status"}; }, false},
+		{"scan", "scan", {"device"}, "look for members of pools now", {}, "scan", "",
+		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }},
+		{"show", "show", {"pool", "volume"}, "all that is known of a pool or a volume",
+		 {{"POOL[/VOLUME]", "", ""}}, "show tank/train", "", show, false},
+	};
 }
 
 }	// namespace
 
-void add_options(CLI::App &app, Options &options)
+std::string Parameter::key() const
 {
-	app.add_option("--socket", options.socket, "socket of svd; also SVCTL_SOCKET in the environment")
-		->envname("SVCTL_SOCKET")->type_name("PATH")->capture_default_str();
-	app.add_option("--timeout", options.timeout, "how long to wait for svd; 300 without it")
-		->check(CLI::Range(1u, 86400u))->type_name("SECONDS");
-	app.add_flag("--json", options.json, "answer in JSON, sizes as integer bytes");
-	app.add_flag("--dry-run", options.dry_run, "say what would be done, change nothing");
-	app.add_flag("--yes", options.yes, "do not ask before something is destroyed");
+	const std::string all = name;
+	return kind == Kind::kWord ? all : all.substr(all.rfind("--") + 2);
 }
 
-void add_commands(CLI::App &app, Arguments &arguments, Request &request)
+std::vector<std::string> Command::aliases() const
 {
-	app.require_subcommand(1);
-	app.fallthrough();
-	add_pool_commands(app, arguments, request);
-	add_volume_commands(app, arguments, request);
-	add_query_commands(app, arguments, request);
+	std::vector<std::string> all;
+	for (const std::string &noun : nouns)
+		if (verb + "-" + noun != name)
+			all.push_back(verb + "-" + noun);
+	return all;
+}
+
+const std::vector<Command> &commands()
+{
+	static const std::vector<Command> all = [] {
+		std::vector<Command> table = pool_commands();
+		for (auto part : {volume_commands(), query_commands()})
+			table.insert(table.end(), part.begin(), part.end());
+		return table;
+	}();
+	return all;
 }
 
 }	// namespace svctl

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-// The table of svctl's commands and options: parsing, help and the man page (man.h) come from it.
+// The table of svctl's commands. Parsing and help (parse.h), completion (complete.h) and the man page (man.h) come from
+// it, and so do the other names that a command has: `create-volume` is also `volume create`, and `activate`, which takes
+// a pool, also `activate-pool` and `pool activate`.
 #pragma once
 
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "daemon/base/socket.h"
@@ -15,36 +17,66 @@ namespace svctl {
 
 using nlohmann::json;
 
-struct Options {
-	std::string socket = "/run/svctl/svd.sock";
-	unsigned timeout = 300;
-	bool json = false;
-	bool dry_run = false;
-	bool yes = false;
-};
-
 // What the command line asked for.
 struct Request {
-	std::string command;		// as typed
 	std::string method;		// of io.svctl
 	json parameters = json::object();
 	bool destructive = false;
 	svd::Fds fds = {};		// that go with it
+	std::string command = {};	// its name in the table
+	bool changes = false;		// something, unless with --dry-run
 };
 
 struct UsageError : std::runtime_error {
 	using std::runtime_error::runtime_error;
 };
 
-// Values that CLI11 fills; each command's callback turns them into a Request.
-struct Arguments {
-	std::string name, to, size, tier, file;
-	std::vector<std::string> tiers, devices, wipe;
-	bool read_only = false, missing = false;
+// A word or an option of a command.
+struct Parameter {
+	enum class Kind { kWord, kOption, kOptions, kFlag };	// kOptions may be repeated
+
+	const char *name;		// "POOL", "--size", "-o,--columns"
+	const char *value;		// of an option: "SIZE"; completion goes by it, and by the name of a word
+	const char *text;
+	Kind kind = Kind::kWord;
+	bool required = true;
+
+	std::string key() const;	// "columns"; of a word, its name
 };
 
-void add_options(CLI::App &app, Options &options);
-// Whichever command is parsed fills `request`. Throws UsageError.
-void add_commands(CLI::App &app, Arguments &arguments, Request &request);
+// What was given for a command's parameters, by key.
+class Values {
+public:
+	struct Value {
+		bool set = false;	// a flag
+		std::string text;
+		std::vector<std::string> all;
+	};
+
+	Value &slot(const std::string &key) { return values_[key]; }
+	bool flag(const char *key) const { return values_.at(key).set; }
+	const std::string &text(const char *key) const { return values_.at(key).text; }
+	const std::vector<std::string> &all(const char *key) const { return values_.at(key).all; }
+
+private:
+	std::map<std::string, Value> values_;
+};
+
+struct Command {
+	std::string name;			// "create-pool", "activate"
+	std::string verb;			// "create", "activate"
+	std::vector<std::string> nouns;		// of what: "pool"
+	std::string summary;
+	std::vector<Parameter> parameters;
+	std::string example;			// without "svctl "
+	std::string exits;			// exit codes that say something of their own here
+	// Throws UsageError. `noun` is the one that was typed before the verb.
+	Request (*request)(const Values &values, const std::string &noun);
+	bool changes = true;
+
+	std::vector<std::string> aliases() const;	// "activate-pool"
+};
+
+const std::vector<Command> &commands();
 
 }	// namespace svctl

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "cli/client.h"
-#include "cli/commands.h"
+#include "cli/parse.h"
 #include "cli/print.h"
 #include "daemon/base/man.h"
 #include "daemon/base/memory_file.h"
@@ -64,23 +64,28 @@ int print_text(int fd)
 	return kExitFailure;
 }
 
-int run(const Options &options, Request request)
+Answer ask(const Options &options, const Request &request)
 {
-	const std::chrono::seconds timeout(options.timeout);
-	const std::string method = "io.svctl." + request.method;
+	json parameters = request.parameters;
+	if (options.dry_run)
+		parameters["dry_run"] = true;
+	return call(options.socket, "io.svctl." + request.method, parameters, request.fds,
+		    std::chrono::seconds(options.timeout));
+}
+
+int run(const Options &options, const Request &request)
+{
 	if (request.destructive && !options.yes && !options.dry_run) {
-		json ask = request.parameters;
-		ask["dry_run"] = true;
-		const Answer plan = call(options.socket, method, ask, request.fds, timeout);
+		Options plan_only = options;
+		plan_only.dry_run = true;
+		const Answer plan = ask(plan_only, request);
 		if (plan.exit != kExitOk)
 			return report(options, request, plan);
 		if (plan.parameters.contains("destroys") && !plan.parameters["destroys"].empty() &&
 		    !confirmed(plan.parameters))
 			return kExitUsage;
 	}
-	if (options.dry_run)
-		request.parameters["dry_run"] = true;
-	const Answer answer = call(options.socket, method, request.parameters, request.fds, timeout);
+	const Answer answer = ask(options, request);
 	if (answer.exit == kExitOk && !answer.fds.empty())
 		return print_text(answer.fds[0].get());
 	return report(options, request, answer);
@@ -91,11 +96,10 @@ int run(const Options &options, Request request)
 int main(int argc, char **argv)
 {
 	Options options;
-	Arguments arguments;
+	Values values;
 	Request request;
-	CLI::App app("svctl: thin volumes on pools of fast and slow devices");
-	add_options(app, options);
-	add_commands(app, arguments, request);
+	CLI::App app("svctl: thin volumes on pools of fast and slow devices", "svctl");
+	build_parser(app, options, values, request);
 	if (argc == 2 && std::string(argv[1]) == "--man") {	// for the build
 		fmt::print("{}", svd::man_sections(app));
 		return kExitOk;
@@ -107,5 +111,5 @@ int main(int argc, char **argv)
 	} catch (const UsageError &e) {
 		return report(options, request, {kExitUsage, e.what(), json::object(), {}});
 	}
-	return run(options, std::move(request));
+	return run(options, request);
 }

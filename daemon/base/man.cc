@@ -2,6 +2,8 @@
 // See man.h. roff takes '-' for a hyphen, '\' for an escape, and a line that begins with '.' or ''' for a request.
 #include "daemon/base/man.h"
 
+#include <sstream>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -38,6 +40,16 @@ static std::string described(const CLI::Option &option)
 
 static bool shown(const CLI::Option *option) { return !option->get_group().empty(); }
 
+// What help ends with, line for line.
+static std::string footer(const CLI::App &app)
+{
+	std::stringstream lines(app.get_footer());
+	std::string out;
+	for (std::string line; std::getline(lines, line);)
+		out += line.empty() ? ".sp\n" : escaped(line) + "\n";
+	return out.empty() ? "" : ".PP\n.nf\n" + out + ".fi\n";
+}
+
 static std::string command(const CLI::App &app)
 {
 	std::string words = fmt::format("\\fB{}\\fR", escaped(app.get_name()));
@@ -53,7 +65,7 @@ static std::string command(const CLI::App &app)
 			list += described(*option);
 		}
 	}
-	return fmt::format(".SS \"{}\"\n{}.\n{}", words, escaped(app.get_description()), list);
+	return fmt::format(".SS \"{}\"\n{}.\n{}{}", words, escaped(app.get_description()), list, footer(app));
 }
 
 std::string man_sections(const CLI::App &app)

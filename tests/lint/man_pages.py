@@ -17,8 +17,8 @@ def run(*words):
 
 
 def commands(text):
-    """The names below "Subcommands:" of a help text."""
-    return re.findall(r"^  ([a-z][a-z-]*)  ", text.partition("Subcommands:")[2], re.M)
+    """The names below "Commands:" of a help text, and the nouns that follow."""
+    return re.findall(r"^  ([a-z][a-z-]*)  ", text.partition("\nCommands:")[2], re.M)
 
 
 def options(text):
@@ -52,8 +52,11 @@ def check_commands(program, page):
     ends = sorted(headings.values()) + [len(page)]
     for name in set(names) & set(headings):
         part = page[headings[name]:ends[ends.index(headings[name]) + 1]]
-        own = options(run(program, name, "--help").stdout)
-        yield from check_options(f"svctl(8), {name}", part, own)
+        text = run(program, name, "--help").stdout
+        yield from check_options(f"svctl(8), {name}", part, options(text))
+        for line in re.findall(r"^(?:Also:|  svctl) .*$", text, re.M):
+            if line.strip() not in part:
+                yield f"svctl(8), {name}: has no line {line.strip()}"
 
 
 def check_markdown(top, program):

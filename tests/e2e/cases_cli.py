@@ -1,0 +1,110 @@
+"""What svctl's command line offers: help, and other names of commands."""
+
+import os
+import re
+import subprocess
+
+import harness
+
+HELP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "help")
+UPDATE = os.environ.get("UPDATE_HELP")
+
+
+def svctl(*words, **options):
+    return subprocess.run([f"{harness.BIN}/svctl", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=60, **options)
+
+
+def listed(text, heading):
+    """The words of the list below a heading of a help text."""
+    return re.findall(r"^  ([a-z][a-z-]*) ", text.partition(f"\n{heading}:\n")[2].partition("\n\n")[0], re.M)
+
+
+def commands():
+    return listed(svctl("--help").stdout, "Commands")
+
+
+def nouns():
+    return listed(svctl("--help").stdout, "Commands by what they act on")
+
+
+def also(name):
+    """The other names of a command, as its help has them."""
+    return re.search(r"^Also: (.*)$", svctl(name, "--help").stdout, re.M)[1].split(", ")
+
+
+def test_help_is_word_for_word_as_written_down(_):
+    """tests/e2e/help; UPDATE_HELP=1 writes it anew, to be read before it is committed."""
+    texts = {"svctl": svctl("--help")}
+    texts.update({name: svctl(name, "--help") for name in commands() + nouns()})
+    assert len(texts) > 15
+    for name, done in texts.items():
+        assert done.returncode == 0 and not done.stderr, (name, done)
+        path = f"{HELP}/{name}.txt"
+        if UPDATE:
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(done.stdout)
+        with open(path, encoding="utf-8") as f:
+            assert f.read() == done.stdout, f"{path} is not what svctl {name} --help prints:\n{done.stdout}"
+    assert sorted(os.listdir(HELP)) == sorted(f"{name}.txt" for name in texts)
+
+
+def test_each_command_has_an_example_that_names_it(_):
+    for name in commands():
+        text = svctl(name, "--help").stdout
+        assert re.search(rf"^Example:\n  svctl {name}\b", text, re.M), text
+
+
+def body(name):
+    """Of a command's help what does not depend on the name that was typed."""
+    return re.sub(r"^Usage: svctl [a-z -]*", "", svctl(*name.split(), "--help").stdout, flags=re.M)
+
+
+def test_each_command_answers_to_its_other_names(_):
+    names = set()
+    for name in commands():
+        assert also(name), name
+        for other in also(name):
+            assert body(other) == body(name), (name, other)
+            assert other not in names, f"{other} is two commands"
+            names.add(other)
+    for noun in nouns():
+        for verb in listed(svctl(noun, "--help").stdout, "Commands"):
+            assert f"{noun} {verb}" in names, (noun, verb)
+
+
+def test_other_names_do_the_same(host):
+    disks = [host.disk("fast"), host.disk("slow"), host.disk("more")]
+    host.start()
+    host.svctl("pool", "create", "tank", "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]}")
+    host.svctl("device", "add", "tank", f"slow={disks[2]}")
+    host.svctl("volume", "create", "tank/v", "--size", "64M")
+    host.svctl("volume", "resize", "tank/v", "--size", "1G")
+    host.svctl("volume", "rename", "tank/v", "w")
+    assert host.json("volume", "show", "tank/w") == host.json("show", "tank/w")
+    assert host.json("pool", "show", "tank") == host.json("show-pool", "tank") == host.json("show", "tank")
+    host.refused(2, "volume", "show", "tank", says="POOL/VOLUME")
+    host.refused(2, "pool", "show", "tank/w")
+    assert "tank/w" in host.refused(2, "volume", "delete", "tank/w", says="--yes")
+    host.svctl("--yes", "volume", "delete", "tank/w")
+    host.svctl("pool", "check", "tank")
+    host.svctl("deactivate-pool", "tank")
+    host.svctl("pool", "activate", "tank", "--json")
+    host.svctl("pool", "delete", "tank", "--yes")
+    assert host.json("list")["pools"] == []
+
+
+def test_unknown_verbs_are_usage_errors(_):
+    for words in (["volume"], ["volume", "fly"], ["device", "create"], ["pool"], ["create"], ["create", "pool"]):
+        done = svctl(*words)
+        assert done.returncode == 2 and not done.stdout and done.stderr, (words, done)
+
+
+def test_pools_may_be_named_like_commands(host):
+    host.start()
+    for name in ("list", "pool", "volume"):
+        host.svctl("create-pool", name, "--tier", f"t={host.disk(name)}")
+        host.svctl("create-volume", f"{name}/show", "--size", "1M")
+        assert host.json("show", name)["name"] == name
+        assert host.json("pool", "show", name)["name"] == name
+        assert host.json("volume", "show", f"{name}/show")["name"] == "show"
