@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/client.h"
+#include "cli/interrupt.h"
 #include "cli/parse.h"
 #include "cli/print.h"
 #include "daemon/base/man.h"
@@ -48,6 +49,7 @@ bool confirmed(const json &plan)
 		return false;
 	}
 	fmt::print(stderr, "Type yes to go on: ");
+	const InterruptNotice notice("svctl: nothing was changed");
 	std::string line;
 	std::getline(std::cin, line);
 	return line == "yes";
@@ -64,11 +66,19 @@ int print_text(int fd)
 	return kExitFailure;
 }
 
+std::string interrupted(const Options &options, const Request &request)
+{
+	if (!request.changes || options.dry_run)
+		return fmt::format("svctl: {}: interrupted", request.command);
+	return fmt::format("svctl: {}: interrupted; svd may still carry it out: see svctl status", request.command);
+}
+
 Answer ask(const Options &options, const Request &request)
 {
 	json parameters = request.parameters;
 	if (options.dry_run)
 		parameters["dry_run"] = true;
+	const InterruptNotice notice(interrupted(options, request));
 	return call(options.socket, "io.svctl." + request.method, parameters, request.fds,
 		    std::chrono::seconds(options.timeout));
 }

@@ -20,7 +20,7 @@ Exit codes:
   0 ok            4 permission            8 kernel module or feature missing
   1 failure       5 busy or in conflict  20 svd cannot be reached
   2 usage         6 no space             21 svd did not answer in time
-  3 not found     7 needs check)";
+  3 not found     7 needs check         130 interrupted by ^C)";
 
 class HelpFormatter : public CLI::Formatter {
 public:

@@ -1,8 +1,10 @@
-"""What svctl's command line offers: help, and other names of commands."""
+"""What svctl's command line offers: help, other names of commands, what ^C says."""
 
 import os
 import re
+import signal
 import subprocess
+import time
 
 import harness
 
@@ -108,3 +110,38 @@ def test_pools_may_be_named_like_commands(host):
         assert host.json("show", name)["name"] == name
         assert host.json("pool", "show", name)["name"] == name
         assert host.json("volume", "show", f"{name}/show")["name"] == "show"
+
+
+def interrupted(host, *words, ignored=False):
+    """svctl's end and what it said, when ^C came while it waited for svd."""
+    before = signal.SIG_IGN if ignored else signal.SIG_DFL
+    process = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, "--timeout", "2", *words],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, before))
+    with open(f"/proc/{process.pid}/syscall", encoding="ascii") as f:
+        deadline = time.monotonic() + 20
+        while not f.read().startswith("47 "):  # recvmsg
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+            f.seek(0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert not out
+    return process.returncode, err
+
+
+def test_interrupted_command_says_that_svd_goes_on(host):
+    """A shell sees 130. svd, which was stopped, has carried the command out when it answers again."""
+    host.pool()
+    host.svd.send_signal(signal.SIGSTOP)
+    code, err = interrupted(host, "create-volume", "tank/w", "--size", "1M")
+    assert code == -signal.SIGINT, code
+    assert err == "\nsvctl: create-volume: interrupted; svd may still carry it out: see svctl status\n", err
+    assert interrupted(host, "list") == (-signal.SIGINT, "\nsvctl: list: interrupted\n")
+    assert interrupted(host, "delete-volume", "tank/v", "--dry-run")[1] == "\nsvctl: delete-volume: interrupted\n"
+    assert interrupted(host, "list", ignored=True)[0] == 21
+    host.svd.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + 20
+    while len(host.json("list")["pools"][0]["volumes"]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
