@@ -123,15 +123,54 @@ Request rename_volume(const Values &v, const std::string &)
 Request show(const Values &v, const std::string &noun)
 {
 	const std::string &name = v.text("POOL[/VOLUME]");
-	if (noun == "volume" || (noun.empty() && name.find('/') != std::string::npos))
-		return {"Show", split_volume(name)};
-	return {"Show", {{"pool", name}}};
+	Request request = noun == "volume" || (noun.empty() && name.find('/') != std::string::npos) ?
+		Request{"Show", split_volume(name)} : Request{"Show", {{"pool", name}}};
+	request.view.bytes = v.flag("bytes");
+	return request;
+}
+
+View view_of(const Values &v, std::span<const Column> columns)
+{
+	View view;
+	view.columns = choose_columns(columns, v.text("columns"));
+	view.sort = v.text("sort").empty() ? nullptr : find_column(columns, v.text("sort"));
+	view.reverse = v.flag("reverse");
+	view.header = !v.flag("no-header");
+	view.bytes = v.flag("bytes");
+	view.chosen = !v.text("columns").empty() || view.sort != nullptr || view.reverse || !view.header || view.bytes;
+	if (view.reverse && view.sort == nullptr)
+		throw UsageError("--reverse goes with --sort COLUMN");
+	return view;
+}
+
+Request list(const Values &v, const std::string &noun)
+{
+	Request request{"List"};
+	request.view = view_of(v, list_columns());
+	const std::string &types = v.text("type");
+	request.selection = {choose_types(types.empty() ? noun : types), v.all("POOL[/VOLUME]")};
+	request.view.chosen = request.view.chosen || !types.empty() || !request.selection.names.empty();
+	return request;
 }
 
 // ---- the table ----
 
-constexpr Parameter kWipe = {"--wipe", "DEVICE", "device whose present contents may be destroyed; may be repeated",
+const Parameter kWipe = {"--wipe", "DEVICE", "device whose present contents may be destroyed; may be repeated",
 			     Kind::kOptions, false};
+
+const Parameter kBytes = {"-b,--bytes", "", "exact numbers, in bytes", Kind::kFlag, false};
+
+std::vector<Parameter> table_options(std::span<const Column> columns, std::vector<Parameter> before)
+{
+	before.insert(before.end(), {
+		{"-o,--columns", "COLUMN[,COLUMN...]", "these columns; +COLUMN adds to the usual ones: " + column_names(columns),
+		 Kind::kOption, false},
+		{"-s,--sort", "COLUMN", "by this column, upwards", Kind::kOption, false},
+		{"-r,--reverse", "", "with --sort: downwards", Kind::kFlag, false},
+		{"-H,--no-header", "", "for scripts: no header, a tab between columns, exact numbers", Kind::kFlag, false},
+		kBytes});
+	return before;
+}
 
 std::vector<Command> pool_commands()
 {
@@ -200,14 +239,17 @@ std::vector<Command> volume_commands()
 std::vector<Command> query_commands()
 {
 	return {
-		{"list", "list", {"pool", "volume"}, "pools, tiers and volumes", {}, "list", "",
-		 [](const Values &, const std::string &) -> Request { return {"List"}; }, false},
+		{"list", "list", {"pool", "volume", "device"}, "pools, tiers and volumes",
+		 table_options(list_columns(), {
+			{"POOL[/VOLUME]", "", "only these; of a pool all that is in it", Kind::kWords, false},
+			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, device", Kind::kOption, false}}),
+		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false},
 		{"status", "status", {"pool"}, "what is wrong, and the command that helps", {}, "status", "",
 		 [](const Values &, const std::string &) -> Request { return {"Status"}; }, false},
 		{"scan", "scan", {"device"}, "look for members of pools now", {}, "scan", "",
 		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }},
 		{"show", "show", {"pool", "volume"}, "all that is known of a pool or a volume",
-		 {{"POOL[/VOLUME]", "", ""}}, "show tank/train", "", show, false},
+		 {{"POOL[/VOLUME]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};
 }
 
@@ -216,7 +258,7 @@ std::vector<Command> query_commands()
 std::string Parameter::key() const
 {
 	const std::string all = name;
-	return kind == Kind::kWord ? all : all.substr(all.rfind("--") + 2);
+	return kind == Kind::kWord || kind == Kind::kWords ? all : all.substr(all.rfind("--") + 2);
 }
 
 std::vector<std::string> Command::aliases() const

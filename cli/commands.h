@@ -5,12 +5,13 @@
 #pragma once
 
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include "cli/list.h"
+#include "cli/table.h"
 #include "daemon/base/socket.h"
 
 namespace svctl {
@@ -25,19 +26,17 @@ struct Request {
 	svd::Fds fds = {};		// that go with it
 	std::string command = {};	// its name in the table
 	bool changes = false;		// something, unless with --dry-run
-};
-
-struct UsageError : std::runtime_error {
-	using std::runtime_error::runtime_error;
+	View view = {};			// of tables, and of numbers
+	Selection selection = {};	// of list
 };
 
 // A word or an option of a command.
 struct Parameter {
-	enum class Kind { kWord, kOption, kOptions, kFlag };	// kOptions may be repeated
+	enum class Kind { kWord, kWords, kOption, kOptions, kFlag };	// kWords, kOptions: any number
 
 	const char *name;		// "POOL", "--size", "-o,--columns"
 	const char *value;		// of an option: "SIZE"; completion goes by it, and by the name of a word
-	const char *text;
+	std::string text;
 	Kind kind = Kind::kWord;
 	bool required = true;
 

@@ -34,7 +34,14 @@ int report(const Options &options, const Request &request, const Answer &answer)
 		for (const json &problem : answer.parameters.value("problems", json::array()))
 			fmt::print(stderr, "  {}\n", problem.get<std::string>());
 	} else {
-		fmt::print("{}", format_answer(request.command, answer.parameters));
+		try {
+			fmt::print("{}", format_answer(request, answer.parameters));
+		} catch (const NotFoundError &e) {
+			return report(options, request, {kExitNotFound, e.what(), json::object(), {}});
+		} catch (const json::exception &) {
+			return report(options, request, {kExitFailure, "svd's answer makes no sense: are svd and svctl of "
+								       "one version?", json::object(), {}});
+		}
 	}
 	return answer.exit;
 }
@@ -85,6 +92,9 @@ Answer ask(const Options &options, const Request &request)
 
 int run(const Options &options, const Request &request)
 {
+	if (options.json && request.view.chosen)
+		return report(options, request, {kExitUsage, "--json has every row and column, exactly: leave out what selects "
+							     "them", json::object(), {}});
 	if (request.destructive && !options.yes && !options.dry_run) {
 		Options plan_only = options;
 		plan_only.dry_run = true;

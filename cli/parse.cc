@@ -55,7 +55,10 @@ void add_parameter(CLI::App &app, const Parameter &parameter, Values &values)
 	}
 	CLI::Option *option = parameter.kind == Kind::kOptions ?
 		app.add_option(parameter.name, value.all, parameter.text)->expected(1)->take_all() :
+		parameter.kind == Kind::kWords ? app.add_option(parameter.name, value.all, parameter.text) :
 		app.add_option(parameter.name, value.text, parameter.text);
+	if (parameter.kind == Kind::kWords)
+		option->expected(-1);
 	option->type_name(parameter.value)->required(parameter.required);
 }
 

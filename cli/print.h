@@ -6,9 +6,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "cli/commands.h"
+
 namespace svctl {
 
-std::string human_size(uint64_t bytes);			// "1.5G"; powers of 1024
-std::string format_answer(const std::string &command, const nlohmann::json &parameters);
+// Throws NotFoundError (list.h).
+std::string format_answer(const Request &request, const nlohmann::json &parameters);
 
 }	// namespace svctl

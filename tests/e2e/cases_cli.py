@@ -1,4 +1,4 @@
-"""What svctl's command line offers: help, other names of commands, what ^C says."""
+"""What svctl's command line offers: help, other names of commands, tables, what ^C says."""
 
 import os
 import re
@@ -110,6 +110,79 @@ def test_pools_may_be_named_like_commands(host):
         assert host.json("show", name)["name"] == name
         assert host.json("pool", "show", name)["name"] == name
         assert host.json("volume", "show", f"{name}/show")["name"] == "show"
+
+
+MIB = 1 << 20
+
+
+def two_pools(host):
+    host.used_pool()
+    host.svctl("create-pool", "attic", "--tier", f"t={host.disk('d')}")
+    host.svctl("create-volume", "attic/z", "--size", "5G")
+
+
+def fields(host, *words):
+    return [line.split("\t") for line in host.svctl("list", "-H", *words).splitlines()]
+
+
+def test_list_shows_a_tree(host):
+    two_pools(host)
+    lines = host.svctl("list").splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "SIZE", "USED", "FREE", "DEVICE"]
+    assert {line[:line.index(" ", 3)] for line in lines[1:]} == {"attic", "  [t]", "  z", "tank", "  [fast]", "  [slow]",
+                                                                 "  v"}, lines
+
+
+def test_list_selects_columns_and_rows(host):
+    two_pools(host)
+    pools = {pool["name"]: pool for pool in host.json("list")["pools"]}
+    assert fields(host, "-o", "name,size,used", "-t", "volume", "-s", "name") == [
+        ["attic/z", str(5 << 30), "0"], ["tank/v", str(64 * MIB), str(8 * MIB)]]
+    assert fields(host, "-o", "name,uuid,members,problems", "-t", "pool", "tank") == [
+        ["tank", pools["tank"]["uuid"], "3", "0"]]
+    assert fields(host, "-o", "name", "tank") == [["tank"], ["tank:fast"], ["tank:slow"], ["tank/v"]]
+    assert fields(host, "-o", "name,free,percent", "tank/v") == [["tank/v", "-", "12.5"]]
+    devices = [[d["path"], "present", d["tier"], str(d["size"])] for d in pools["tank"]["devices"]]
+    assert fields(host, "-t", "device", "-o", "name,state,tier,size", "tank") == devices
+    assert host.svctl("device", "list", "-H", "-o", "pool", "attic") == "attic\n"
+    assert host.svctl("volume", "list", "-H", "-o", "name", "-s", "name") == "attic/z\ntank/v\n"
+    words = host.svctl("list", "-o", "+type", "tank/v").split()
+    assert words[6] == "TYPE" and words[7:11] == ["tank/v", "active", "64M", "8M"] and words[-1] == "volume", words
+    assert host.svctl("list", "-b", "-o", "name,size", "tank/v").split() == ["NAME", "SIZE", "tank/v", str(64 * MIB)]
+
+
+def test_list_sorts_numbers_as_numbers(host):
+    two_pools(host)
+    up = [["tank/v", str(64 * MIB)], ["attic/z", str(5 << 30)]]
+    assert fields(host, "-t", "volume", "-o", "name,size", "-s", "size") == up
+    assert fields(host, "-t", "volume", "-o", "name,size", "-s", "size", "-r") == up[::-1]
+    for words in ([], ["-r"]):  # what has no value comes last
+        assert fields(host, "-t", "pool,volume", "-o", "name,free", "-s", "free", *words)[2:] in (
+            [["attic/z", "-"], ["tank/v", "-"]], [["tank/v", "-"], ["attic/z", "-"]])
+
+
+def test_list_of_nothing(host):
+    host.start()
+    assert host.svctl("list") == "no pools\n"
+    assert host.svctl("list", "-H") == ""
+
+
+def test_bad_columns_types_and_names_are_refused(host):
+    two_pools(host)
+    host.refused(2, "list", "-o", "name,nix", says="there is no column 'nix'; there are name, state, size")
+    host.refused(2, "list", "-o", "name,,size", says="there is no column ''")
+    host.refused(2, "list", "-s", "nix", says="there are name, state, size")
+    host.refused(2, "list", "-r", says="--sort")
+    host.refused(2, "list", "-t", "nix", says="there are pool, tier, volume, device")
+    host.refused(2, "list", "--json", "-H", says="--json")
+    host.refused(3, "list", "tank", "nix", says="nix")
+    host.refused(3, "list", "tank/nix", says="tank/nix")
+
+
+def test_show_has_exact_numbers(host):
+    host.pool()
+    assert "size: 64M (67108864 bytes)\n" in host.svctl("show", "tank/v")
+    assert "size: 67108864\n" in host.svctl("show", "tank/v", "-b")
 
 
 def interrupted(host, *words, ignored=False):

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+// See list.h.
+#include "cli/list.h"
+
+#include <algorithm>
+
+#include <fmt/core.h>
+
+namespace svctl {
+
+namespace {
+
+using nlohmann::json;
+using Kind = Column::Kind;
+
+constexpr Column kColumns[] = {
+	{"name"}, {"state"}, {"size", Kind::kBytes}, {"used", Kind::kBytes}, {"free", Kind::kBytes}, {"device"},
+	{"type", Kind::kText, false}, {"pool", Kind::kText, false}, {"tier", Kind::kText, false},
+	{"percent", Kind::kPercent, false}, {"members", Kind::kNumber, false}, {"problems", Kind::kNumber, false},
+	{"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
+};
+constexpr const char *kTypes[] = {"pool", "tier", "volume", "device"};
+
+// A row of `type`: what svd says of it, and under which names it is found.
+json row_of(const json &object, const char *type, const std::string &pool, const std::string &name)
+{
+	json row = object;
+	row["type"] = type;
+	row["pool"] = pool;
+	row["leaf"] = (pool == name ? "" : "  ") + object.value("name", name);
+	row["name"] = name;
+	const uint64_t size = row.value("size", uint64_t(0));
+	if (row.contains("used") && size > 0)
+		row["percent"] = static_cast<uint64_t>(static_cast<unsigned __int128>(row["used"].get<uint64_t>()) * 1000 /
+						       size);
+	return row;
+}
+
+json pool_row(const json &pool, const std::string &name)
+{
+	json row = row_of(pool, "pool", name, name);
+	row["members"] = pool.value("devices", json::array()).size();
+	row["problems"] = pool.value("problems", json::array()).size();
+	return row;
+}
+
+// Pool names have no ':'.
+json tier_row(const json &tier, const std::string &pool)
+{
+	const std::string name = tier.value("name", "");
+	json row = row_of(tier, "tier", pool, pool + ":" + name);
+	row["tier"] = name;
+	row["leaf"] = "  [" + name + "]";
+	row["state"] = fmt::format("{} device(s)", tier.value("members", 0));
+	return row;
+}
+
+json device_row(const json &device, const std::string &pool)
+{
+	const std::string nowhere = fmt::format("member {}", device.value("member", 0));
+	json row = row_of(device, "device", pool, device.value("path", nowhere));
+	row["id"] = device.value("member", 0);
+	row["state"] = device.value("missing", false) ? "missing" : "present";
+	return row;
+}
+
+std::vector<json> rows_of(const json &pool)
+{
+	const std::string name = pool.value("name", "");
+	std::vector<json> rows = {pool_row(pool, name)};
+	for (const json &tier : pool.value("tiers", json::array()))
+		rows.push_back(tier_row(tier, name));
+	for (const json &device : pool.value("devices", json::array()))
+		rows.push_back(device_row(device, name));
+	for (const json &volume : pool.value("volumes", json::array()))
+		rows.push_back(row_of(volume, "volume", name, name + "/" + volume.value("name", "")));
+	return rows;
+}
+
+bool wanted_type(const json &row, const Selection &selection)
+{
+	if (selection.types.empty())
+		return row["type"] != "device";
+	return std::find(selection.types.begin(), selection.types.end(), row["type"]) != selection.types.end();
+}
+
+std::vector<json> select(const std::vector<json> &all, const Selection &selection)
+{
+	std::vector<bool> chosen(all.size(), selection.names.empty());
+	for (const std::string &name : selection.names) {
+		bool found = false;
+		for (size_t i = 0; i < all.size(); i++)
+			if (all[i]["name"] == name || all[i]["pool"] == name)
+				found = chosen[i] = true;
+		if (!found)
+			throw NotFoundError(fmt::format("there is no {}: see svctl list", name));
+	}
+	std::vector<json> rows;
+	for (size_t i = 0; i < all.size(); i++)
+		if (chosen[i] && wanted_type(all[i], selection))
+			rows.push_back(all[i]);
+	return rows;
+}
+
+}	// namespace
+
+std::span<const Column> list_columns() { return kColumns; }
+std::span<const char *const> list_types() { return kTypes; }
+
+std::vector<std::string> choose_types(const std::string &list)
+{
+	const std::vector<std::string> types = split(list);
+	for (const std::string &type : types)
+		if (std::find(std::begin(kTypes), std::end(kTypes), type) == std::end(kTypes))
+			throw UsageError(fmt::format("there is no type '{}'; there are pool, tier, volume, device", type));
+	return types;
+}
+
+std::string format_list(const json &answer, const View &view, const Selection &selection)
+{
+	std::vector<json> all;
+	for (const json &pool : answer.value("pools", json::array()))
+		for (json &row : rows_of(pool))
+			all.push_back(std::move(row));
+	std::vector<json> rows = select(all, selection);
+	const bool tree = view.header && view.sort == nullptr && selection.types.empty() && selection.names.empty();
+	for (json &row : rows)
+		row["name"] = row[tree ? "leaf" : "name"];
+	return all.empty() && view.header ? "no pools\n" : format_table(std::move(rows), view);
+}
+
+}	// namespace svctl
