@@ -11,6 +11,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/base/result.h"
+
 namespace svctl {
 
 namespace {
@@ -28,11 +30,6 @@ public:
 private:
 	int fd_;
 };
-
-Answer failed(int exit, std::string message)
-{
-	return {exit, std::move(message), json::object(), {}};
-}
 
 Answer unreachable(const std::string &path, int error)
 {
@@ -87,11 +84,17 @@ Answer interpret(const std::string &text)
 	if (!reply.contains("error"))
 		return answer;
 	answer.exit = answer.parameters.value("code", static_cast<int>(kExitFailure));
+	answer.id = answer.parameters.value("id", svd::code_of(svd::id_of(static_cast<svd::Code>(answer.exit))));
 	answer.message = answer.parameters.value("message", reply["error"].get<std::string>());
 	return answer;
 }
 
 }	// namespace
+
+Answer failed(int exit, std::string message)
+{
+	return {exit, std::move(message), svd::code_of(svd::id_of(static_cast<svd::Code>(exit))), json::object(), {}};
+}
 
 Answer call(const std::string &socket_path, const std::string &method, const json &parameters, const svd::Fds &fds,
 	    std::chrono::seconds timeout)

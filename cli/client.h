@@ -29,10 +29,13 @@ enum ExitCode {
 struct Answer {
 	int exit = kExitOk;
 	std::string message;	// what went wrong, if exit is not 0
+	std::string id;		// and its code (codes.h)
 	nlohmann::json parameters = nlohmann::json::object();
 	svd::Fds fds = {};	// that came with it
 };
 
+// Of a failure that svctl itself met.
+Answer failed(int exit, std::string message);
 Answer call(const std::string &socket_path, const std::string &method, const nlohmann::json &parameters,
 	    const svd::Fds &fds, std::chrono::seconds timeout);
 

@@ -8,6 +8,8 @@
 
 #include <fmt/core.h>
 
+#include "cli/explain.h"
+#include "cli/print.h"
 #include "daemon/base/memory_file.h"
 #include "daemon/base/units.h"
 
@@ -244,8 +246,16 @@ std::vector<Command> query_commands()
 			{"POOL[/VOLUME]", "", "only these; of a pool all that is in it", Kind::kWords, false},
 			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, device", Kind::kOption, false}}),
 		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false},
-		{"status", "status", {"pool"}, "what is wrong, and the command that helps", {}, "status", "",
-		 [](const Values &, const std::string &) -> Request { return {"Status"}; }, false},
+		{"status", "status", {"pool"}, "what is wrong, and the command that helps",
+		 table_options(problem_columns(), {}), "status -H -o pool,severity,id", "",
+		 [](const Values &v, const std::string &) -> Request {
+			 Request request{"Status"};
+			 request.view = view_of(v, problem_columns());
+			 return request; }, false},
+		{"explain", "explain", {}, "what a code means and what to do; without a code, all of them",
+		 {{"CODE", "", "of a problem, a message in the journal, or an error", Kind::kWords, false}},
+		 "explain SV-POOL-FULL", "2: there is no such code",
+		 [](const Values &v, const std::string &) -> Request { return {"", explain(v.all("CODE"))}; }, false},
 		{"scan", "scan", {"device"}, "look for members of pools now", {}, "scan", "",
 		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }},
 		{"show", "show", {"pool", "volume"}, "all that is known of a pool or a volume",

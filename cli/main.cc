@@ -10,6 +10,7 @@
 #include "cli/interrupt.h"
 #include "cli/parse.h"
 #include "cli/print.h"
+#include "cli/style.h"
 #include "daemon/base/man.h"
 #include "daemon/base/memory_file.h"
 
@@ -24,23 +25,24 @@ int report(const Options &options, const Request &request, const Answer &answer)
 		json out = answer.exit == kExitOk ? answer.parameters : json::object();
 		out["schema"] = kSchema;
 		if (answer.exit != kExitOk) {
-			out["error"] = {{"code", answer.exit}, {"message", answer.message}};
+			out["error"] = {{"code", answer.exit}, {"id", answer.id}, {"message", answer.message}};
 			if (answer.parameters.contains("problems"))
 				out["problems"] = answer.parameters["problems"];
 		}
 		fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
 	} else if (answer.exit != kExitOk) {
-		fmt::print(stderr, "svctl: {}\n", answer.message);
+		fmt::print(stderr, "{} {} [{}]\n", coloured("svctl:", Colour::kRed, colours(STDERR_FILENO)), answer.message,
+			   answer.id);
 		for (const json &problem : answer.parameters.value("problems", json::array()))
 			fmt::print(stderr, "  {}\n", problem.get<std::string>());
 	} else {
 		try {
 			fmt::print("{}", format_answer(request, answer.parameters));
 		} catch (const NotFoundError &e) {
-			return report(options, request, {kExitNotFound, e.what(), json::object(), {}});
+			return report(options, request, failed(kExitNotFound, e.what()));
 		} catch (const json::exception &) {
-			return report(options, request, {kExitFailure, "svd's answer makes no sense: are svd and svctl of "
-								       "one version?", json::object(), {}});
+			return report(options, request, failed(kExitFailure, "svd's answer makes no sense: are "
+									     "svd and svctl of one version?"));
 		}
 	}
 	return answer.exit;
@@ -93,8 +95,10 @@ Answer ask(const Options &options, const Request &request)
 int run(const Options &options, const Request &request)
 {
 	if (options.json && request.view.chosen)
-		return report(options, request, {kExitUsage, "--json has every row and column, exactly: leave out what selects "
-							     "them", json::object(), {}});
+		return report(options, request, failed(kExitUsage, "--json has every row and column, exactly: leave out "
+								   "what selects them"));
+	if (request.method.empty())	// svctl knows the answer
+		return report(options, request, {kExitOk, "", "", request.parameters, {}});
 	if (request.destructive && !options.yes && !options.dry_run) {
 		Options plan_only = options;
 		plan_only.dry_run = true;
@@ -129,7 +133,7 @@ int main(int argc, char **argv)
 	} catch (const CLI::ParseError &e) {
 		return app.exit(e) == 0 ? kExitOk : kExitUsage;
 	} catch (const UsageError &e) {
-		return report(options, request, {kExitUsage, e.what(), json::object(), {}});
+		return report(options, request, failed(kExitUsage, e.what()));
 	}
 	return run(options, request);
 }

@@ -69,8 +69,9 @@ std::string footer(const Command &command)
 		also += (also.empty() ? "" : ", ") + alias;
 	for (const std::string &noun : command.nouns)
 		also += fmt::format("{}{} {}", also.empty() ? "" : ", ", noun, command.verb);
-	return fmt::format("Example:\n  svctl {}\n\nAlso: {}{}", command.example, also,
-			   command.exits.empty() ? "" : "\nExit codes: " + command.exits);
+	std::string text = "Example:\n  svctl " + command.example + "\n";
+	text += also.empty() ? "" : "\nAlso: " + also;
+	return text + (command.exits.empty() ? "" : "\nExit codes: " + command.exits);
 }
 
 CLI::App &add_command(CLI::App &app, const std::string &name, const std::string &noun, const Command &command,

@@ -2,7 +2,13 @@
 // See print.h.
 #include "cli/print.h"
 
+#include <map>
+
 #include <fmt/core.h>
+#include <unistd.h>
+
+#include "cli/explain.h"
+#include "cli/style.h"
 
 namespace svctl {
 
@@ -52,26 +58,69 @@ void format_tree(const json &value, const std::string &indent, bool exact, std::
 	}
 }
 
+Colour colour_of(const std::string &word)
+{
+	static const std::map<std::string, Colour> kColours = {
+		{"active", Colour::kGreen}, {"read-only", Colour::kYellow}, {"down", Colour::kRed},
+		{"unusable", Colour::kRed}, {"critical", Colour::kRed}, {"warning", Colour::kYellow}};
+	const auto found = kColours.find(word);
+	return found == kColours.end() ? Colour::kNone : found->second;
+}
+
 std::string format_status(const json &answer)
 {
+	const bool colour = colours(STDOUT_FILENO);
+	const auto paint = [&](const std::string &text, const std::string &word) {
+		return coloured(text, colour_of(word), colour);
+	};
 	std::string out;
+	std::string first_code;
 	for (const json &pool : answer.value("pools", json::array())) {
-		out += fmt::format("{}: {}\n", text_of(pool, "name"), text_of(pool, "state"));
-		for (const json &problem : pool.value("problems", json::array()))
-			out += fmt::format("  problem: {}\n  next:    {}\n", text_of(problem, "what"),
-					   text_of(problem, "next"));
+		const std::string state = text_of(pool, "state");
+		out += fmt::format("{}: {}\n", text_of(pool, "name"), paint(state, state));
+		for (const json &problem : pool.value("problems", json::array())) {
+			out += fmt::format("  {} {} [{}]\n  next:    {}\n", paint("problem:", text_of(problem, "severity")),
+					   text_of(problem, "what"), text_of(problem, "id"), text_of(problem, "next"));
+			first_code = first_code.empty() ? text_of(problem, "id") : first_code;
+		}
 	}
+	if (!first_code.empty())
+		out += fmt::format("\nMore about a problem: svctl explain {}\n", first_code);
 	return out.empty() ? "no pools\n" : out;
 }
 
+// A row for each problem.
+std::string format_problems(const json &answer, const View &view)
+{
+	std::vector<json> rows;
+	for (const json &pool : answer.value("pools", json::array()))
+		for (json row : pool.value("problems", json::array())) {
+			row["pool"] = pool.value("name", "");
+			row["state"] = pool.value("state", "");
+			rows.push_back(std::move(row));
+		}
+	return format_table(std::move(rows), view);
+}
+
 }	// namespace
+
+std::span<const Column> problem_columns()
+{
+	static const Column kColumns[] = {{"pool"}, {"state"}, {"severity"}, {"id"}, {"what"}, {"next"},
+					  {"volume", Column::Kind::kText, false}, {"device", Column::Kind::kText, false}};
+	return kColumns;
+}
 
 std::string format_answer(const Request &request, const json &answer)
 {
 	if (request.command == "list")
 		return format_list(answer, request.view, request.selection);
+	if (request.command == "status" && request.view.chosen)
+		return format_problems(answer, request.view);
 	if (request.command == "status" || request.command == "scan")
 		return format_status(answer);
+	if (request.command == "explain")
+		return format_explanation(answer);
 	if (answer.contains("message") && answer["message"].is_string())
 		return answer["message"].get<std::string>() + "\n";
 	std::string out;

@@ -10,6 +10,7 @@
 
 namespace svctl {
 
+std::span<const Column> problem_columns();	// of status
 // Throws NotFoundError (list.h).
 std::string format_answer(const Request &request, const nlohmann::json &parameters);
 

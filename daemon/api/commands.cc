@@ -46,7 +46,7 @@ method Check(pool: string) -> (result: string, message: string)
 # fd: position among the descriptors that go with the message (SCM_RIGHTS) of a memfd, sealed against all changes.
 method Dump(pool: string) -> (fd: int)
 method Restore(pool: string, fd: int, dry_run: ?bool) -> (result: string, message: string)
-error Failed (code: int, message: string, attempted: string, object: string, cause: string, hint: string)
+error Failed (code: int, id: string, message: string, attempted: string, object: string, cause: string, hint: string)
 error BadMessage (code: int, message: string)
 )";
 
@@ -242,7 +242,7 @@ Reply reply_of(Result<Json> result)
 	if (result.ok())
 		return {"", std::move(result).value()};
 	const Error &error = result.error();
-	return {"io.svctl.Failed", {{"code", error.exit_code()}, {"message", error.message()},
+	return {"io.svctl.Failed", {{"code", error.exit_code()}, {"id", code_of(error.id())}, {"message", error.message()},
 				    {"attempted", error.attempted}, {"object", error.object},
 				    {"cause", error.cause}, {"hint", error.hint}}};
 }
@@ -294,7 +294,7 @@ Reply dispatch(Engine &engine, bool simulated, const std::string &method, const 
 			 {"message", fmt::format("parameter {} of {} is missing or malformed", bad.what(), method)}}};
 	} catch (const std::exception &unexpected) {
 		log::error("{}: {}", method, unexpected.what());
-		return {"io.svctl.Failed", {{"code", 1}, {"message", unexpected.what()}}};
+		return {"io.svctl.Failed", {{"code", 1}, {"id", code_of(Id::kFailure)}, {"message", unexpected.what()}}};
 	}
 }
 

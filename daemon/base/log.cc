@@ -37,4 +37,9 @@ void write(Level level, std::string_view text)
 		g_dropped++;
 }
 
+void write(Level level, Id id, std::string_view text)
+{
+	write(level, fmt::format("{} [{}]", text.substr(0, PIPE_BUF - 64), code_of(id)));
+}
+
 }  // namespace svd::log

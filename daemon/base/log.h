@@ -15,6 +15,7 @@ enum class Level : int { kError = 3, kWarning = 4, kNotice = 5, kInfo = 6, kDebu
 
 void set_level(Level highest);  // default kInfo
 void write(Level level, std::string_view text);
+void write(Level level, Id id, std::string_view text);	// "TEXT [CODE]"
 unsigned long dropped();
 
 template <typename... Args>
@@ -26,6 +27,17 @@ template <typename... Args>
 void warning(fmt::format_string<Args...> f, Args&&... args)
 {
 	write(Level::kWarning, fmt::format(f, std::forward<Args>(args)...));
+}
+// Of what has a code.
+template <typename... Args>
+void error(Id id, fmt::format_string<Args...> f, Args&&... args)
+{
+	write(Level::kError, id, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void warning(Id id, fmt::format_string<Args...> f, Args&&... args)
+{
+	write(Level::kWarning, id, fmt::format(f, std::forward<Args>(args)...));
 }
 template <typename... Args>
 void notice(fmt::format_string<Args...> f, Args&&... args)

@@ -29,9 +29,18 @@ Error Error::within(std::string attempted_outer, std::string object_outer) &&
 	std::string inner_hint = std::move(hint);
 	hint.clear();
 	std::string inner = message();
-	return Error(code, std::move(attempted_outer), std::move(object_outer), std::move(inner),
-		     std::move(inner_hint));
+	Error outer(code, std::move(attempted_outer), std::move(object_outer), std::move(inner), std::move(inner_hint));
+	outer.own_id = own_id;
+	return outer;
 }
+
+Error Error::with(Id own) &&
+{
+	own_id = own;
+	return std::move(*this);
+}
+
+Id Error::id() const { return own_id.value_or(id_of(code)); }
 
 static Code code_of_errno(int err)
 {
@@ -95,6 +104,34 @@ const char *code_name(Code code)
 		return "timeout";
 	}
 	return "unknown";
+}
+
+Id id_of(Code code)
+{
+	switch (code) {
+	case Code::kOk:
+	case Code::kFailure:
+		return Id::kFailure;
+	case Code::kUsage:
+		return Id::kUsage;
+	case Code::kNotFound:
+		return Id::kNotFound;
+	case Code::kPermission:
+		return Id::kPermission;
+	case Code::kBusy:
+		return Id::kBusy;
+	case Code::kNoSpace:
+		return Id::kNoSpace;
+	case Code::kNeedsCheck:
+		return Id::kNeedsCheck;
+	case Code::kMissingFeature:
+		return Id::kMissingFeature;
+	case Code::kUnreachable:
+		return Id::kUnreachable;
+	case Code::kTimeout:
+		return Id::kTimeout;
+	}
+	return Id::kFailure;
 }
 
 }  // namespace svd

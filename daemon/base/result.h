@@ -9,6 +9,8 @@
 #include <utility>
 #include <variant>
 
+#include "daemon/base/codes.h"
+
 namespace svd {
 
 // Also the exit codes of svctl; they never change.
@@ -41,16 +43,23 @@ struct [[nodiscard]] Error {
 	std::string cause;      // "checksum of page 7 is wrong"
 	std::string hint;       // "run svctl check tank"; may be empty
 
+	// What it is, where that has a code of its own; otherwise the code of its kind.
+	Error with(Id own) &&;
+	Id id() const;
+
 	int exit_code() const { return static_cast<int>(code); }
 	std::string message() const;  // "cannot ATTEMPTED OBJECT: CAUSE (HINT)"; without an attempt: "CAUSE (HINT)"
 
 	// What the caller was doing when it met this error; the old attempt becomes part of the cause.
 	Error within(std::string attempted_outer, std::string object_outer) &&;
+
+	std::optional<Id> own_id;
 };
 
 // code from an errno value: EACCES and EPERM permission, ENOENT not found, EBUSY and EEXIST busy, ENOSPC no space...
 Error errno_error(int err, std::string attempted, std::string object, std::string hint = {});
 const char *code_name(Code code);
+Id id_of(Code code);
 
 template <typename T>
 class [[nodiscard]] Result {

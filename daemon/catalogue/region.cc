@@ -174,7 +174,8 @@ Result<std::unique_ptr<Region>> Region::open(std::span<const CatalogueCopy> copi
 	const std::optional<size_t> best = choose(found);
 	if (!best)
 		return Error(Code::kNeedsCheck, "open catalogue", "",
-			     reasons.empty() ? "no copy of it is up to date" : reasons, kCheckHint);
+			     reasons.empty() ? "no copy of it is up to date" : reasons, kCheckHint)
+			.with(Id::kCatalogueDamaged);
 	const RegionSuperblockDisk sb = *found[*best].sb;
 	if ((sb.flags & kRegionReady) == 0)
 		return Error(Code::kNeedsCheck, "open", where(copies[*best]), "its creation was interrupted",
@@ -203,7 +204,7 @@ Result<std::unique_ptr<Region>> Region::open(std::span<const CatalogueCopy> copi
 		if (same && region->load_sums(other).ok()) {
 			other.live = true;
 		} else if (!options.read_only) {
-			log::warning("{} is out of date or damaged ({}): copying the other one to it",
+			log::warning(Id::kCatalogueCopyStale, "{} is out of date or damaged ({}): copying the other one to it",
 				     where(copies[i]), found[i].sb ? "older" : found[i].why);
 			SV_TRY(region->resync(region->copies_[*best], other));
 		}
@@ -276,7 +277,7 @@ Status Region::resync(Copy &from, Copy &to)
 		return to.place.device->sync();
 	};
 	if (Status s = attempt(); !s)
-		log::error("{} stays out of date: {}", where(to.place), s.error().message());
+		log::error(Id::kCatalogueCopyLost, "{} stays out of date: {}", where(to.place), s.error().message());
 	else
 		to.live = true;
 	return write_superblock(durable_);
@@ -288,7 +289,7 @@ Status Region::resync(Copy &from, Copy &to)
 Status Region::drop(Copy &copy, const Error &why)
 {
 	copy.live = false;
-	log::error("{} failed and is no longer used: {}", where(copy.place), why.message());
+	log::error(Id::kCatalogueCopyLost, "{} failed and is no longer used: {}", where(copy.place), why.message());
 	if (any_live())
 		return write_superblock(durable_);
 	failed_ = why;
@@ -340,14 +341,14 @@ Status Region::damaged(uint64_t block) const
 	return Error(Code::kNeedsCheck, "read", "catalogue",
 		     fmt::format("block {} of {} is damaged in every copy", main ? block : block - base(File::kWal),
 				 main ? "the database" : "the WAL"),
-		     kCheckHint);
+		     kCheckHint).with(Id::kCatalogueDamaged);
 }
 
 void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
 {
 	if (read_only_)
 		return;
-	log::warning("{}: repairing block {} from the other copy", where(copy.place), block);
+	log::warning(Id::kCatalogueRepaired, "{}: repairing block {} from the other copy", where(copy.place), block);
 	copy.sums[block] = sv_crc32c(0, data.data(), data.size());
 	dirty_sums_.insert(block / kSumsPerBlock);
 	unsynced_ = true;

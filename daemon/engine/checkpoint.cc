@@ -53,7 +53,7 @@ Status Pool::say_whether_full()
 	said_full_ = full;
 	SV_TRY(tell_policy());
 	if (full)
-		log::error("pool {} is full: delete files and fstrim, delete volumes, or svctl add-device", name_);
+		log::error(Id::kPoolFull, "pool {} is full: delete files and fstrim, delete volumes, or svctl add-device", name_);
 	else
 		log::notice("pool {} has space again", name_);
 	return {};
@@ -89,8 +89,9 @@ Status Pool::apply_journal(uint64_t committed_seq)
 			return {};
 		}
 		if (result.ok())
-			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_};
-		log::warning("pool {}: {}", name_, result.error().message());
+			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_}
+				 .with(Id::kJournalCopyDamaged);
+		log::warning(result.error().id(), "pool {}: {}", name_, result.error().message());
 		SV_ASSIGN(cursor, catalogue_->applied());
 	}
 	return result;
@@ -148,6 +149,14 @@ int Pool::event_fd(Clock::time_point now) const
 	return up() && !(asked_ && now < checkpoint_due()) ? channel_->event_fd() : -1;
 }
 
+void Pool::tell_mode(uint32_t mode) const
+{
+	if (mode == SV_MODE_FAIL)
+		log::error(Id::kPoolFailed, "pool {}: the kernel stopped it: a journal write failed", name_);
+	else
+		log::notice("pool {}: the kernel changed its mode to {}", name_, mode);
+}
+
 void Pool::tick(Clock::time_point now)
 {
 	if (!up())
@@ -157,17 +166,18 @@ void Pool::tick(Clock::time_point now)
 	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);
 	if (!event.ok() && event.error().code == Code::kNotFound) {
 		close_all();
-		problem_ = "its device was removed, and not by svctl";
-		log::error("pool {}: {}", name_, problem_);
+		problem_ = Problem{Id::kPoolRemoved, "its device was removed, and not by svctl"};
+		log::error(problem_->id, "pool {}: {}", name_, problem_->what);
 		return;
 	}
 	const uint64_t events = event.ok() ? event.value().events : 0;
+	journal_copy_lost_ = journal_copy_lost_ || (events & SV_EVENT_COPY_LOST);
 	if (events & SV_EVENT_COPY_LOST)
-		log::error("pool {}: one copy of the journal is lost", name_);
+		log::error(Id::kJournalCopyLost, "pool {}: one copy of the journal is lost", name_);
 	if (events & SV_EVENT_SPACE)
-		log::warning("pool {}: a write found no space", name_);
+		log::warning(Id::kPoolFull, "pool {}: a write found no space", name_);
 	if (events & SV_EVENT_MODE)
-		log::error("pool {}: the kernel changed its mode to {}", name_, event.value().mode);
+		tell_mode(event.value().mode);
 	// A kernel that does not say what its events are stays readable: it is not listened to for a moment either.
 	asked_ = asked_ || !event.ok() || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
 	if (now < checkpoint_due())
@@ -179,9 +189,9 @@ void Pool::tick(Clock::time_point now)
 	Status result = checkpoint();
 	if (result.ok())
 		result = do_what_is_owed();
-	if (!result.ok() && problem_ != result.error().message())
-		log::error("pool {}: checkpoint: {}", name_, result.error().message());
-	problem_ = result.ok() ? "" : result.error().message();
+	if (!result.ok() && (!problem_ || problem_->what != result.error().message()))
+		log::error(Id::kCheckpointFailed, "pool {}: checkpoint: {}", name_, result.error().message());
+	set_problem(result, Id::kCheckpointFailed);
 }
 
 }	// namespace svd

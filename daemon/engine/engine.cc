@@ -20,18 +20,6 @@ namespace {
 constexpr auto kScanEvery = std::chrono::seconds(5);
 constexpr auto kScanPause = std::chrono::milliseconds(200);	// at least, from one to the next
 
-const char *state_name(PoolState state)
-{
-	switch (state) {
-	case PoolState::kActive:
-		return "active";
-	case PoolState::kReadOnly:
-		return "read-only";
-	default:
-		return "down";
-	}
-}
-
 const char *mode_name(uint32_t mode)
 {
 	static const char *const kNames[] = {"write", "out-of-space", "read-only", "fail"};
@@ -118,10 +106,10 @@ void Engine::activate_complete(bool all)
 	for (auto &[uuid, pool] : pools_) {
 		if (pool->up() || pool->wanted_down() || (!all && !pool->worth_a_try(now)))
 			continue;
-		const std::string before = pool->problem();
+		const std::string before = pool->problem() ? pool->problem()->what : "";
 		const Status result = pool->activate({});
 		if (!result.ok() && result.error().message() != before)
-			log::warning("{}", result.error().message());
+			log::warning(pool->problem()->id, "{}", result.error().message());
 	}
 }
 
@@ -178,7 +166,7 @@ void Engine::shut_down()
 			continue;
 		const Status result = pool->checkpoint();
 		if (!result.ok())
-			log::error("pool {}: last checkpoint: {}", pool->name(), result.error().message());
+			log::error(Id::kCheckpointFailed, "pool {}: last checkpoint: {}", pool->name(), result.error().message());
 	}
 }
 
@@ -198,7 +186,7 @@ Result<Pool *> Engine::find_pool(const std::string &name)
 			continue;
 		if (found != nullptr)
 			return Error{Code::kBusy, "find pool", name, "two pools have that name",
-				     "take one's devices away"};
+				     "take one's devices away"}.with(Id::kPoolNameTwice);
 		found = pool.get();
 	}
 	if (found == nullptr)
@@ -211,7 +199,7 @@ Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	if (!pool->up())
 		return Error{pool->missing().empty() ? Code::kBusy : Code::kNotFound, "use pool", name,
-			     pool->problem().empty() ? "it is down" : pool->problem(), "svctl activate " + name};
+			     pool->problem() ? pool->problem()->what : "it is down", "svctl activate " + name};
 	return pool;
 }
 
@@ -220,7 +208,8 @@ Result<Pool *> Engine::pool_to_change(const std::string &name)
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
 	if (pool->state() == PoolState::kReadOnly)
 		return Error{Code::kPermission, "change pool", name, "it is read-only",
-			     fmt::format("with all its members: svctl deactivate {0}; svctl activate {0}", name)};
+			     fmt::format("with all its members: svctl deactivate {0}; svctl activate {0}", name)}
+			.with(Id::kPoolReadOnly);
 	return pool;
 }
 
@@ -453,59 +442,6 @@ Result<Json> Engine::show(const std::string &pool_name, const std::string &volum
 	return json;
 }
 
-// Of a pool that is up without all its members: which volumes cannot be read in full.
-void Engine::damage_problems(Pool &pool, const AddProblem &add)
-{
-	const auto volumes = pool.absent().empty() ? Result<std::vector<VolumeRow>>(std::vector<VolumeRow>()) :
-						     pool.catalogue().volumes();
-	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
-		const VolumeRow &volume = volumes.value()[i];
-		const uint64_t extents = pool.damage(volume.id).extents;
-		if (extents > 0)
-			add(fmt::format("volume {}: {} of {} extents cannot be read", volume.name, extents,
-					pool.catalogue().mapped(volume.id).value()),
-			    fmt::format("which: svctl show {}/{}", pool.name(), volume.name));
-	}
-}
-
-Json Engine::problems_json(Pool &pool)
-{
-	Json problems = Json::array();
-	const auto add = [&](const std::string &what, const std::string &next) {
-		problems.push_back({{"what", what}, {"next", next}});
-	};
-	const std::string down_first = pool.up() ? "svctl deactivate " + pool.name() + "; " : "";
-	for (uint32_t member : pool.missing())
-		add(fmt::format("member {} of {} is missing", member, pool.nr_members()),
-		    "attach the device; " + down_first + "svctl activate " + pool.name());
-	damage_problems(pool, add);
-	if (!pool.problem().empty() && pool.missing().empty())
-		add(pool.problem(), "svctl check " + pool.name());
-	if (!pool.up())
-		return problems;
-	const auto state = pool.kernel().ask<sv_state>(SV_OP_STATE);
-	if (!state.ok())
-		add(state.error().message(), "dmsetup status; journalctl -k");
-	else if (state.value().mode == SV_MODE_FAIL)
-		add("the kernel stopped the pool after a journal write failed", "journalctl -k; replace the device");
-	else if (state.value().mode == SV_MODE_OUT_OF_SPACE || state.value().free_slots == 0)
-		add("the pool is full", fmt::format("svctl add-device {} TIER=DEVICE, or delete files and fstrim",
-						    pool.name()));
-	return problems;
-}
-
-Result<Json> Engine::status()
-{
-	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
-	for (auto &[uuid, pool] : pools_)
-		json["pools"].push_back({{"name", pool->name()}, {"state", state_name(pool->state())},
-					 {"problems", problems_json(*pool)}});
-	for (const auto &[path, why] : bad_labels_)
-		json["pools"].push_back({{"name", path}, {"state", "unusable"},
-					 {"problems", {{{"what", why}, {"next", "replace the device"}}}}});
-	return json;
-}
-
 // ---- check, dump, restore ----
 
 Result<Json> Engine::check(const std::string &name)
@@ -517,7 +453,7 @@ Result<Json> Engine::check(const std::string &name)
 	std::string first = problems[0];
 	if (problems.size() > 1)
 		first += fmt::format(" (and {} more)", problems.size() - 1);
-	return Error{Code::kNeedsCheck, "find sound pool", name, first, ""};
+	return Error{Code::kNeedsCheck, "find sound pool", name, first, ""}.with(Id::kStateDiffers);
 }
 
 Result<UniqueFd> Engine::dump(const std::string &name)

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <chrono>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -13,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "daemon/engine/pool.h"
+#include "daemon/engine/problem.h"
 #include "daemon/kernel/probe.h"
 
 namespace svd {
@@ -53,6 +53,8 @@ public:
 	Result<UniqueFd> dump(const std::string &pool);	// a sealed memory file
 	Result<Json> restore(const std::string &pool, int text, bool dry_run);	// of such a file
 	Result<Json> scan();			// now, and activate what is complete
+
+	std::vector<Problem> problems();	// of all pools and devices, now; what status says
 
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
@@ -98,8 +100,7 @@ private:
 	void remember(const std::string &path);
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
-	using AddProblem = std::function<void(const std::string &what, const std::string &next)>;
-	void damage_problems(Pool &pool, const AddProblem &add);
+	std::vector<Problem> problems_of(Pool &pool);
 	Json problems_json(Pool &pool);
 
 	Kernel &kernel_;

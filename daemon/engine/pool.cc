@@ -20,6 +20,18 @@ constexpr uint32_t kMostVolumes = 16384;
 
 }	// namespace
 
+const char *state_name(PoolState state)
+{
+	switch (state) {
+	case PoolState::kActive:
+		return "active";
+	case PoolState::kReadOnly:
+		return "read-only";
+	default:
+		return "down";
+	}
+}
+
 // ---- members ----
 
 void Pool::found(const FoundMember &member)
@@ -112,7 +124,7 @@ void Pool::add_member(const FoundMember &added)
 	members_[added.label.member] = Member{added.path, added.named, added.label, LabelState::kSound, nullptr, false, false};
 	const Status done = admit_members();
 	if (!done.ok())
-		log::warning("pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
+		log::warning(Id::kMemberPending, "pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
 }
 
 const sv_label &Pool::newest_label() const
@@ -187,11 +199,21 @@ Status Pool::remove_devices(const std::vector<VolumeRow> &volumes)
 	return channel_->remove();
 }
 
+void Pool::set_problem(const Status &result, Id otherwise)
+{
+	problem_.reset();
+	if (result.ok())
+		return;
+	const Error &error = result.error();
+	const Id kind = error.code == Code::kMissingFeature ? Id::kMissingFeature : otherwise;
+	problem_ = Problem{error.own_id.value_or(kind), error.message()};
+}
+
 // What is only done to undo, or is repeated later.
 void Pool::note(const Status &result) const
 {
 	if (!result.ok())
-		log::error("pool {}: {}", name_, result.error().message());
+		log::error(result.error().id(), "pool {}: {}", name_, result.error().message());
 }
 
 // ---- volumes ----

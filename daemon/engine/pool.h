@@ -14,11 +14,13 @@
 
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/label_io.h"
+#include "daemon/engine/problem.h"
 #include "daemon/kernel/kernel.h"
 
 namespace svd {
 
 enum class PoolState { kDown, kActive, kReadOnly };
+const char *state_name(PoolState state);
 
 class Pool {
 public:
@@ -89,8 +91,8 @@ public:
 	const Damage &damage(uint32_t volume) const;
 	Catalogue &catalogue() { return *catalogue_; }
 	KernelPool &kernel() { return *channel_; }
-	const std::string &problem() const { return problem_; }	// why the last activation or checkpoint failed
-	void set_problem(std::string problem) { problem_ = std::move(problem); }
+	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
+	bool journal_copy_lost() const { return journal_copy_lost_; }
 	bool wanted_down() const { return wanted_down_; }	// deactivated by command
 	void set_wanted_down(bool down) { wanted_down_ = down; }
 
@@ -134,6 +136,8 @@ private:
 	Status do_what_is_owed();
 
 	Status remove_devices(const std::vector<VolumeRow> &volumes);
+	void set_problem(const Status &result, Id otherwise);	// the code, if the error has none of its own
+	void tell_mode(uint32_t mode) const;
 	void note(const Status &result) const;	// logs a failure
 	PoolSpec spec() const;
 	VolumeSpec volume_spec(const VolumeRow &volume) const;
@@ -152,7 +156,8 @@ private:
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
 	bool wanted_down_ = false;
-	std::string problem_;
+	std::optional<Problem> problem_;
+	bool journal_copy_lost_ = false;	// since this activation, as the kernel told
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point tried_{};	// to activate

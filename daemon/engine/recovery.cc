@@ -67,7 +67,7 @@ Status Pool::activate(How how)
 	tried_ = Clock::now();
 	tried_with_ = members_.size();
 	Status result = bring_up(how);
-	problem_ = result.ok() ? "" : result.error().message();
+	set_problem(result, Id::kActivationFailed);
 	if (!result.ok()) {
 		take_back_devices();
 		close_all();
@@ -104,13 +104,13 @@ Status Pool::refuse_missing() const
 		return {};
 	return Error{Code::kNotFound, "activate pool", name_, fmt::format("member {} of {} is missing", list, nr_members()),
 		     fmt::format("attach it, then: svctl activate {0}; to read what is there: svctl activate {0} --read-only "
-				 "--missing", name_)};
+				 "--missing", name_)}.with(Id::kMemberMissing);
 }
 
 Status Pool::bring_up(How how)
 {
 	if (!conflict_.empty())
-		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"};
+		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"}.with(Id::kMemberDuplicate);
 	SV_TRY(kernel_.probe());
 	SV_ASSIGN(const RunningPool running, kernel_.running(name_));
 	// svd was restarted over a read-only pool: that it stays, and members may be missing.
@@ -154,6 +154,7 @@ void Pool::close_all()
 	channel_.reset();
 	catalogue_.reset();
 	absent_.clear();
+	journal_copy_lost_ = false;
 	damage_.clear();
 	for (auto &[index, member] : members_)
 		member.file.reset();
@@ -169,7 +170,7 @@ Status Pool::refuse_reused(const Member &member) const
 		return {};
 	return Error{Code::kNeedsCheck, "use member", member.path,
 		     fmt::format("it holds {}, and of its label only the copy is left", found),
-		     "if it is not the pool's any more: wipefs, or svctl create-pool --wipe"};
+		     "if it is not the pool's any more: wipefs, or svctl create-pool --wipe"}.with(Id::kMemberReused);
 }
 
 Status Pool::open_members()
@@ -181,7 +182,7 @@ Status Pool::open_members()
 		SV_ASSIGN(member.file, BlockFile::open(member.path, mode));
 		if (member.label_state == LabelState::kSound || read_only_)
 			continue;
-		log::warning("pool {}: label of {} is damaged{}", name_, member.path,
+		log::warning(Id::kLabelRepaired, "pool {}: label of {} is damaged{}", name_, member.path,
 			     member.label_state == LabelState::kFrontBad ? "; written anew from its copy" :
 									   " in its copy; copy written anew");
 		SV_TRY(write_label(*member.file, member.label));
@@ -218,7 +219,8 @@ Status Pool::compare_members(bool missing)
 		if (found == members_.end() ||
 		    std::memcmp(found->second.label.member_uuid, row.uuid.bytes.data(), row.uuid.bytes.size()) != 0)
 			return Error{Code::kNeedsCheck, "activate pool", name_,
-				     fmt::format("member {} is not the device that the catalogue knows", row.member), ""};
+				     fmt::format("member {} is not the device that the catalogue knows", row.member), ""}
+				.with(Id::kMemberWrong);
 	}
 	return catalogue_new_members();
 }
@@ -246,7 +248,8 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 		return Error{Code::kNotFound, "read the journal of pool", name_, "it is on members that are missing",
 			     "attach one of them: nothing can be read without it"};
 	if (copies.empty())
-		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""};
+		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""}
+			.with(Id::kJournalDamaged);
 	std::stable_sort(copies.begin(), copies.end(), [](const CopyState &a, const CopyState &b) {
 		return a.error == b.error ? a.last_seq > b.last_seq : a.error == 0;
 	});
@@ -259,9 +262,9 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 		refuse = refuse || std::max(copy.last_seq, copy.later_seq) > best.last_seq;
 		if (copy.error < 0) {
 			damage += fmt::format("{}journal on {}: {}", damage.empty() ? "" : "; ", path, copy.why);
-			log::warning("pool {}: journal on {}: {}", name_, path, copy.why);
+			log::warning(Id::kJournalCopyDamaged, "pool {}: journal on {}: {}", name_, path, copy.why);
 		} else if (copy.torn && copy.last_seq == best.last_seq) {
-			log::warning("pool {}: journal on {}: its last batch, {}, is torn and dropped. A power cut does that; "
+			log::warning(Id::kJournalTorn, "pool {}: journal on {}: its last batch, {}, is torn and dropped. A power cut does that; "
 				     "if there was none, the device is damaged and the last writes are lost",
 				     name_, path, copy.last_seq + 1);
 		}
@@ -269,7 +272,8 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 	if (!refuse)
 		return {};
 	return Error{Code::kNeedsCheck, "activate pool", name_, damage,
-		     "svctl will not guess: restore the device, or the pool from a dump"};
+		     "svctl will not guess: restore the device, or the pool from a dump"}
+		.with(Id::kJournalDamaged);
 }
 
 Status Pool::recover_journal()
@@ -296,7 +300,7 @@ Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
 		SV_TRY(applier.add(batch, *cursor));
 	}
 	if (more < 0)
-		return Error{Code::kNeedsCheck, "read the journal on", source.path, why, ""};
+		return Error{Code::kNeedsCheck, "read the journal on", source.path, why, ""}.with(Id::kJournalDamaged);
 	for (size_t i = 1; i < copies.size() && !read_only_; i++)
 		SV_TRY(members_.at(copies[i]).file->sync());
 	SV_TRY(applier.finish());
@@ -388,7 +392,7 @@ Status Pool::load_kernel(bool existed)
 	if (hello.abi != SV_ABI_VERSION)
 		return Error{Code::kMissingFeature, "use dm-sv for pool", name_,
 			     fmt::format("it speaks ABI {}, svd {}", hello.abi, SV_ABI_VERSION),
-			     "install module and daemon of one version"};
+			     "install module and daemon of one version"}.with(Id::kModuleVersion);
 	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
 	channel_->set_epoch(attach.epoch);
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());

@@ -1,5 +1,7 @@
-"""What svctl's command line offers: help, other names of commands, tables, what ^C says."""
+"""What svctl's command line offers: help, other names of commands, tables, codes, colour, what ^C says."""
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -32,7 +34,8 @@ def nouns():
 
 def also(name):
     """The other names of a command, as its help has them."""
-    return re.search(r"^Also: (.*)$", svctl(name, "--help").stdout, re.M)[1].split(", ")
+    found = re.search(r"^Also: (.*)$", svctl(name, "--help").stdout, re.M)
+    return found[1].split(", ") if found else []
 
 
 def test_help_is_word_for_word_as_written_down(_):
@@ -64,8 +67,8 @@ def body(name):
 
 def test_each_command_answers_to_its_other_names(_):
     names = set()
+    assert [name for name in commands() if not also(name)] == ["explain"]
     for name in commands():
-        assert also(name), name
         for other in also(name):
             assert body(other) == body(name), (name, other)
             assert other not in names, f"{other} is two commands"
@@ -183,6 +186,107 @@ def test_show_has_exact_numbers(host):
     host.pool()
     assert "size: 64M (67108864 bytes)\n" in host.svctl("show", "tank/v")
     assert "size: 67108864\n" in host.svctl("show", "tank/v", "-b")
+
+
+def codes():
+    return {line.split()[0]: line.split()[1] for line in svctl("explain").stdout.splitlines()[1:]}
+
+
+def test_each_code_is_explained(_):
+    """Without svd."""
+    assert len(codes()) > 30
+    for code, severity in codes().items():
+        text = svctl("explain", code).stdout
+        assert text.startswith(f"{code} ({severity}): ") and "\nWhat to do: " in text, text
+        assert max(map(len, text.splitlines()[1:])) <= 80
+    assert svctl("explain", "pool-full").stdout == svctl("explain", "SV-Pool-Full").stdout
+    answer = json.loads(svctl("explain", "SV-POOL-FULL", "SV-USAGE", "--json").stdout)
+    assert answer["schema"] == 1 and [code["id"] for code in answer["codes"]] == ["SV-POOL-FULL", "SV-USAGE"]
+    done = svctl("explain", "SV-NIX")
+    assert done.returncode == 2 and "SV-NIX" in done.stderr and not done.stdout
+
+
+def test_errors_have_codes(host):
+    host.refused(20, "list", says="[SV-UNREACHABLE]")
+    host.pool()
+    for words, code, own in ((["show", "nix"], 3, "SV-NOT-FOUND"), (["create-volume", "tank/v", "--size", "1G"], 5, "SV-BUSY"),
+                             (["create-volume", "tank/w", "--size", "1"], 2, "SV-USAGE")):
+        host.refused(code, *words, says=f"[{own}]\n")
+        done = svctl("--socket", host.socket, "--json", *words)
+        assert json.loads(done.stdout)["error"]["id"] == own
+    host.svctl("deactivate", "tank")
+    host.svctl("activate", "tank", "--read-only")
+    host.refused(4, "create-volume", "tank/w", "--size", "1M", says="[SV-POOL-READ-ONLY]")
+
+
+def test_status_names_what_is_wrong_and_what_to_type(host):
+    disks = host.pool()
+    assert host.svctl("status") == "tank: active\n" and host.svctl("status", "-H") == ""
+    host.stop()
+    os.rename(disks[1], disks[1] + ".away")
+    host.start()
+    text = host.svctl("status")
+    assert text == ("tank: down\n  problem: member 1 of 3 is missing [SV-MEMBER-MISSING]\n"
+                    "  next:    attach the device; svctl activate tank\n\n"
+                    "More about a problem: svctl explain SV-MEMBER-MISSING\n"), text
+    assert host.svctl("status", "-H", "-o", "pool,severity,id") == "tank\tcritical\tSV-MEMBER-MISSING\n"
+    problem = host.json("status")["pools"][0]["problems"][0]
+    assert problem["id"] == "SV-MEMBER-MISSING" and problem["severity"] == "critical"
+    assert host.logged("member 1 of 3 is missing") and host.logged("[SV-MEMBER-MISSING]")
+    host.refused(3, "activate", "tank", says="[SV-MEMBER-MISSING]")
+    host.refused(2, "status", "-o", "nix", says="pool, state, severity, id")
+    os.rename(disks[1] + ".away", disks[1])
+    host.svctl("scan")
+    assert host.svctl("status") == "tank: active\n"
+    os.truncate(disks[2], 100 * MIB)
+    host.svctl("deactivate", "tank")
+    host.svctl("scan")
+    assert {problem["id"] for pool in host.json("status")["pools"] for problem in pool["problems"]} == {
+        "SV-MEMBER-MISSING", "SV-LABEL-DAMAGED"}
+
+
+def test_full_pool_has_its_code(host):
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"t={host.disk('d', 64)}")
+    host.svctl("create-volume", "tank/v", "--size", "1G")
+    try:
+        for i in range(64):
+            host.write("tank/v", i * MIB, bytes(4096))
+            host.write("tank/v", i * MIB + MIB // 2, bytes(65536))
+        raise AssertionError("the pool never was full")
+    except harness.Refused:
+        pass
+    assert "[SV-POOL-FULL]" in host.svctl("status")
+    deadline = time.monotonic() + 20
+    while not host.logged("[SV-POOL-FULL]"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def on_terminal(*words, **environment):
+    """What svctl prints to a terminal."""
+    ours, theirs = os.openpty()
+    env = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen([f"{harness.BIN}/svctl", *words], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+                               env={**env, "TERM": "xterm", **environment})
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):  # EIO: it has ended
+        while some := os.read(ours, 65536):
+            text += some
+    os.close(ours)
+    process.wait(20)
+    return text.decode().replace("\r\n", "\n")
+
+
+def test_colour_is_for_terminals(host):
+    host.pool()
+    host.svctl("deactivate", "tank")
+    ask = ["--socket", host.socket, "status"]
+    assert on_terminal(*ask) == "tank: \033[31mdown\033[0m\n"
+    assert on_terminal(*ask, NO_COLOR="1") == on_terminal(*ask, TERM="dumb") == host.svctl("status") == "tank: down\n"
+    assert on_terminal("--socket", "/nix", "status").startswith("\033[31msvctl:\033[0m svd does not answer")
+    assert on_terminal("--socket", "/nix", "status", NO_COLOR="1").startswith("svctl: svd does not answer")
 
 
 def interrupted(host, *words, ignored=False):

@@ -13,6 +13,28 @@
 
 using namespace svd;
 
+TEST(Codes, every_text_is_there_and_found_by_its_code)
+{
+	for (const svd::CodeText &text : svd::all_codes()) {
+		EXPECT_EQ(svd::find_code(text.code), &text);
+		EXPECT_EQ(&svd::code_text(text.id), &text);
+		EXPECT_GT(std::string(text.explanation).size(), 20u) << text.code;
+		EXPECT_GT(std::string(text.remedy).size(), 10u) << text.code;
+	}
+	EXPECT_EQ(svd::find_code("pool-full"), svd::find_code("SV-POOL-FULL"));
+	EXPECT_EQ(svd::find_code("SV-NIX"), nullptr);
+	EXPECT_EQ(svd::find_code(""), nullptr);
+}
+
+TEST(Codes, error_has_its_own_or_that_of_its_kind)
+{
+	const svd::Error busy(svd::Code::kBusy, "it is in use");
+	EXPECT_EQ(busy.id(), svd::Id::kBusy);
+	const svd::Error own = svd::Error(svd::Code::kBusy, "two").with(svd::Id::kMemberDuplicate).within("use", "tank");
+	EXPECT_EQ(own.id(), svd::Id::kMemberDuplicate);
+	EXPECT_EQ(own.code, svd::Code::kBusy);
+}
+
 TEST(Units, parses_binary_and_decimal_units)
 {
 	const std::pair<const char *, uint64_t> cases[] = {

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: GPL-2.0
+// See codes.h.
+#include "daemon/base/codes.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+
+namespace svd {
+
+namespace {
+
+constexpr CodeText kCodes[] = {
+	{Id::kFailure, "SV-FAILURE", Severity::kWarning, "a command failed",
+	 "Something failed that has no code of its own: the message says what, on which object, and why. Exit code 1.",
+	 "Look for earlier messages of svd and of the kernel: journalctl -u svd -k."},
+	{Id::kUsage, "SV-USAGE", Severity::kInfo, "the command cannot be understood",
+	 "A word, an option, a name or a size is not what the command takes. Nothing was changed. Exit code 2.",
+	 "svctl COMMAND --help says what it takes, with an example."},
+	{Id::kNotFound, "SV-NOT-FOUND", Severity::kInfo, "there is no such pool, volume or device",
+	 "The message names what was looked for. Nothing was changed. Exit code 3.",
+	 "svctl list shows what there is; svctl scan looks for pools on devices that svd was not told of."},
+	{Id::kPermission, "SV-PERMISSION", Severity::kInfo, "this is not allowed",
+	 "The caller may not use svd's socket, or a device cannot be written to. Nothing was changed. Exit code 4.",
+	 "Run svctl as root; of a device: blockdev --getro DEVICE."},
+	{Id::kBusy, "SV-BUSY", Severity::kInfo, "it is in use, or in conflict with what is there",
+	 "A device or a volume is in use, holds something, or has that name already. Nothing was changed. Exit code 5.",
+	 "The message says by what. Unmount a volume (findmnt); to destroy what a device holds, name it with --wipe."},
+	{Id::kNoSpace, "SV-NO-SPACE", Severity::kWarning, "there is no space for this",
+	 "A device is too small, or the pool has no room for what the command needs. Exit code 6.",
+	 "svctl list shows free space; svctl add-device adds some."},
+	{Id::kNeedsCheck, "SV-NEEDS-CHECK", Severity::kCritical, "something on the devices is damaged",
+	 "What svd read contradicts its checksum or itself. svd does not guess: it leaves everything as it is. Exit code 7.",
+	 "svctl status, svctl check POOL and journalctl -u svd say where. Replace the device, or restore from a dump."},
+	{Id::kMissingFeature, "SV-MISSING-FEATURE", Severity::kCritical, "the kernel module or a feature is missing",
+	 "dm-sv is not loaded, not built for this kernel, or older or newer than what the command needs. Exit code 8.",
+	 "modprobe dm-sv, and what journalctl -k says to it; install module and daemon of one version."},
+	{Id::kUnreachable, "SV-UNREACHABLE", Severity::kCritical, "svd cannot be reached",
+	 "Nothing answers on svd's socket. Pools that are up go on without svd, but nobody makes free space usable again, "
+	 "and no command works. Exit code 20.",
+	 "systemctl status svd; systemctl start svd."},
+	{Id::kTimeout, "SV-TIMEOUT", Severity::kWarning, "svd did not answer in time",
+	 "The command was sent; svd may still carry it out. A device that hangs holds svd up, too. Exit code 21.",
+	 "svctl status and svctl list show what came of it; --timeout waits longer."},
+
+	{Id::kMemberMissing, "SV-MEMBER-MISSING", Severity::kCritical, "a member of a pool is missing",
+	 "No device with that member's label was found. Without all its members a pool does not come up, since what is "
+	 "written could contradict what the missing one holds.",
+	 "Attach the device; svd notices, or svctl scan. To read what is there: svctl activate POOL --read-only --missing."},
+	{Id::kMemberDuplicate, "SV-MEMBER-DUPLICATE", Severity::kCritical, "two devices say that they are the same member",
+	 "One is a copy of the other (a clone, a snapshot, a second path without multipath). svd cannot tell which is the one "
+	 "that was written to last, and uses neither.",
+	 "Take one of them away, or wipe it with wipefs if it is a copy; then svctl scan."},
+	{Id::kMemberReused, "SV-MEMBER-REUSED", Severity::kCritical, "a member holds something else now",
+	 "The label at the device's front is gone and something else lies there; only the copy at its end is left.",
+	 "If the device is not the pool's any more: wipefs. If it is, that something was made on it by mistake: look before "
+	 "anything is written."},
+	{Id::kMemberWrong, "SV-MEMBER-WRONG", Severity::kCritical, "a member is not the device that the catalogue knows",
+	 "Its label has the right number and pool, but another identity: a device that was replaced or restored from a copy.",
+	 "Attach the pool's own device."},
+	{Id::kMemberPending, "SV-MEMBER-PENDING", Severity::kWarning, "a new member is not in use yet",
+	 "The device has its label and belongs to the pool, but catalogue or kernel have not taken it so far. svd tries again by "
+	 "itself.",
+	 "svctl list shows when its space is there; the journal says why it took so long."},
+	{Id::kLabelDamaged, "SV-LABEL-DAMAGED", Severity::kCritical, "a device has a damaged label",
+	 "The label and its copy contradict their checksums, or the device is smaller than its label says. svd does not use "
+	 "the device; the pool that it belonged to misses a member.",
+	 "If the device was cut short, give it its size back. Otherwise replace it."},
+	{Id::kLabelRepaired, "SV-LABEL-REPAIRED", Severity::kWarning, "a damaged label was written anew",
+	 "A label or its copy contradicted its checksum. The other one was good, and both are again.",
+	 "Something wrote to the device, or it is failing: smartctl -a DEVICE."},
+
+	{Id::kActivationFailed, "SV-ACTIVATION-FAILED", Severity::kCritical, "a pool did not come up",
+	 "Its members are there, and something else failed: the message says what. svd tries again every now and then.",
+	 "svctl activate POOL tries now; journalctl -u svd has what came before."},
+	{Id::kCheckpointFailed, "SV-CHECKPOINT-FAILED", Severity::kCritical, "a checkpoint failed",
+	 "What the kernel recorded could not be brought into the catalogue. I/O goes on, until the journal is full; what was "
+	 "freed cannot be used again meanwhile. svd repeats the checkpoint.",
+	 "svctl check POOL; journalctl -u svd -k says which device fails."},
+	{Id::kPoolFull, "SV-POOL-FULL", Severity::kCritical, "a pool is full",
+	 "Writes that need new space fail with ENOSPC. Reads, overwrites and flushes go on, and a little is kept for file "
+	 "systems' logs, so that they stay mounted.",
+	 "svctl add-device POOL TIER=DEVICE, or delete files and run fstrim, or delete volumes."},
+	{Id::kPoolFailed, "SV-POOL-FAILED", Severity::kCritical, "the kernel stopped a pool",
+	 "A write to its journal failed on all copies. Nothing is acknowledged any more, so that nothing is lost that was.",
+	 "journalctl -k names the device. Replace or reattach it, then svctl deactivate POOL; svctl activate POOL."},
+	{Id::kPoolReadOnly, "SV-POOL-READ-ONLY", Severity::kInfo, "a pool is up for reading only",
+	 "It was activated with --read-only, and nothing may change.",
+	 "With all its members: svctl deactivate POOL; svctl activate POOL."},
+	{Id::kPoolRemoved, "SV-POOL-REMOVED", Severity::kCritical, "a pool's device was removed, and not by svctl",
+	 "Somebody removed the pool from the kernel (dmsetup remove). Its data is where it was.",
+	 "svctl activate POOL."},
+	{Id::kPoolNameTwice, "SV-POOL-NAME-TWICE", Severity::kWarning, "two pools have one name",
+	 "Commands that name the pool are refused, since either could be meant.",
+	 "Take the devices of one of them away: svctl list -o +uuid and svctl list -t device show which."},
+	{Id::kDataUnreadable, "SV-DATA-UNREADABLE", Severity::kCritical, "a part of a volume cannot be read",
+	 "It lies on members that are missing; reading it is an I/O error.",
+	 "svctl show POOL/VOLUME lists the ranges. Attach the members, or restore the files that lie there from a backup."},
+	{Id::kStateDiffers, "SV-STATE-DIFFERS", Severity::kCritical, "kernel and catalogue differ",
+	 "svctl check compared what the kernel serves with what the catalogue says, and they are not the same.",
+	 "Take a backup of the volumes while the pool is up, then report it with svctl check's output and svctl dump."},
+	{Id::kKernelSilent, "SV-KERNEL-SILENT", Severity::kCritical, "the kernel does not answer for a pool",
+	 "svd asked the pool's control device for its state and got an error.",
+	 "dmsetup status; journalctl -k."},
+	{Id::kModuleVersion, "SV-MODULE-VERSION", Severity::kCritical, "module and daemon do not fit together",
+	 "The loaded dm-sv speaks another version of the control channel than svd.",
+	 "Install module and daemon of one version; then deactivate the pools and reload dm-sv, or reboot."},
+
+	{Id::kJournalDamaged, "SV-JOURNAL-DAMAGED", Severity::kCritical, "a pool's journal is damaged",
+	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "
+	 "stays down.",
+	 "If a device was away or failing, bring it back. Otherwise create the pool anew and restore a dump and backups."},
+	{Id::kJournalCopyDamaged, "SV-JOURNAL-COPY-DAMAGED", Severity::kWarning, "one copy of a journal cannot be read",
+	 "A part of it contradicts its checksum, or a device does not answer. svd looks whether the other copy will do.",
+	 "The message names the device: smartctl -a DEVICE."},
+	{Id::kJournalCopyLost, "SV-JOURNAL-COPY-LOST", Severity::kCritical, "a pool writes its journal to one member only",
+	 "Writing the other copy failed or took too long, and the kernel goes on without it. If the remaining member fails as "
+	 "well, the last writes are lost.",
+	 "journalctl -k names the device. Replace or reattach it; svctl deactivate POOL and activate POOL use both again."},
+	{Id::kJournalTorn, "SV-JOURNAL-TORN", Severity::kWarning, "the end of a journal was torn and dropped",
+	 "The last batch was written in part only. A power cut does that, and nothing is lost that was acknowledged.",
+	 "If there was no power cut, the device is damaged and the last writes are lost: smartctl -a DEVICE."},
+	{Id::kCatalogueDamaged, "SV-CATALOGUE-DAMAGED", Severity::kCritical, "a pool's catalogue is damaged",
+	 "A block of it cannot be read from any copy.",
+	 "svctl check POOL says what is affected. Restore the pool from a dump."},
+	{Id::kCatalogueCopyStale, "SV-CATALOGUE-COPY-STALE", Severity::kWarning, "one copy of a catalogue was out of date",
+	 "Its member was away, or that copy was damaged. svd writes it anew from the other one; the journal says if that fails.",
+	 "Nothing, if the member had been away. Otherwise: smartctl -a DEVICE."},
+	{Id::kCatalogueCopyLost, "SV-CATALOGUE-COPY-LOST", Severity::kCritical, "one copy of a catalogue is no longer used",
+	 "Writing to it failed. The catalogue goes on with the other copy, if there is one.",
+	 "The message names the device. Replace or reattach it; the next activation writes the copy anew."},
+	{Id::kCatalogueRepaired, "SV-CATALOGUE-REPAIRED", Severity::kWarning, "a block of the catalogue was repaired",
+	 "It could not be read from one copy or contradicted its checksum; the other copy had it.",
+	 "A device that needs this more than once is failing: smartctl -a DEVICE."},
+};
+static_assert(std::size(kCodes) == static_cast<size_t>(Id::kCount));
+
+constexpr bool in_order()
+{
+	for (size_t i = 0; i < std::size(kCodes); i++)
+		if (static_cast<size_t>(kCodes[i].id) != i)
+			return false;
+	return true;
+}
+static_assert(in_order());
+
+std::string folded(std::string_view code)
+{
+	std::string text(code);
+	std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return toupper(c); });
+	return text.starts_with("SV-") ? text : "SV-" + text;
+}
+
+}	// namespace
+
+std::span<const CodeText> all_codes() { return kCodes; }
+
+const CodeText &code_text(Id id) { return kCodes[static_cast<size_t>(id)]; }
+
+const char *code_of(Id id) { return code_text(id).code; }
+
+const char *severity_name(Severity severity)
+{
+	switch (severity) {
+	case Severity::kInfo:
+		return "info";
+	case Severity::kWarning:
+		return "warning";
+	case Severity::kCritical:
+		return "critical";
+	}
+	return "unknown";
+}
+
+const CodeText *find_code(std::string_view code)
+{
+	const auto found = std::find_if(std::begin(kCodes), std::end(kCodes), [wanted = folded(code)](const CodeText &text) {
+		return wanted == text.code;
+	});
+	return found == std::end(kCodes) ? nullptr : found;
+}
+
+}	// namespace svd

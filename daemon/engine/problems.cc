@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+// What is wrong with pools now. See engine.h.
+#include <algorithm>
+
+#include <fmt/core.h>
+
+#include "daemon/engine/engine.h"
+
+namespace svd {
+
+namespace {
+
+Json problem_json(const Problem &problem)
+{
+	const CodeText &text = code_text(problem.id);
+	Json json = {{"id", text.code}, {"severity", severity_name(text.severity)}, {"what", problem.what},
+		     {"next", problem.next}};
+	if (!problem.volume.empty())
+		json["volume"] = problem.volume;
+	if (!problem.device.empty())
+		json["device"] = problem.device;
+	return json;
+}
+
+// Members that no device was found for.
+void missing_members(const Pool &pool, std::vector<Problem> &problems)
+{
+	const std::string down_first = pool.up() ? "svctl deactivate " + pool.name() + "; " : "";
+	for (const uint32_t member : pool.missing())
+		problems.push_back({Id::kMemberMissing, fmt::format("member {} of {} is missing", member, pool.nr_members()),
+				    "attach the device; " + down_first + "svctl activate " + pool.name()});
+}
+
+// Of a pool that is up without all its members: which volumes cannot be read in full.
+void unreadable_volumes(Pool &pool, std::vector<Problem> &problems)
+{
+	const auto volumes = pool.absent().empty() ? Result<std::vector<VolumeRow>>(std::vector<VolumeRow>()) :
+						     pool.catalogue().volumes();
+	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
+		const VolumeRow &volume = volumes.value()[i];
+		const uint64_t extents = pool.damage(volume.id).extents;
+		if (extents > 0)
+			problems.push_back({Id::kDataUnreadable,
+					    fmt::format("volume {}: {} of {} extents cannot be read", volume.name, extents,
+							pool.catalogue().mapped(volume.id).value()),
+					    fmt::format("which: svctl show {}/{}", pool.name(), volume.name), {},
+					    volume.name});
+	}
+}
+
+// Why the last activation or checkpoint failed.
+void failed_work(const Pool &pool, std::vector<Problem> &problems)
+{
+	if (!pool.problem() || !pool.missing().empty())
+		return;
+	problems.push_back(*pool.problem());
+	problems.back().next = "svctl " + std::string(pool.up() ? "check " : "activate ") + pool.name();
+}
+
+void kernel_state(Pool &pool, std::vector<Problem> &problems)
+{
+	const auto state = pool.kernel().ask<sv_state>(SV_OP_STATE);
+	if (!state.ok())
+		problems.push_back({Id::kKernelSilent, state.error().message(), "dmsetup status; journalctl -k"});
+	else if (state.value().mode == SV_MODE_FAIL)
+		problems.push_back({Id::kPoolFailed, "the kernel stopped the pool after a journal write failed",
+				    "journalctl -k; replace the device"});
+	else if (state.value().mode == SV_MODE_OUT_OF_SPACE || state.value().free_slots == 0)
+		problems.push_back({Id::kPoolFull, "the pool is full",
+				    fmt::format("svctl add-device {} TIER=DEVICE, or delete files and fstrim", pool.name())});
+	if (pool.journal_copy_lost())
+		problems.push_back({Id::kJournalCopyLost, "one copy of the journal is lost",
+				    fmt::format("journalctl -k; replace the device; svctl deactivate {0}; svctl activate {0}",
+						pool.name())});
+}
+
+}	// namespace
+
+std::vector<Problem> Engine::problems_of(Pool &pool)
+{
+	std::vector<Problem> problems;
+	missing_members(pool, problems);
+	unreadable_volumes(pool, problems);
+	failed_work(pool, problems);
+	if (pool.up())
+		kernel_state(pool, problems);
+	const auto same_name = [&](const auto &item) { return item.second->name() == pool.name(); };
+	if (std::count_if(pools_.begin(), pools_.end(), same_name) > 1)
+		problems.push_back({Id::kPoolNameTwice, fmt::format("another pool is named {}, too", pool.name()),
+				    "take one's devices away: svctl list -t pool,device -o +uuid"});
+	for (Problem &problem : problems)
+		problem.pool = pool.name();
+	return problems;
+}
+
+std::vector<Problem> Engine::problems()
+{
+	std::vector<Problem> all;
+	for (auto &[uuid, pool] : pools_)
+		for (Problem &problem : problems_of(*pool))
+			all.push_back(std::move(problem));
+	for (const auto &[path, why] : bad_labels_)
+		all.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
+	return all;
+}
+
+Json Engine::problems_json(Pool &pool)
+{
+	Json problems = Json::array();
+	for (const Problem &problem : problems_of(pool))
+		problems.push_back(problem_json(problem));
+	return problems;
+}
+
+Result<Json> Engine::status()
+{
+	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
+	for (auto &[uuid, pool] : pools_)
+		json["pools"].push_back({{"name", pool->name()}, {"state", state_name(pool->state())},
+					 {"problems", problems_json(*pool)}});
+	for (const Problem &problem : problems())
+		if (problem.pool.empty())
+			json["pools"].push_back({{"name", problem.device}, {"state", "unusable"},
+						 {"problems", Json::array({problem_json(problem)})}});
+	return json;
+}
+
+}	// namespace svd
