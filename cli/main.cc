@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "cli/client.h"
+#include "cli/complete.h"
 #include "cli/interrupt.h"
 #include "cli/parse.h"
 #include "cli/print.h"
@@ -115,6 +116,14 @@ int run(const Options &options, const Request &request)
 	return report(options, request, answer);
 }
 
+bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &words)
+{
+	const char *script = words.size() == 2 && words[0] == "--completion" ? completion_script(words[1]) : nullptr;
+	const bool man = words.size() == 1 && words[0] == "--man";
+	fmt::print("{}", script != nullptr ? script : man ? svd::man_sections(app) : "");
+	return script != nullptr || man;
+}
+
 }	// namespace
 
 int main(int argc, char **argv)
@@ -124,10 +133,12 @@ int main(int argc, char **argv)
 	Request request;
 	CLI::App app("svctl: thin volumes on pools of fast and slow devices", "svctl");
 	build_parser(app, options, values, request);
-	if (argc == 2 && std::string(argv[1]) == "--man") {	// for the build
-		fmt::print("{}", svd::man_sections(app));
+	if (argc >= 2 && std::string(argv[1]) == "--complete") {
+		fmt::print("{}", complete(app, {argv + 2, argv + argc}));
 		return kExitOk;
 	}
+	if (argc >= 2 && print_for_the_build(app, {argv + 1, argv + argc}))
+		return kExitOk;
 	try {
 		app.parse(argc, argv);
 	} catch (const CLI::ParseError &e) {

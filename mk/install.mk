@@ -8,6 +8,9 @@
 DESTDIR ?=
 SBINDIR ?= /usr/sbin
 MANDIR ?= /usr/share/man
+BASHDIR ?= /usr/share/bash-completion/completions
+ZSHDIR ?= /usr/share/zsh/vendor-completions
+FISHDIR ?= /usr/share/fish/vendor_completions.d
 UNITDIR ?= /lib/systemd/system
 RULESDIR ?= /lib/udev/rules.d
 INSTALL_KREL ?= $(shell uname -r)
@@ -19,6 +22,7 @@ INSTALL_HEADERS = $(firstword $(KNOWN_HEADERS))
 
 INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
 INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
+INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
 INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules
 
 .PHONY: install install-files install-module uninstall after-install
@@ -27,9 +31,12 @@ install: install-files install-module
 	@$(MAKE) after-install
 
 install-files: daemon cli man
-	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR))
+	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR))
 	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
 	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 $(BUILD)/completion/svctl.bash $(DESTDIR)$(BASHDIR)/svctl
+	install -m 644 $(BUILD)/completion/svctl.zsh $(DESTDIR)$(ZSHDIR)/_svctl
+	install -m 644 $(BUILD)/completion/svctl.fish $(DESTDIR)$(FISHDIR)/svctl.fish
 	install -m 644 systemd/svd.service systemd/svd.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
 
@@ -42,7 +49,8 @@ install-module:
 
 # Pools stay on their devices, and up if they are.
 uninstall:
-	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_SYSTEM))
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_COMPLETIONS) \
+		$(INSTALLED_SYSTEM))
 	rm -f $(DESTDIR)/lib/modules/*/updates/dm-sv.ko
 	@$(MAKE) after-install
 
