@@ -138,8 +138,7 @@ View view_of(const Values &v, std::span<const Column> columns)
 	view.sort = v.text("sort").empty() ? nullptr : find_column(columns, v.text("sort"));
 	view.reverse = v.flag("reverse");
 	view.header = !v.flag("no-header");
-	view.bytes = v.flag("bytes");
-	view.chosen = !v.text("columns").empty() || view.sort != nullptr || view.reverse || !view.header || view.bytes;
+	view.chosen = !v.text("columns").empty() || view.sort != nullptr || !view.header;
 	if (view.reverse && view.sort == nullptr)
 		throw UsageError("--reverse goes with --sort COLUMN");
 	return view;
@@ -149,9 +148,10 @@ Request list(const Values &v, const std::string &noun)
 {
 	Request request{"List"};
 	request.view = view_of(v, list_columns());
+	request.view.bytes = v.flag("bytes");
 	const std::string &types = v.text("type");
 	request.selection = {choose_types(types.empty() ? noun : types), v.all("POOL[/VOLUME]")};
-	request.view.chosen = request.view.chosen || !types.empty() || !request.selection.names.empty();
+	request.view.chosen = request.view.chosen || request.view.bytes || !types.empty() || !request.selection.names.empty();
 	return request;
 }
 
@@ -170,7 +170,7 @@ std::vector<Parameter> table_options(std::span<const Column> columns, std::vecto
 		{"-s,--sort", "COLUMN", "by this column, upwards", Kind::kOption, false},
 		{"-r,--reverse", "", "with --sort: downwards", Kind::kFlag, false},
 		{"-H,--no-header", "", "for scripts: no header, a tab between columns, exact numbers", Kind::kFlag, false},
-		kBytes});
+	});
 	return before;
 }
 
@@ -204,7 +204,7 @@ std::vector<Command> pool_commands()
 		 [](const Values &v, const std::string &) -> Request {
 			 return {"Deactivate", {{"pool", v.text("POOL")}}}; }},
 		{"check", "check", {"pool"}, "compare the kernel's state with the catalogue",
-		 {{"POOL", "", ""}}, "check tank", "7: they differ, or a copy of the catalogue is damaged",
+		 {{"POOL", "", ""}}, "check tank", "7: they differ, or the catalogue is damaged in both copies",
 		 [](const Values &v, const std::string &) -> Request {
 			 return {"Check", {{"pool", v.text("POOL")}}}; }, false},
 		{"dump", "dump", {"pool"}, "print a pool's catalogue as text",
@@ -243,6 +243,7 @@ std::vector<Command> query_commands()
 	return {
 		{"list", "list", {"pool", "volume", "device"}, "pools, tiers and volumes",
 		 table_options(list_columns(), {
+			kBytes,
 			{"POOL[/VOLUME]", "", "only these; of a pool all that is in it", Kind::kWords, false},
 			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, device", Kind::kOption, false}}),
 		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false},

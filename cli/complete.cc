@@ -89,7 +89,7 @@ void step(Place &place, const std::string &word)
 std::vector<Candidate> names(const Place &place, const std::vector<std::string> &types, const std::string &pool = {})
 {
 	const Answer answer = call(place.socket, "io.svctl.List", json::object(), {}, kPatience);
-	if (answer.exit != kExitOk)
+	if (answer.exit != kExitOk || !answer.parameters.contains("pools"))
 		return {};
 	View view;
 	view.columns = choose_columns(list_columns(), "name,type");

@@ -58,8 +58,8 @@ bool confirmed(const json &plan)
 		fmt::print(stderr, "svctl: nothing was changed: repeat with --yes\n");
 		return false;
 	}
-	fmt::print(stderr, "Type yes to go on: ");
 	const InterruptNotice notice("svctl: nothing was changed");
+	fmt::print(stderr, "Type yes to go on: ");
 	std::string line;
 	std::getline(std::cin, line);
 	return line == "yes";
@@ -116,6 +116,17 @@ int run(const Options &options, const Request &request)
 	return report(options, request, answer);
 }
 
+// Whatever goes wrong must not disturb the line that is being typed.
+int print_completions(const CLI::App &app, const std::vector<std::string> &words)
+{
+	try {
+		fmt::print("{}", complete(app, words));
+		return kExitOk;
+	} catch (const std::exception &) {
+		return kExitFailure;
+	}
+}
+
 bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &words)
 {
 	const char *script = words.size() == 2 && words[0] == "--completion" ? completion_script(words[1]) : nullptr;
@@ -133,10 +144,8 @@ int main(int argc, char **argv)
 	Request request;
 	CLI::App app("svctl: thin volumes on pools of fast and slow devices", "svctl");
 	build_parser(app, options, values, request);
-	if (argc >= 2 && std::string(argv[1]) == "--complete") {
-		fmt::print("{}", complete(app, {argv + 2, argv + argc}));
-		return kExitOk;
-	}
+	if (argc >= 2 && std::string(argv[1]) == "--complete")
+		return print_completions(app, {argv + 2, argv + argc});
 	if (argc >= 2 && print_for_the_build(app, {argv + 1, argv + argc}))
 		return kExitOk;
 	try {

@@ -3,6 +3,7 @@
 #include "cli/parse.h"
 
 #include <map>
+#include <regex>
 #include <sstream>
 
 #include <fmt/core.h>
@@ -25,6 +26,12 @@ Exit codes:
 class HelpFormatter : public CLI::Formatter {
 public:
 	HelpFormatter() { label("SUBCOMMAND", "COMMAND"); }
+
+	std::string make_help(const CLI::App *app, std::string name, CLI::AppFormatMode mode) const override
+	{
+		static const std::regex kBlanks(" +\n");	// of what has no description
+		return std::regex_replace(CLI::Formatter::make_help(app, name, mode), kBlanks, "\n");
+	}
 
 	// Without its other names: the command's own help has those.
 	std::string make_subcommand(const CLI::App *sub) const override

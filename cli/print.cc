@@ -85,7 +85,7 @@ std::string format_status(const json &answer)
 		}
 	}
 	if (!first_code.empty())
-		out += fmt::format("\nMore about a problem: svctl explain {}\n", first_code);
+		out += fmt::format("\nWhat a code means: svctl explain {}\n", first_code);
 	return out.empty() ? "no pools\n" : out;
 }
 

@@ -88,10 +88,10 @@ Status Pool::apply_journal(uint64_t committed_seq)
 			kill_point("checkpoint-after-apply");
 			return {};
 		}
-		if (result.ok())
-			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_}
-				 .with(Id::kJournalCopyDamaged);
-		log::warning(result.error().id(), "pool {}: {}", name_, result.error().message());
+		const bool unreadable = result.ok();
+		if (unreadable)
+			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_};
+		log::warning(unreadable ? Id::kJournalCopyDamaged : result.error().id(), "pool {}: {}", name_, result.error().message());
 		SV_ASSIGN(cursor, catalogue_->applied());
 	}
 	return result;

@@ -200,7 +200,7 @@ Status Pool::open_catalogue(bool missing)
 	}
 	if (copies.empty())
 		return Error{Code::kNotFound, "read the catalogue of pool", name_, "it is on members that are missing",
-			     "attach one of them: nothing can be read without it"};
+			     "attach one of them: nothing can be read without it"}.with(Id::kMemberMissing);
 	SV_ASSIGN(catalogue_, Catalogue::open(copies, uuid_, {read_only_, missing}));
 	return {};
 }
@@ -246,7 +246,7 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 					cursor));
 	if (copies.empty() && !absent_.empty())
 		return Error{Code::kNotFound, "read the journal of pool", name_, "it is on members that are missing",
-			     "attach one of them: nothing can be read without it"};
+			     "attach one of them: nothing can be read without it"}.with(Id::kMemberMissing);
 	if (copies.empty())
 		return Error{Code::kNeedsCheck, "activate pool", name_, "no member has a journal", ""}
 			.with(Id::kJournalDamaged);

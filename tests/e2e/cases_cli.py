@@ -228,7 +228,7 @@ def test_status_names_what_is_wrong_and_what_to_type(host):
     text = host.svctl("status")
     assert text == ("tank: down\n  problem: member 1 of 3 is missing [SV-MEMBER-MISSING]\n"
                     "  next:    attach the device; svctl activate tank\n\n"
-                    "More about a problem: svctl explain SV-MEMBER-MISSING\n"), text
+                    "What a code means: svctl explain SV-MEMBER-MISSING\n"), text
     assert host.svctl("status", "-H", "-o", "pool,severity,id") == "tank\tcritical\tSV-MEMBER-MISSING\n"
     problem = host.json("status")["pools"][0]["problems"][0]
     assert problem["id"] == "SV-MEMBER-MISSING" and problem["severity"] == "critical"
@@ -322,3 +322,19 @@ def test_interrupted_command_says_that_svd_goes_on(host):
     while len(host.json("list")["pools"][0]["volumes"]) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_interrupted_question_changes_nothing(host):
+    host.used_pool()
+    ours, theirs = os.openpty()
+    with host.unchanged():
+        process = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, "delete-volume", "tank/v"],
+                                   stdin=theirs, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        said = b""
+        while not said.endswith(b"Type yes to go on: "):
+            said += os.read(process.stderr.fileno(), 4096)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == (b"", b"\nsvctl: nothing was changed\n")
+        assert process.returncode == -signal.SIGINT
+    os.close(ours)
+    os.close(theirs)
