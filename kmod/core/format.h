@@ -35,6 +35,7 @@
 #define SV_VOLUME_NAME_MAX	47
 #define SV_SNAPSHOT_NAME_MAX	31
 #define SV_TIER_NAME_MAX	15
+#define SV_HOST_NAME_MAX	63
 
 /* ---- label ---- */
 
@@ -54,10 +55,10 @@ struct sv_label_disk {
 	__le64	incompat;
 	__u8	pool_uuid[16];
 	__u8	member_uuid[16];
-	__u8	host_id[16];		/* machine-id of the host that holds the pool, zero if exported */
+	__u8	host_id[16];		/* the host that holds the pool, zero if exported */
 	char	pool_name[32];
 	char	tier_name[16];
-	__le64	generation;		/* of the pool's member list; the highest wins */
+	__le64	generation;		/* of what the pool's labels share; the highest wins */
 	__le64	incarnation;		/* of the journal ring: batches of another one are not ours */
 	__le64	size;			/* bytes of the device that this layout covers */
 	__le64	copy_off;
@@ -72,7 +73,8 @@ struct sv_label_disk {
 	__le32	tier;			/* rank: 0 is the fastest */
 	__le32	flags;
 	__le32	extent_shift;		/* SV_EXTENT_SHIFT */
-	__u8	reserved[3864];
+	char	host_name[64];		/* of the host in host_id, for messages; may be empty */
+	__u8	reserved[3800];
 };
 
 /* ---- journal ---- */
@@ -176,6 +178,7 @@ struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN */
 static_assert(sizeof(struct sv_label_disk) == SV_LABEL_SIZE, "label size");
 static_assert(__builtin_offsetof(struct sv_label_disk, pool_uuid) == 40, "label.pool_uuid");
 static_assert(__builtin_offsetof(struct sv_label_disk, generation) == 136, "label.generation");
+static_assert(__builtin_offsetof(struct sv_label_disk, host_name) == 232, "label.host_name");
 static_assert(sizeof(struct sv_batch_disk) == SV_BATCH_HEAD, "batch header size");
 static_assert(sizeof(struct sv_rec_head) == 8, "record head size");
 static_assert(sizeof(struct sv_rec_map) == 32, "MAP size");

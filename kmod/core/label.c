@@ -55,6 +55,7 @@ void sv_label_encode(const struct sv_label *l, struct sv_label_disk *d)
 	memcpy(d->host_id, l->host_id, sizeof(d->host_id));
 	memcpy(d->pool_name, l->pool_name, sizeof(d->pool_name));
 	memcpy(d->tier_name, l->tier_name, sizeof(d->tier_name));
+	memcpy(d->host_name, l->host_name, sizeof(d->host_name));
 	d->generation = cpu_to_le64(l->generation);
 	d->incarnation = cpu_to_le64(l->incarnation);
 	d->size = cpu_to_le64(l->size);
@@ -83,6 +84,7 @@ static void label_read(const struct sv_label_disk *d, struct sv_label *l)
 	memcpy(l->host_id, d->host_id, sizeof(d->host_id));
 	memcpy(l->pool_name, d->pool_name, sizeof(d->pool_name));
 	memcpy(l->tier_name, d->tier_name, sizeof(d->tier_name));
+	memcpy(l->host_name, d->host_name, sizeof(d->host_name));
 	l->generation = le64_to_cpu(d->generation);
 	l->incarnation = le64_to_cpu(d->incarnation);
 	l->size = le64_to_cpu(d->size);
@@ -111,6 +113,8 @@ static const char *check_identity(const struct sv_label *l)
 		return "pool name is malformed";
 	if (!sv_name_ok(l->tier_name, SV_TIER_NAME_MAX))
 		return "tier name is malformed";
+	if (l->host_name[0] && !sv_name_ok(l->host_name, SV_HOST_NAME_MAX))
+		return "host name is malformed";
 	if (!l->nr_members || l->nr_members > SV_MAX_MEMBERS)
 		return "number of members is out of range";
 	if (l->member >= l->nr_members)

@@ -31,6 +31,7 @@ struct sv_label {
 	u8 host_id[16];
 	char pool_name[32];
 	char tier_name[16];
+	char host_name[64];
 	u64 generation;
 	u64 incarnation;
 	u64 size;

@@ -26,6 +26,7 @@ sv_label example() {
   fill(l.host_id, 0x30);
   strcpy(l.pool_name, "tank");
   strcpy(l.tier_name, "fast");
+  strcpy(l.host_name, "h.example");
   l.generation = 7;
   l.incarnation = 0x1122334455667788;
   l.size = 100 * kMiB + 12288;
@@ -96,6 +97,7 @@ Bytes oracle_encode(const sv_label& l) {
   for (int i = 0; i < 9; i++) put_le(b, 136 + 8 * i, 8, wide[i]);
   const uint32_t narrow[] = {l.nr_slots, l.member, l.nr_members, l.tier, l.flags, 20};
   for (int i = 0; i < 6; i++) put_le(b, 208 + 4 * i, 4, narrow[i]);
+  memcpy(&b[232], l.host_name, 64);
   put_le(b, 12, 4, naive_crc32c(b.data(), b.size()));
   return b;
 }
@@ -122,6 +124,7 @@ sv_label random_label(Rng& rng) {
     for (int i = 0; i < 16; i++) uuid[i] = static_cast<uint8_t>(rng() | 1);
   random_name(rng, l.pool_name, 31);
   random_name(rng, l.tier_name, 15);
+  if (between(rng, 0, 3)) random_name(rng, l.host_name, 63);
   l.generation = rng();
   l.incarnation = rng();
   l.nr_members = static_cast<u32>(between(rng, 1, 64));
@@ -132,17 +135,19 @@ sv_label random_label(Rng& rng) {
 
 TEST(Label, bytes_never_change) {
   const char* golden =
-      "737663746c000d0a01000000ae41737f11000000000000000000000000000000"
+      "737663746c000d0a01000000f2f55d8011000000000000000000000000000000"
       "0000000000000000101112131415161718191a1b1c1d1e1f2021222324252627"
       "28292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f74616e6b00000000"
       "0000000000000000000000000000000000000000000000006661737400000000"
       "0000000000000000070000000000000088776655443322110030400600000000"
       "00f03f0600000000000010000000000000003000000000000000400000000000"
       "000050000000000000009000000000005a000000010000000300000002000000"
-      "0300000014000000";
+      "0300000014000000682e6578616d706c65000000000000000000000000000000"
+      "0000000000000000000000000000000000000000000000000000000000000000"
+      "0000000000000000";
   Bytes b = encoded(example());
-  EXPECT_EQ(hex(b.data(), 232), golden);
-  EXPECT_EQ(Bytes(b.begin() + 232, b.end()), Bytes(4096 - 232));
+  EXPECT_EQ(hex(b.data(), 296), golden);
+  EXPECT_EQ(Bytes(b.begin() + 296, b.end()), Bytes(4096 - 296));
 }
 
 TEST(Label, agrees_with_the_oracle_on_random_labels) {
@@ -288,6 +293,10 @@ const Change kChanges[] = {
     {"name with a slash", -EINVAL, [](sv_label& l) { strcpy(l.pool_name, "a/b"); }},
     {"longest tier", 0, [](sv_label& l) { memset(l.tier_name, 'x', 15); }},
     {"tier without end", -EINVAL, [](sv_label& l) { memset(l.tier_name, 'x', 16); }},
+    {"no host name", 0, [](sv_label& l) { memset(l.host_name, 0, 64); }},
+    {"longest host name", 0, [](sv_label& l) { memset(l.host_name, 'x', 63); }},
+    {"host name without end", -EINVAL, [](sv_label& l) { memset(l.host_name, 'x', 64); }},
+    {"host name of control characters", -EINVAL, [](sv_label& l) { strcpy(l.host_name, "\033[2J"); }},
 };
 
 TEST(Label, checks_every_field_against_its_limits) {
