@@ -203,6 +203,18 @@ std::vector<Command> pool_commands()
 		 {{"POOL", "", ""}}, "deactivate tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {
 			 return {"Deactivate", {{"pool", v.text("POOL")}}}; }},
+		{"export-pool", "export", {"pool"}, "take a pool down and give it up, for another host to import",
+		 {{"POOL", "", ""}}, "export-pool tank", "5: a volume is in use",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"ExportPool", {{"pool", v.text("POOL")}}}; }},
+		{"import-pool", "import", {"pool"}, "have this host hold a pool that came from another, and bring it up",
+		 {{"POOL|UUID", "", "as scan shows it"},
+		  {"--rename", "NEW", "under this name from now on", Kind::kOption, false},
+		  {"--force", "", "also if another host holds it: if that one uses it still, all data is lost", Kind::kFlag, false}},
+		 "import-pool tank", "3: a member is missing; 5: another host holds it, or its name is taken here",
+		 [](const Values &v, const std::string &) -> Request {
+			 return {"ImportPool", {{"pool", v.text("POOL|UUID")}, {"rename", v.text("rename")},
+				 {"force", v.flag("force")}}, v.flag("force")}; }},
 		{"check", "check", {"pool"}, "compare the kernel's state with the catalogue",
 		 {{"POOL", "", ""}}, "check tank", "7: they differ, or the catalogue is damaged in both copies",
 		 [](const Values &v, const std::string &) -> Request {

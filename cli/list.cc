@@ -116,12 +116,24 @@ std::vector<std::string> choose_types(const std::string &list)
 	return types;
 }
 
+std::string pool_name(const json &pool, const json &all)
+{
+	const std::string name = pool.value("name", "");
+	const auto named = std::count_if(all.begin(), all.end(), [&](const json &other) {
+		return other.value("name", "") == name; });
+	return named > 1 ? fmt::format("{} ({})", name, pool.value("uuid", "")) : name;
+}
+
 std::string format_list(const json &answer, const View &view, const Selection &selection)
 {
 	std::vector<json> all;
-	for (const json &pool : answer.value("pools", json::array()))
-		for (json &row : rows_of(pool))
+	const json pools = answer.value("pools", json::array());
+	for (const json &pool : pools)
+		for (json &row : rows_of(pool)) {
+			if (row["type"] == "pool")
+				row["leaf"] = pool_name(pool, pools);
 			all.push_back(std::move(row));
+		}
 	std::vector<json> rows = select(all, selection);
 	const bool tree = view.header && view.sort == nullptr && selection.types.empty() && selection.names.empty();
 	for (json &row : rows)

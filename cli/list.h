@@ -23,6 +23,9 @@ std::span<const Column> list_columns();
 std::span<const char *const> list_types();
 std::vector<std::string> choose_types(const std::string &list);		// throws UsageError
 
+// With its UUID where another of `all` has the same name.
+std::string pool_name(const nlohmann::json &pool, const nlohmann::json &all);
+
 // As a tree, with short names, where nothing was selected or sorted; for scripts a name is one that svctl takes.
 // Throws NotFoundError if there is nothing of a name.
 std::string format_list(const nlohmann::json &answer, const View &view, const Selection &selection);

@@ -77,7 +77,7 @@ std::string format_status(const json &answer)
 	std::string first_code;
 	for (const json &pool : answer.value("pools", json::array())) {
 		const std::string state = text_of(pool, "state");
-		out += fmt::format("{}: {}\n", text_of(pool, "name"), paint(state, state));
+		out += fmt::format("{}: {}\n", pool_name(pool, answer["pools"]), paint(state, state));
 		for (const json &problem : pool.value("problems", json::array())) {
 			out += fmt::format("  {} {} [{}]\n  next:    {}\n", paint("problem:", text_of(problem, "severity")),
 					   text_of(problem, "what"), text_of(problem, "id"), text_of(problem, "next"));
@@ -102,6 +102,22 @@ std::string format_problems(const json &answer, const View &view)
 	return format_table(std::move(rows), view);
 }
 
+std::string format_scan(const json &answer)
+{
+	static constexpr Column kColumns[] = {{"name"}, {"state"}, {"devices"}, {"uuid"}, {"held by"}};
+	std::vector<json> rows;
+	for (const json &pool : answer.value("pools", json::array())) {
+		const uint64_t members = pool.value("members", uint64_t{0});
+		const size_t missing = pool.value("missing", json::array()).size();
+		rows.push_back({{"name", text_of(pool, "name")}, {"state", text_of(pool, "state")},
+				{"devices", members == 0 ? "-" : fmt::format("{} of {}", members - missing, members)},
+				{"uuid", text_of(pool, "uuid")}, {"held by", text_of(pool, "host")}});
+	}
+	View view;
+	view.columns = choose_columns(kColumns, "");
+	return rows.empty() ? "no pools\n" : format_table(std::move(rows), view) + "\n" + format_status(answer);
+}
+
 }	// namespace
 
 std::span<const Column> problem_columns()
@@ -117,7 +133,9 @@ std::string format_answer(const Request &request, const json &answer)
 		return format_list(answer, request.view, request.selection);
 	if (request.command == "status" && request.view.chosen)
 		return format_problems(answer, request.view);
-	if (request.command == "status" || request.command == "scan")
+	if (request.command == "scan")
+		return format_scan(answer);
+	if (request.command == "status")
 		return format_status(answer);
 	if (request.command == "explain")
 		return format_explanation(answer);

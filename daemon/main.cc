@@ -22,6 +22,7 @@
 #include "daemon/base/log.h"
 #include "daemon/base/man.h"
 #include "daemon/engine/engine.h"
+#include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/failing_kernel.h"
@@ -43,6 +44,7 @@ struct Options {
 	std::string socket = "/run/svctl/svd.sock";
 	std::string state_dir = "/run/svctl";
 	std::vector<std::string> devices;
+	std::string host_id;
 };
 
 // svd serves the disks that its own pages might have to be written to: it must not wait for itself.
@@ -107,7 +109,8 @@ Status serve(const Options &options)
 {
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
-	Engine engine(*kernel, {options.state_dir, options.devices});
+	SV_ASSIGN(const Host host, this_host(options.host_id));
+	Engine engine(*kernel, {options.state_dir, options.devices, host});
 	const VarlinkServer::Handler handler = [&](const std::string &method, const Json &parameters, const Fds &fds) {
 		return dispatch(engine, options.sim, method, parameters, fds);
 	};
@@ -147,6 +150,8 @@ int main(int argc, char **argv)
 		->type_name("DIRECTORY")->capture_default_str();
 	app.add_option("--devices", options.devices, "look for members here only; otherwise on all block devices")
 		->type_name("DEVICE[,DEVICE...]")->delimiter(',');
+	app.add_option("--host-id", options.host_id, "this host, as labels of pools name it; otherwise of /etc/machine-id")
+		->type_name("UUID");
 	std::string udev_device;
 	std::string udev_volume;
 	app.add_option("--udev", udev_device, "only print what udev is to know of this device, if it is a member")

@@ -34,6 +34,9 @@ method AddDevice(pool: string, tier: string, devices: []string, wipe: ?[]string,
 method DeletePool(pool: string, dry_run: ?bool) -> (result: string, message: string)
 method Activate(pool: string, read_only: ?bool, missing: ?bool, dry_run: ?bool) -> (result: string, message: string)
 method Deactivate(pool: string, dry_run: ?bool) -> (result: string, message: string)
+method ExportPool(pool: string, dry_run: ?bool) -> (result: string, message: string)
+# pool: name or UUID. force: also a pool that another host holds; if that one still uses it, all its data is lost.
+method ImportPool(pool: string, rename: ?string, force: ?bool, dry_run: ?bool) -> (result: string, message: string)
 method CreateVolume(pool: string, volume: string, size: int, dry_run: ?bool) -> (result: string, message: string)
 method ResizeVolume(pool: string, volume: string, size: int, dry_run: ?bool) -> (result: string, message: string)
 method RenameVolume(pool: string, volume: string, to: string, dry_run: ?bool) -> (result: string, message: string)
@@ -147,6 +150,10 @@ const std::map<std::string, Method> kMethods = {
 		return e.activate(p.text("pool"), p.flag("read_only"), p.flag("missing"), p.flag("dry_run")); }},
 	{"Deactivate", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.deactivate(p.text("pool"), p.flag("dry_run")); }},
+	{"ExportPool", [](Engine &e, const Parameters &p, const Fds &) {
+		return e.export_pool(p.text("pool"), p.flag("dry_run")); }},
+	{"ImportPool", [](Engine &e, const Parameters &p, const Fds &) {
+		return e.import_pool(p.text("pool"), p.text_or_empty("rename"), p.flag("force"), p.flag("dry_run")); }},
 	{"CreateVolume", [](Engine &e, const Parameters &p, const Fds &) {
 		return e.create_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }},
 	{"ResizeVolume", [](Engine &e, const Parameters &p, const Fds &) {

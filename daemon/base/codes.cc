@@ -91,8 +91,17 @@ constexpr CodeText kCodes[] = {
 	 "Somebody removed the pool from the kernel (dmsetup remove). Its data is where it was.",
 	 "svctl activate POOL."},
 	{Id::kPoolNameTwice, "SV-POOL-NAME-TWICE", Severity::kWarning, "two pools have one name",
-	 "Commands that name the pool are refused, since either could be meant.",
-	 "Take the devices of one of them away: svctl list -o +uuid and svctl list -t device show which."},
+	 "The one that is up keeps the name. If neither is, neither comes up by itself: which one a mount from /etc/fstab "
+	 "found would depend on which devices came first.",
+	 "svctl import-pool UUID --rename NEW gives one of them another name; svctl scan shows the UUIDs."},
+	{Id::kPoolForeign, "SV-POOL-FOREIGN", Severity::kWarning, "another host holds a pool whose devices are here",
+	 "Its labels name that host. It is not brought up here: two hosts that write to one pool destroy it. A host finds its "
+	 "own pools so after its /etc/machine-id has changed.",
+	 "There: svctl export-pool POOL, then here: svctl import-pool POOL. If that host will not use it again: svctl "
+	 "import-pool POOL --force."},
+	{Id::kPoolExported, "SV-POOL-EXPORTED", Severity::kInfo, "no host holds a pool whose devices are here",
+	 "It was exported, to be carried to another host.",
+	 "svctl import-pool POOL takes it and brings it up."},
 	{Id::kDataUnreadable, "SV-DATA-UNREADABLE", Severity::kCritical, "a part of a volume cannot be read",
 	 "It lies on members that are missing; reading it is an I/O error.",
 	 "svctl show POOL/VOLUME lists the ranges. Attach the members, or restore the files that lie there from a backup."},

@@ -39,6 +39,8 @@ enum class Id {
 	kPoolReadOnly,
 	kPoolRemoved,
 	kPoolNameTwice,
+	kPoolForeign,
+	kPoolExported,
 	kDataUnreadable,
 	kStateDiffers,
 	kKernelSilent,

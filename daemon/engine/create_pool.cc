@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <set>
 
@@ -23,17 +22,6 @@ template <size_t N> void copy_name(char (&to)[N], const std::string &from)
 {
 	std::memset(to, 0, N);
 	std::memcpy(to, from.data(), std::min(from.size(), N - 1));
-}
-
-Uuid this_host()
-{
-	std::string text;
-	std::ifstream("/etc/machine-id") >> text;
-	if (text.size() != 32)
-		return {};
-	const auto uuid = Uuid::parse(fmt::format("{}-{}-{}-{}-{}", text.substr(0, 8), text.substr(8, 4),
-						  text.substr(12, 4), text.substr(16, 4), text.substr(20)));
-	return uuid.ok() ? uuid.value() : Uuid{};
 }
 
 uint64_t random_incarnation()
@@ -83,9 +71,12 @@ Status Engine::refuse_contents(const Candidate &candidate)
 		const auto pool = pools_.find(uuid);
 		if (pool != pools_.end() && pool->second->up())
 			return Error{Code::kBusy, "use", path, "it is a member of pool " + pool->second->name(), ""};
+		const Host holder = host_in(label.value()->label);
 		if (!candidate.wipe)
 			return Error{Code::kBusy, "use", path,
-				     fmt::format("it is a member of pool {}", label.value()->label.pool_name),
+				     fmt::format("it is a member of pool {}{}", label.value()->label.pool_name,
+						 holder.id.is_zero() || holder.id == options_.host.id ? "" :
+						 ", which host " + holder.str() + " holds"),
 				     "to destroy that pool's data on it: --wipe " + path};
 	} else if (!label.ok() && !candidate.wipe) {
 		return Error{Code::kBusy, "use", path, "it has a label of svctl: " + label.error().cause,
@@ -138,7 +129,7 @@ Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uui
 		sv_label label{};
 		std::memcpy(label.pool_uuid, uuid.bytes.data(), sizeof(label.pool_uuid));
 		std::memcpy(label.member_uuid, Uuid::random().bytes.data(), sizeof(label.member_uuid));
-		std::memcpy(label.host_id, this_host().bytes.data(), sizeof(label.host_id));
+		set_host(&label, options_.host);
 		copy_name(label.pool_name, name);
 		copy_name(label.tier_name, candidate.tier_name);
 		label.generation = 1;
@@ -240,8 +231,10 @@ Status Engine::write_members(const std::string &name, const Uuid &uuid, const st
 Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRequest> &tiers)
 {
 	const auto found = find_pool(name);
-	if (!found.ok())
+	if (!found.ok() && found.error().code == Code::kNotFound)
 		return false;
+	SV_TRY(found);
+	SV_TRY(refuse_holder("create pool", *found.value()));
 	std::set<std::pair<std::string, std::string>> wanted;
 	for (const TierRequest &tier : tiers)
 		for (const std::string &device : tier.devices)
@@ -253,6 +246,16 @@ Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRe
 		return true;
 	return Error{Code::kBusy, "create pool", name, "a pool of that name exists with other devices",
 		     "see svctl show " + name};
+}
+
+// What a scan would leave alone for a while yet: udev may not have seen the label.
+Status Engine::note_created(const std::string &path)
+{
+	SV_ASSIGN(const std::string device, member_device(path));
+	SV_ASSIGN(const auto label, read_label(device));
+	if (label)
+		note_member(*label, path);
+	return {};
 }
 
 Result<Json> Engine::create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
@@ -272,6 +275,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 	SV_ASSIGN(const bool same, same_pool(name, tiers));
 	if (same)
 		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", name)}};
+	SV_TRY(refuse_no_host("create pool", name));
 	SV_TRY(kernel_.probe());
 	SV_ASSIGN(const auto candidates, probe_all(tiers, wipe));
 	if (candidates.size() > SV_MAX_MEMBERS)
@@ -292,9 +296,9 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 	SV_TRY(write_pool(name, uuid, candidates, labels));
 	for (const Candidate &candidate : candidates) {
 		remember(candidate.device.path);
-		note_label(candidate.device.path);
+		SV_TRY(note_created(candidate.device.path));
 	}
-	SV_ASSIGN(Pool *const pool, find_pool(name));
+	SV_ASSIGN(Pool *const pool, find_pool(uuid.str()));
 	for (const auto &[index, member] : pool->members())
 		tell_udev(member.path);
 	const Status activated = pool->activate({});
@@ -401,6 +405,8 @@ Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	if (pool->up())
 		SV_TRY(pool_to_change(name));
+	else if (hold_of(*pool) != Hold::kExported)
+		SV_TRY(refuse_holder("delete pool", *pool));
 	std::vector<std::string> destroys;
 	if (pool->up()) {
 		SV_ASSIGN(const auto volumes, pool->catalogue().volumes());

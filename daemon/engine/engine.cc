@@ -1,24 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
-// Finding pools, their life, volumes, and what is reported of them. See engine.h; create_pool.cc has the rest.
+// The life of pools, volumes, and what is reported of them. See engine.h; find_pools.cc, create_pool.cc and
+// import_pool.cc have the rest.
 #include "daemon/engine/engine.h"
 
 #include <algorithm>
-#include <fstream>
-#include <set>
-#include <sstream>
 
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
 #include "daemon/base/memory_file.h"
-#include "daemon/kernel/partition.h"
 
 namespace svd {
 
 namespace {
-
-constexpr auto kScanEvery = std::chrono::seconds(5);
-constexpr auto kScanPause = std::chrono::milliseconds(200);	// at least, from one to the next
 
 const char *mode_name(uint32_t mode)
 {
@@ -31,101 +25,21 @@ uint64_t round_up_to_blocks(uint64_t size)
 	return (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
 }
 
+}	// namespace
+
 Json done(const char *result, const std::string &message)
 {
 	return {{"result", result}, {"message", message}};
 }
 
-}	// namespace
-
-// ---- finding pools ----
-
-std::vector<std::string> Engine::places() const
+const char *Engine::state_of(const Pool &pool) const
 {
-	std::set<std::string> paths(options_.devices.begin(), options_.devices.end());
-	std::ifstream known(options_.state_dir + "/devices");
-	for (std::string path; std::getline(known, path);)
-		if (kernel_.simulated())
-			paths.insert(path);
-	if (options_.devices.empty() && !kernel_.simulated())
-		for (std::string &path : list_block_devices())
-			paths.insert(std::move(path));
-	return {paths.begin(), paths.end()};
+	if (pool.up() || hold_of(pool) == Hold::kHere)
+		return state_name(pool.state());
+	return hold_of(pool) == Hold::kExported ? "exported" : "foreign";
 }
 
-// The simulation's members are files, which no scan would find again.
-void Engine::remember(const std::string &path)
-{
-	const auto known = places();
-	if (!kernel_.simulated() || std::find(known.begin(), known.end(), path) != known.end())
-		return;
-	std::ofstream(options_.state_dir + "/devices", std::ios::app) << path << "\n";
-}
-
-void Engine::note_label(const std::string &path)
-{
-	const auto device = member_device(path);
-	const auto label = device.ok() ? read_label(device.value()) : device.error();
-	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
-	bad_labels_.erase(where);
-	if (taken_by_another(where))
-		return;
-	if (!label.ok()) {
-		if (label.error().code == Code::kNeedsCheck)
-			bad_labels_[where] = label.error().message();
-		return;
-	}
-	if (!label.value())
-		return;
-	const Uuid uuid = Uuid::from_bytes(label.value()->label.pool_uuid);
-	auto &pool = pools_[uuid];
-	if (!pool)
-		pool = std::make_unique<Pool>(kernel_, uuid, label.value()->label.pool_name);
-	FoundMember member = *label.value();
-	member.named = path;
-	pool->found(member);
-}
-
-void Engine::rescan()
-{
-	for (auto &[uuid, pool] : pools_)
-		if (!pool->up())
-			pool->forget_members();
-	for (const std::string &path : places())
-		note_label(path);
-	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty(); });
-	last_scan_ = Pool::Clock::now();
-	came_ = false;
-}
-
-// Each attempt closes members that were open for writing, of which udev makes events: one that failed is repeated now
-// and then, or when there are other members, and not for each event.
-void Engine::activate_complete(bool all)
-{
-	const auto now = Pool::Clock::now();
-	for (auto &[uuid, pool] : pools_) {
-		if (pool->up() || pool->wanted_down() || (!all && !pool->worth_a_try(now)))
-			continue;
-		const std::string before = pool->problem() ? pool->problem()->what : "";
-		const Status result = pool->activate({});
-		if (!result.ok() && result.error().message() != before)
-			log::warning(pool->problem()->id, "{}", result.error().message());
-	}
-}
-
-bool Engine::wants_scan() const
-{
-	return pools_.empty() || std::any_of(pools_.begin(), pools_.end(), [](const auto &item) {
-		return !item.second->up() && !item.second->wanted_down();
-	});
-}
-
-Pool::Clock::time_point Engine::scan_due() const
-{
-	if (came_)
-		return last_scan_ + kScanPause;
-	return wants_scan() ? last_scan_ + kScanEvery : Pool::Clock::time_point::max();
-}
+// ---- time ----
 
 Pool::Clock::time_point Engine::due() const
 {
@@ -170,37 +84,16 @@ void Engine::shut_down()
 	}
 }
 
-Result<Json> Engine::scan()
-{
-	rescan();
-	activate_complete(true);
-	return status();
-}
-
-Result<Pool *> Engine::find_pool(const std::string &name)
-{
-	SV_TRY(check_pool_name(name));
-	Pool *found = nullptr;
-	for (auto &[uuid, pool] : pools_) {
-		if (pool->name() != name)
-			continue;
-		if (found != nullptr)
-			return Error{Code::kBusy, "find pool", name, "two pools have that name",
-				     "take one's devices away"}.with(Id::kPoolNameTwice);
-		found = pool.get();
-	}
-	if (found == nullptr)
-		return Error{Code::kNotFound, "find pool", name, "there is none", "see svctl list"};
-	return found;
-}
+// ---- pools and volumes that commands name ----
 
 Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 {
 	SV_ASSIGN(Pool *const pool, find_pool(name));
-	if (!pool->up())
-		return Error{pool->missing().empty() ? Code::kBusy : Code::kNotFound, "use pool", name,
-			     pool->problem() ? pool->problem()->what : "it is down", "svctl activate " + name};
-	return pool;
+	if (pool->up())
+		return pool;
+	SV_TRY(refuse_holder("use pool", *pool));
+	return Error{pool->missing().empty() ? Code::kBusy : Code::kNotFound, "use pool", name,
+		     pool->problem() ? pool->problem()->what : "it is down", "svctl activate " + name};
 }
 
 Result<Pool *> Engine::pool_to_change(const std::string &name)
@@ -245,6 +138,11 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 				     "svctl deactivate " + name + " first"};
 		return done("no change", fmt::format("pool {}: no change", name));
 	}
+	// Reading does no harm, whoever holds it: what it cannot show right, the problems say.
+	if (!read_only)
+		SV_TRY(refuse_holder("activate pool", *pool));
+	if (const Pool *const other = namesake(*pool); other != nullptr && other->up())
+		SV_TRY(refuse_name("activate pool", *pool, pool->name()));
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be activated", name));
 	SV_TRY(pool->activate({read_only, missing}));
@@ -361,7 +259,7 @@ Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32
 
 Json Engine::pool_json(Pool &pool, bool with_volumes)
 {
-	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_name(pool.state())},
+	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_of(pool)},
 		     {"problems", problems_json(pool)}, {"tiers", Json::array()}, {"devices", Json::array()}};
 	std::map<uint32_t, uint32_t> free;
 	if (pool.up()) {

@@ -22,12 +22,15 @@ using Json = nlohmann::json;
 struct EngineOptions {
 	std::string state_dir;			// small things that may be lost: known device names
 	std::vector<std::string> devices;	// look for members here only; empty: all block devices
+	Host host;				// this one
 };
 
 struct TierRequest {
 	std::string name;
 	std::vector<std::string> devices;
 };
+
+Json done(const char *result, const std::string &message);	// what a command answers
 
 class Engine {
 public:
@@ -41,6 +44,9 @@ public:
 	Result<Json> delete_pool(const std::string &pool, bool dry_run);
 	Result<Json> activate(const std::string &pool, bool read_only, bool missing, bool dry_run);
 	Result<Json> deactivate(const std::string &pool, bool dry_run);
+	Result<Json> export_pool(const std::string &pool, bool dry_run);
+	// Under another name unless `rename` is empty; `force`: also one that another host holds.
+	Result<Json> import_pool(const std::string &pool, const std::string &rename, bool force, bool dry_run);
 	Result<Json> create_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
 	Result<Json> resize_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
 	Result<Json> rename_volume(const std::string &pool, const std::string &volume, const std::string &to,
@@ -74,7 +80,26 @@ private:
 		bool wipe = false;
 	};
 
+	// find_pools.cc. Pools are named by name or UUID.
+	enum class Hold { kHere, kExported, kElsewhere, kDisputed };	// which host holds it
+	Hold hold_of(const Pool &pool) const;
+	Status refuse_holder(const char *attempt, const Pool &pool);	// unless it is this one
+	std::string held_by(const Pool &pool) const;
+	std::string how_to_take(const Pool &pool) const;
+	std::string reference(const Pool &pool) const;
+	const Pool *namesake(const Pool &pool, const std::string &name) const;
+	const Pool *namesake(const Pool &pool) const { return namesake(pool, pool.name()); }
+	bool may_come_up(const Pool &pool);	// by itself
+	std::vector<Pool *> pools_named(const std::string &name, const std::function<bool(const Pool &)> &wanted) const;
+	Result<Pool *> choose_pool(const std::string &name, std::vector<Pool *> all) const;
 	Result<Pool *> find_pool(const std::string &name);
+	// import_pool.cc
+	Status refuse_no_host(const char *attempt, const std::string &name) const;
+	Status refuse_import(const Pool &pool, const std::string &to, bool force) const;
+	Status refuse_name(const char *attempt, const Pool &pool, const std::string &name) const;
+	Result<Pool *> find_to_import(const std::string &name, const std::string &rename);
+	Result<Json> take_pool(Pool &pool, const std::string &name);
+
 	Result<Pool *> pool_that_is_up(const std::string &name);
 	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only
 	Result<std::pair<Pool *, VolumeRow>> volume_to_change(const std::string &pool, const std::string &volume);
@@ -93,6 +118,8 @@ private:
 			     const std::vector<sv_label> &labels);
 	void rescan();
 	void note_label(const std::string &path);	// as named by the user or a scan
+	void note_member(FoundMember member, const std::string &named);
+	Status note_created(const std::string &path);
 	void activate_complete(bool all);
 	Pool::Clock::time_point scan_due() const;
 	bool wants_scan() const;
@@ -101,7 +128,9 @@ private:
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
 	std::vector<Problem> problems_of(Pool &pool);
+	void holder_problems(const Pool &pool, std::vector<Problem> &problems);
 	Json problems_json(Pool &pool);
+	const char *state_of(const Pool &pool) const;
 
 	Kernel &kernel_;
 	EngineOptions options_;

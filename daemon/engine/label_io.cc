@@ -11,6 +11,7 @@
 #include <fmt/core.h>
 
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/kill_point.h"
 #include "daemon/kernel/partition.h"
 
 namespace svd {
@@ -96,6 +97,7 @@ Status write_label(BlockDevice &device, const sv_label &label)
 	sv_label_encode(&label, reinterpret_cast<sv_label_disk *>(buffer.data()));
 	SV_TRY(device.write(label.copy_off, buffer.span()));
 	SV_TRY(device.sync());
+	kill_point("label-copy-written");
 	SV_TRY(device.write(0, buffer.span()));
 	return device.sync();
 }

@@ -11,12 +11,20 @@
 #include "daemon/base/log.h"
 #include "daemon/engine/kill_point.h"
 #include "daemon/kernel/partition.h"
+#include "daemon/kernel/probe.h"
 
 namespace svd {
 
 namespace {
 
 constexpr uint32_t kMostVolumes = 16384;
+
+bool same_device(const std::string &a, const std::string &b)
+{
+	const auto first = device_identity(a);
+	const auto second = device_identity(b);
+	return a == b || (first.ok() && second.ok() && first.value() == second.value());
+}
 
 }	// namespace
 
@@ -34,19 +42,25 @@ const char *state_name(PoolState state)
 
 // ---- members ----
 
+void Pool::begin_scan()
+{
+	conflict_.clear();
+	if (!up())
+		members_.clear();
+}
+
 void Pool::found(const FoundMember &member)
 {
-	if (up())
-		return;
 	const auto known = members_.find(member.label.member);
-	if (known != members_.end() && known->second.path != member.path) {
+	if (known != members_.end() && !same_device(known->second.path, member.path)) {
 		conflict_ = fmt::format("both {} and {} say that they are its member {}", known->second.path,
 					member.path, member.label.member);
 		return;
 	}
-	if (known != members_.end() && !known->second.named.empty())
+	if (up() || (known != members_.end() && !known->second.named.empty()))
 		return;		// the same device under another name
 	members_[member.label.member] = Member{member.path, member.named, member.label, member.state, nullptr};
+	name_ = newest_label().pool_name;
 }
 
 uint32_t Pool::nr_members() const
@@ -127,12 +141,6 @@ void Pool::add_member(const FoundMember &added)
 		log::warning(Id::kMemberPending, "pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
 }
 
-const sv_label &Pool::newest_label() const
-{
-	return std::max_element(members_.begin(), members_.end(), [](const auto &a, const auto &b) {
-		return a.second.label.generation < b.second.label.generation; })->second.label;
-}
-
 // Catalogue, kernel and the other labels learn of members whose own label is all that they have so far.
 Status Pool::admit_members()
 {
@@ -157,8 +165,7 @@ Status Pool::admit_members()
 	kill_point("add-device-granted");
 	const sv_label newest = newest_label();
 	for (auto &[index, member] : members_) {
-		member.label.generation = newest.generation;
-		member.label.nr_members = newest.nr_members;
+		copy_shared(newest, &member.label);
 		SV_TRY(write_label(*member.file, member.label));
 		member.admitted = true;
 	}
@@ -167,18 +174,24 @@ Status Pool::admit_members()
 
 // ---- life ----
 
-Status Pool::deactivate()
+Status Pool::refuse_open_volumes(const char *attempt) const
 {
-	if (!up())
-		return {};
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes) {
 		SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
 		if (busy)
-			return Error{Code::kBusy, "deactivate pool", name_,
-				     fmt::format("volume {} is in use", volume.name),
+			return Error{Code::kBusy, attempt, name_, fmt::format("volume {} is in use", volume.name),
 				     "unmount it: findmnt " + channel_->volume_path(volume_spec(volume))};
 	}
+	return {};
+}
+
+Status Pool::deactivate()
+{
+	if (!up())
+		return {};
+	SV_TRY(refuse_open_volumes("deactivate pool"));
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	if (state_ == PoolState::kActive)
 		SV_TRY(checkpoint());
 	const Status removed = remove_devices(volumes);

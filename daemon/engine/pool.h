@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
 #include "daemon/engine/problem.h"
 #include "daemon/kernel/kernel.h"
@@ -21,6 +22,12 @@ namespace svd {
 
 enum class PoolState { kDown, kActive, kReadOnly };
 const char *state_name(PoolState state);
+
+// Which host holds a pool, as its labels say. No host: it was exported.
+struct Holder {
+	Host host;
+	std::optional<Host> rival;	// the labels name two: both took it at the same moment
+};
 
 class Pool {
 public:
@@ -39,12 +46,19 @@ public:
 	Pool(Kernel &kernel, const Uuid &uuid, std::string name) : kernel_(kernel), uuid_(uuid), name_(std::move(name)) {}
 
 	// ---- members ----
-	void found(const FoundMember &member);		// by a scan; ignored while the pool is up
-	void forget_members() { members_.clear(); conflict_.clear(); }
+	void found(const FoundMember &member);		// by a scan; while the pool is up only duplicates are noted
+	void begin_scan();				// forgets them, unless the pool is up
 	uint32_t nr_members() const;			// by the labels found
 	std::vector<uint32_t> missing() const;
 	const std::map<uint32_t, Member> &members() const { return members_; }
 	const std::string &conflict() const { return conflict_; }
+
+	// ---- who holds it (holder.cc); the pool has members ----
+	Holder holder() const;
+	Status refuse_hand_over(const char *attempt) const;	// members are missing, or not what they were
+	bool handed_over(const Host &to, const std::string &name) const;	// do all labels say so?
+	// Writes host and name to all labels. While the pool is up the name must stay what it is.
+	Status hand_over(const Host &to, const std::string &name);
 
 	// ---- life ----
 	struct How {
@@ -53,6 +67,7 @@ public:
 	};
 	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
 	Status activate(How how);			// kNeedsCheck, kNotFound (a member is missing) ...
+	Status refuse_open_volumes(const char *attempt) const;	// the pool is up
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
 	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
@@ -92,6 +107,7 @@ public:
 	Catalogue &catalogue() { return *catalogue_; }
 	KernelPool &kernel() { return *channel_; }
 	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
+	void clear_problem() { problem_.reset(); }
 	bool journal_copy_lost() const { return journal_copy_lost_; }
 	bool wanted_down() const { return wanted_down_; }	// deactivated by command
 	void set_wanted_down(bool down) { wanted_down_ = down; }
@@ -100,6 +116,7 @@ private:
 	// recovery.cc
 	Status bring_up(How how);
 	void take_back_devices();
+	std::string missing_list() const;
 	Status refuse_missing() const;
 	Status find_damage();
 	Status refuse_reused(const Member &member) const;
@@ -121,7 +138,13 @@ private:
 	Status create_volume_devices();
 	Status find_unadmitted();
 	Status catalogue_new_members();
+	Status catalogue_name();
 	void close_all();
+
+	// holder.cc
+	const sv_label &newest_label() const;
+	Status write_shared(const sv_label &shared);
+	Status confirm(const sv_label &shared);
 
 	// checkpoint.cc
 	Status apply_journal(uint64_t committed_seq);
@@ -130,7 +153,6 @@ private:
 	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
 	Status drain_deletions();
-	const sv_label &newest_label() const;
 	Status admit_members();
 	bool owes() const;		// work that a command left behind
 	Status do_what_is_owed();
@@ -167,6 +189,9 @@ private:
 	bool asked_ = false;	// by the kernel, for a checkpoint
 	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
 };
+
+// Generation, number of members, name and host: what the labels of a pool share.
+void copy_shared(const sv_label &from, sv_label *to);
 
 // The ring of one member as kmod/core reads it.
 class RingReader {

@@ -22,13 +22,14 @@ Json problem_json(const Problem &problem)
 	return json;
 }
 
-// Members that no device was found for.
-void missing_members(const Pool &pool, std::vector<Problem> &problems)
+// Members that no device was found for. `name` is what commands call the pool.
+void missing_members(const Pool &pool, const std::string &name, bool here, std::vector<Problem> &problems)
 {
-	const std::string down_first = pool.up() ? "svctl deactivate " + pool.name() + "; " : "";
+	const std::string down_first = pool.up() ? "svctl deactivate " + name + "; " : "";
+	const std::string then = here ? "; " + down_first + "svctl activate " + name : "";
 	for (const uint32_t member : pool.missing())
 		problems.push_back({Id::kMemberMissing, fmt::format("member {} of {} is missing", member, pool.nr_members()),
-				    "attach the device; " + down_first + "svctl activate " + pool.name()});
+				    "attach the device" + then});
 }
 
 // Of a pool that is up without all its members: which volumes cannot be read in full.
@@ -49,12 +50,12 @@ void unreadable_volumes(Pool &pool, std::vector<Problem> &problems)
 }
 
 // Why the last activation or checkpoint failed.
-void failed_work(const Pool &pool, std::vector<Problem> &problems)
+void failed_work(const Pool &pool, const std::string &name, std::vector<Problem> &problems)
 {
-	if (!pool.problem() || !pool.missing().empty())
+	if (!pool.problem() || !pool.missing().empty() || !pool.conflict().empty())
 		return;
 	problems.push_back(*pool.problem());
-	problems.back().next = "svctl " + std::string(pool.up() ? "check " : "activate ") + pool.name();
+	problems.back().next = "svctl " + std::string(pool.up() ? "check " : "activate ") + name;
 }
 
 void kernel_state(Pool &pool, std::vector<Problem> &problems)
@@ -76,18 +77,36 @@ void kernel_state(Pool &pool, std::vector<Problem> &problems)
 
 }	// namespace
 
+// Of what keeps a pool from coming up here, or would at the next boot.
+void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
+{
+	const std::string name = reference(pool);
+	const Hold hold = hold_of(pool);
+	const Id id = hold == Hold::kExported ? Id::kPoolExported : Id::kPoolForeign;
+	if (hold != Hold::kHere && pool.state() == PoolState::kActive)
+		problems.push_back({id, "it is up here, but by its labels " + held_by(pool),
+				    fmt::format("if that host uses it, at once: svctl deactivate {0}; if not: "
+						"svctl import-pool {0} --force", name)});
+	else if (hold != Hold::kHere)
+		problems.push_back({id, (pool.up() ? "it is only read here: " : "") + held_by(pool), how_to_take(pool)});
+	else if (const Pool *const other = namesake(pool); other != nullptr && !pool.up())
+		problems.push_back({Id::kPoolNameTwice, fmt::format("another pool has its name: {}", other->uuid().str()),
+				    fmt::format("svctl import-pool {} --rename NEW", pool.uuid().str())});
+	if (!pool.conflict().empty())
+		problems.push_back({Id::kMemberDuplicate, pool.conflict(),
+				    "take one of them away: with both the pool does not come up"});
+}
+
 std::vector<Problem> Engine::problems_of(Pool &pool)
 {
 	std::vector<Problem> problems;
-	missing_members(pool, problems);
+	const std::string name = reference(pool);
+	holder_problems(pool, problems);
+	missing_members(pool, name, hold_of(pool) == Hold::kHere, problems);
 	unreadable_volumes(pool, problems);
-	failed_work(pool, problems);
+	failed_work(pool, name, problems);
 	if (pool.up())
 		kernel_state(pool, problems);
-	const auto same_name = [&](const auto &item) { return item.second->name() == pool.name(); };
-	if (std::count_if(pools_.begin(), pools_.end(), same_name) > 1)
-		problems.push_back({Id::kPoolNameTwice, fmt::format("another pool is named {}, too", pool.name()),
-				    "take one's devices away: svctl list -t pool,device -o +uuid"});
 	for (Problem &problem : problems)
 		problem.pool = pool.name();
 	return problems;
@@ -116,7 +135,9 @@ Result<Json> Engine::status()
 {
 	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
 	for (auto &[uuid, pool] : pools_)
-		json["pools"].push_back({{"name", pool->name()}, {"state", state_name(pool->state())},
+		json["pools"].push_back({{"name", pool->name()}, {"uuid", uuid.str()}, {"state", state_of(*pool)},
+					 {"members", pool->nr_members()}, {"missing", pool->missing()},
+					 {"host", hold_of(*pool) == Hold::kExported ? Json() : Json(pool->holder().host.str())},
 					 {"problems", problems_json(*pool)}});
 	for (const Problem &problem : problems())
 		if (problem.pool.empty())

@@ -94,12 +94,18 @@ void Pool::take_back_devices()
 	note(volumes.ok() ? remove_devices(volumes.value()) : volumes.error());
 }
 
-// Read-write only with all members [I33].
-Status Pool::refuse_missing() const
+std::string Pool::missing_list() const
 {
 	std::string list;
 	for (uint32_t member : missing())
 		list += fmt::format("{}{}", list.empty() ? "" : ", ", member);
+	return list;
+}
+
+// Read-write only with all members [I33].
+Status Pool::refuse_missing() const
+{
+	const std::string list = missing_list();
 	if (list.empty())
 		return {};
 	return Error{Code::kNotFound, "activate pool", name_, fmt::format("member {} of {} is missing", list, nr_members()),
@@ -112,7 +118,7 @@ Status Pool::bring_up(How how)
 	if (!conflict_.empty())
 		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"}.with(Id::kMemberDuplicate);
 	SV_TRY(kernel_.probe());
-	SV_ASSIGN(const RunningPool running, kernel_.running(name_));
+	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
 	// svd was restarted over a read-only pool: that it stays, and members may be missing.
 	if (running.exists && how.read_only && !running.read_only)
 		return Error{Code::kBusy, "activate pool", name_, "the kernel serves it, and writes to it", "svctl activate " + name_};
@@ -129,6 +135,7 @@ Status Pool::bring_up(How how)
 	SV_TRY(open_members());
 	SV_TRY(open_catalogue(how.missing));
 	SV_TRY(compare_members(how.missing));
+	SV_TRY(catalogue_name());
 	if (read_only_ || !running.exists)
 		SV_TRY(recover_journal());
 	SV_TRY(find_damage());
@@ -235,6 +242,16 @@ Status Pool::catalogue_new_members()
 					       member.label.tier_name, member.label.nr_slots, member.label.flags}));
 	}
 	return {};
+}
+
+// The labels have the pool's name: import-pool gives it another.
+Status Pool::catalogue_name()
+{
+	SV_ASSIGN(PoolRow row, catalogue_->pool());
+	if (read_only_ || row.name == name_)
+		return {};
+	row.name = name_;
+	return catalogue_->set_pool(row);
 }
 
 // The longest undamaged copy comes first. A damaged one may be repaired from it only if it had nothing more.

@@ -70,14 +70,18 @@ Status run_and_settle(const Task &task, const char *what, const std::string &nam
 	return result;
 }
 
-Result<dm_info> info_of(const std::string &name)
+Result<dm_info> run_info(const Task &task, const std::string &name)
 {
-	const Task task = new_task(DM_DEVICE_INFO, name);
 	SV_TRY(run(task, "look at device", name));
 	dm_info info{};
 	if (!dm_task_get_info(task.get(), &info))
 		return Error{Code::kFailure, "look at device", name, "no information", ""};
 	return info;
+}
+
+Result<dm_info> info_of(const std::string &name)
+{
+	return run_info(new_task(DM_DEVICE_INFO, name), name);
 }
 
 struct Table {
@@ -354,7 +358,7 @@ public:
 
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
 	{
-		SV_ASSIGN(const RunningPool pool, running(spec.name));
+		SV_ASSIGN(const RunningPool pool, running(spec.uuid));
 		if (!pool.exists)
 			SV_TRY(create_device(dm_name(spec.name, ""), "SV-" + spec.uuid.str(), DmPool::table_of(spec)));
 		auto control = open_control(spec.uuid);
@@ -366,9 +370,12 @@ public:
 		return control.error();
 	}
 
-	Result<RunningPool> running(const std::string &pool) override
+	Result<RunningPool> running(const Uuid &pool) override
 	{
-		SV_ASSIGN(const dm_info info, info_of(dm_name(pool, "")));
+		const Task task(dm_task_create(DM_DEVICE_INFO));
+		if (task)
+			dm_task_set_uuid(task.get(), ("SV-" + pool.str()).c_str());
+		SV_ASSIGN(const dm_info info, run_info(task, pool.str()));
 		return RunningPool{info.exists != 0, info.exists != 0 && info.read_only != 0};
 	}
 

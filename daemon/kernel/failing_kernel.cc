@@ -106,10 +106,10 @@ public:
 		return std::unique_ptr<KernelPool>(std::make_unique<FailingPool>(std::move(pool), countdown_, spec.name));
 	}
 
-	Result<RunningPool> running(const std::string &pool) override
+	Result<RunningPool> running(const Uuid &pool) override
 	{
 		if (countdown_.expired())
-			return no_memory("look at device", pool);
+			return no_memory("look at device", pool.str());
 		return inner_->running(pool);
 	}
 

@@ -126,7 +126,7 @@ public:
 	virtual Result<void> probe() = 0;
 	// The pool's device: made if it is not there, and its control channel opened.
 	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) = 0;
-	virtual Result<RunningPool> running(const std::string &pool) = 0;
+	virtual Result<RunningPool> running(const Uuid &pool) = 0;
 	virtual bool simulated() const = 0;
 
 	// Readable once members may have come; negative: nobody says so.

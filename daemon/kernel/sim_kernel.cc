@@ -386,7 +386,7 @@ public:
 			return pool.error();
 		return std::unique_ptr<KernelPool>(std::move(pool).value());
 	}
-	Result<RunningPool> running(const std::string &) override { return RunningPool(); }
+	Result<RunningPool> running(const Uuid &) override { return RunningPool(); }
 	bool simulated() const override { return true; }
 };
 

@@ -14,6 +14,8 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("BIN_DIR", os.path.join(ROOT, "build", "bin"))
 MIB = 1 << 20
+HOST = "11111111-1111-4111-8111-111111111111"
+OTHER_HOST = "22222222-2222-4222-8222-222222222222"
 
 
 class Refused(Exception):
@@ -27,6 +29,7 @@ class Host:
     def __init__(self, name):
         self.name = name
         self.svd = None
+        self.host_id = HOST
 
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="svctl-e2e-")
@@ -75,7 +78,7 @@ class Host:
 
     def spawn(self, **environment):
         self.log_from = os.path.getsize(f"{self.dir}/log")
-        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir],
+        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment})
 
     def kill(self):

@@ -43,11 +43,11 @@ def depmod(kernel, tree):
 class Machine:
     """A machine that is booted again and again: a disk for its system, and others for pools."""
 
-    def __init__(self, bench, disks):
+    def __init__(self, bench, disks, name="system"):
         self.bench, self.disks = bench, disks
         if not os.path.exists(vm.GUEST_ROOT):
             raise vm.Skip("no root for full guests: mk/guest-root.sh build")
-        self.system = bench.disk("system", "2G")
+        self.system = bench.disk(name, "2G")
         subprocess.run(["mkfs.ext4", "-q", "-F", self.system.path], check=True)
 
     def boot(self, **options):
