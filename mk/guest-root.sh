@@ -13,6 +13,7 @@ packages=(
 	systemd-sysv udev dbus kmod dmsetup e2fsprogs xfsprogs util-linux fdisk
 	libsqlite3-0 libfmt9 libblkid1 libfdisk1 libdevmapper1.02.1
 	busybox-static procps
+	mdadm cryptsetup-bin
 )
 
 # The mirror is the one that this machine uses, which may be a snapshot of some

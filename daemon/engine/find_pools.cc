@@ -10,6 +10,8 @@
 #include "daemon/base/log.h"
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/partition.h"
+#include "daemon/kernel/probe.h"
+#include "daemon/kernel/udev_database.h"
 
 namespace svd {
 
@@ -44,17 +46,29 @@ void Engine::remember(const std::string &path)
 	std::ofstream(options_.state_dir + "/devices", std::ios::app) << path << "\n";
 }
 
+namespace {
+
+// Its bytes are those of the device that is made of it. One that was made something else later has lost the label at its
+// front: that is not looked away from, but told (Pool::refuse_reused).
+bool is_half_of_a_mirror(const FoundMember &member)
+{
+	const auto raid = is_raid_part(member.path);
+	return member.state != LabelState::kFrontBad && raid.ok() && raid.value();
+}
+
+}	// namespace
+
 void Engine::note_label(const std::string &path)
 {
 	const auto device = member_device(path);
 	const auto label = device.ok() ? read_label(device.value()) : device.error();
 	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
 	bad_labels_.erase(where);
-	if (taken_by_another(where))
+	if (taken_by_another(where) || udev_says_not_ours(where))
 		return;
 	if (!label.ok() && label.error().code == Code::kNeedsCheck)
 		bad_labels_[where] = label.error().message();
-	if (label.ok() && label.value())
+	if (label.ok() && label.value() && !is_half_of_a_mirror(*label.value()))
 		note_member(*label.value(), path);
 }
 

@@ -134,18 +134,29 @@ std::string udev_properties(const FoundMember &member)
 	return text + fmt::format("SV_TIER={}\nSV_MEMBER={}\n", label.tier_name, label.member);
 }
 
-bool taken_by_another(const std::string &path)
+namespace {
+
+bool held_by_another(const std::filesystem::path &sysfs)
 {
-	const auto sysfs = sysfs_of(path);
-	if (!sysfs.ok() || sysfs.value().empty())
-		return false;
 	std::error_code error;
-	const auto holders = std::filesystem::directory_iterator(sysfs.value() / "holders", error);
+	const auto holders = std::filesystem::directory_iterator(sysfs / "holders", error);
 	return std::any_of(begin(holders), end(holders), [](const auto &holder) {
 		std::string uuid;
 		std::ifstream(holder.path() / "dm/uuid") >> uuid;
 		return !uuid.starts_with("SV-");
 	});
+}
+
+}	// namespace
+
+// multipath takes whole disks: their partitions then are those of the map as well.
+bool taken_by_another(const std::string &path)
+{
+	const auto sysfs = sysfs_of(path);
+	if (!sysfs.ok() || sysfs.value().empty())
+		return false;
+	return held_by_another(sysfs.value()) ||
+	       (read_block_facts(sysfs.value()).partition && held_by_another(sysfs.value().parent_path()));
 }
 
 std::vector<std::string> list_block_devices()

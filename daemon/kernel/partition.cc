@@ -16,6 +16,7 @@
 #include <libfdisk/libfdisk.h>
 #include <linux/fs.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -23,6 +24,7 @@
 
 #include "daemon/base/unique_fd.h"
 #include "daemon/kernel/probe.h"
+#include "daemon/kernel/udev_database.h"
 
 namespace svd {
 
@@ -113,17 +115,29 @@ Status reread_table(int fd, const std::string &path)
 	return {};
 }
 
-// devtmpfs makes the node at once, udev (where /dev is its own) in its time.
+// Keeps udev from looking at the disk until fd is closed, when it does so (systemd.io/BLOCK_DEVICE_LOCKING): it would
+// read half a table, and its opening the partitions would keep the kernel from reading the table anew.
+Status lock_disk(int fd, const std::string &path)
+{
+	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (errno != EWOULDBLOCK || i == kTries)
+			return errno_error(errno == EWOULDBLOCK ? EBUSY : errno, "lock", path, "see fuser " + path);
+		std::this_thread::sleep_for(kPause);
+	}
+	return {};
+}
+
+// devtmpfs makes the node at once. udev is waited for, since scans leave alone what it has not seen yet.
 Result<std::string> wait_for_partition(const std::string &path)
 {
 	SV_ASSIGN(const fs::path sysfs, sysfs_of(path));
 	for (int i = 0; i < kTries; i++) {
 		const std::string node = partition_node(sysfs, 1);
-		if (!node.empty() && access(node.c_str(), F_OK) == 0)
+		if (!node.empty() && access(node.c_str(), F_OK) == 0 && udev_knows(node))
 			return node;
 		std::this_thread::sleep_for(kPause);
 	}
-	return Error{Code::kFailure, "use", path, "the kernel does not show the partition just made", "see lsblk " + path};
+	return Error{Code::kFailure, "use", path, "the partition just made does not appear", "see lsblk " + path};
 }
 
 }	// namespace
@@ -209,6 +223,7 @@ Result<std::string> partition_disk(const std::string &path)
 		const UniqueFd fd(open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 		if (!fd)
 			return errno_error(errno, "open", path, "see lsblk " + path);
+		SV_TRY(lock_disk(fd.get(), path));
 		SV_TRY(write_partition_table(fd.get(), path));
 		SV_TRY(reread_table(fd.get(), path));
 	}	// who holds a disk keeps others from its partitions
@@ -244,10 +259,11 @@ Status remove_partition_table(const std::string &partition)
 	SV_ASSIGN(const Table table, read_table(disk));
 	if (!table.gpt || table.partitions != 1 || table.ours != 1)
 		return {};
-	SV_TRY(wipe_signatures(disk));
 	const UniqueFd fd(open(disk.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", disk, "see lsblk " + disk);
+	SV_TRY(lock_disk(fd.get(), disk));
+	SV_TRY(wipe_signatures(disk));
 	return reread_table(fd.get(), disk);
 }
 

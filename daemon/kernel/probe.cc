@@ -124,6 +124,18 @@ Result<std::string> foreign_signature(const std::string &path)
 	return blkid_do_probe(probe.get()) == 0 ? describe(probe.get()) : std::string();
 }
 
+Result<bool> is_raid_part(const std::string &path)
+{
+	UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+	if (!fd)
+		return errno_error(errno, "open", path);
+	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
+	while (blkid_do_probe(probe.get()) == 0)
+		if (value_of(probe.get(), "USAGE") == "raid")
+			return true;
+	return false;
+}
+
 Status wipe_signatures(const std::string &path)
 {
 	UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));

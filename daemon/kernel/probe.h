@@ -26,6 +26,8 @@ Result<std::string> device_identity(const std::string &path);
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed);
 // What another has put there, as libblkid knows it: "crypto_LUKS crypto"; empty: nothing. Also of a device in use.
 Result<std::string> foreign_signature(const std::string &path);
+// Is it a part of what others assemble (md, LVM)? Half of a mirror looks like the member that the mirror is.
+Result<bool> is_raid_part(const std::string &path);
 Status wipe_signatures(const std::string &path);
 
 }	// namespace svd

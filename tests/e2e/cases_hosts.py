@@ -295,6 +295,39 @@ def test_copy_of_a_member_is_refused(host):
     assert problems(host) == []
 
 
+def make_md_half(member, path):
+    """A copy of it, as one half of a mirror whose superblock lies at the end (metadata 1.0)."""
+    size = os.path.getsize(member) + MIB
+    shutil.copy(member, path)
+    superblock = bytearray(4096)
+    at = (size // 512 - 16) & ~7
+    superblock[0:8] = (0xa92b4efc).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    superblock[16:32] = os.urandom(16)
+    superblock[72:76] = (1).to_bytes(4, "little")
+    superblock[144:152] = at.to_bytes(8, "little")
+    checksum = sum(int.from_bytes(superblock[i:i + 4], "little") for i in range(0, 256, 4))
+    checksum = (checksum & 0xffffffff) + (checksum >> 32)
+    superblock[216:220] = (checksum & 0xffffffff).to_bytes(4, "little")
+    with open(path, "r+b") as f:
+        f.truncate(size)
+        f.seek(at * 512)
+        f.write(superblock)
+
+
+def test_half_of_a_mirror_is_no_member(host):
+    disks = host.used_pool()
+    host.svctl("deactivate", "tank")
+    half = f"{host.dir}/half"
+    make_md_half(disks[0], half)
+    with open(f"{host.dir}/devices", "a", encoding="utf-8") as f:
+        f.write(half + "\n")
+    host.svctl("activate", "tank")
+    os.rename(disks[0], disks[0] + ".away")
+    host.stop()
+    host.start()
+    host.refused(3, "activate", "tank", says="member 0 of 3 is missing")
+
+
 def test_host_id_that_is_none_is_refused(host):
     for host.host_id in ("no-uuid", "00000000-0000-0000-0000-000000000000"):
         assert host.spawn().wait(20) == 2

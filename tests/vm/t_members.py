@@ -1,0 +1,69 @@
+"""Members on md, LUKS and multipath in a full guest: found once, when what they lie on is there, at each boot."""
+
+import vm
+from host import Machine
+
+# What multipathd's rules say of a path before it has made the map.
+PATH_RULE = 'ENV{ID_SERIAL}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
+MAP = """modprobe dm-multipath; modprobe dm-round-robin
+dmsetup create mpatha --uuid mpath-path --table "0 $(blockdev --getsz $PATH_DISK) multipath 0 0 1 1 round-robin 0 1 1 $PATH_DISK 1000"
+udevadm settle
+"""
+UP = """up() { for i in $(seq 150); do svctl status | grep -q "^$1: active" && return; sleep 0.2; done; svctl status; return 1; }
+"""
+# Each device with its label, and nothing that only has the same bytes.
+SEEN = """lsblk -nro FSTYPE,LABEL,UUID,KNAME,TYPE | sort -u
+members() { lsblk -nro FSTYPE,LABEL,KNAME | awk '$1 == "sv_member" {print $2, $3}' | sort -u; }
+test "$(members)" = "$(printf '%s\\n' "mirror $(basename $(readlink -f /dev/md/m))" "mixed $(basename $(readlink -f /dev/mapper/mpatha))" \
+  "mixed $(basename $(readlink -f /dev/mapper/secret))" | sort)"
+test "$(lsblk -nro FSTYPE,UUID /dev/md/m)" = "sv_member $(svctl --json show mirror | sed -n 's/.*"uuid": "\\(.*\\)".*/\\1/p')"
+udevadm info -q property /dev/mapper/secret | grep -x SV_POOL=mixed
+"""
+
+
+def create(disks):
+    a, b, luks, path, _ = (disk.dev for disk in disks)
+    return f"""export PATH_DISK={path}
+mdadm --create /dev/md/m --run --metadata=1.0 --level=1 --bitmap=none --assume-clean -n 2 {a} {b}
+head -c 32 /dev/urandom > /root/key; chmod 600 /root/key
+cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /root/key {luks}
+echo "secret {luks} /root/key luks" > /etc/crypttab
+cryptsetup open --key-file /root/key {luks} secret
+printf '%s' '{PATH_RULE}' > /etc/udev/rules.d/59-path.rules
+udevadm control --reload; udevadm trigger --settle {path}
+{MAP}
+svctl create-pool mirror --tier t=/dev/md/m
+svctl create-pool mixed --tier fast=/dev/mapper/secret --tier slow=/dev/mapper/mpatha
+for p in mirror mixed; do svctl create-volume $p/v --size 1G
+dd if=/dev/urandom of=/dev/sv/$p/v bs=1M count=8 oflag=direct conv=fsync status=none; sha256sum /dev/sv/$p/v >> /root/sums; done
+udevadm settle
+"""
+
+
+def duplicates(copy):
+    """A dd copy: told while the pool is up, refused with both names when it is not."""
+    return f"""export COPY={copy}
+dd if=/dev/md/m of=$COPY bs=1M conv=fsync status=none; udevadm settle; svctl scan
+named() {{ grep "both .*$(basename $(readlink -f $1)).*say that they are its member" /tmp/said | grep -q "$(basename $(readlink -f $2))"; }}
+svctl status > /tmp/said; named /dev/md/m $COPY
+svctl deactivate mirror; refused svctl activate mirror 2> /tmp/said; named /dev/md/m $COPY
+dd if=/dev/zero of=$COPY bs=1M count=64 conv=fsync status=none; udevadm settle
+svctl activate mirror; sha256sum -c /root/sums
+"""
+
+
+@vm.limit(400)
+def test_md_luks_and_multipath_members_come_back_complete(bench):
+    disks = [bench.disk("a", "64M"), bench.disk("b", "64M"), bench.disk("luks", "96M"), bench.disk("path", "64M"),
+             bench.disk("copy", "64M")]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        print(guest.run(UP + create(disks) + SEEN, timeout=150))
+        print(guest.run(duplicates(disks[4].dev), timeout=120))
+    with machine.boot() as guest:
+        # The mirror is assembled, the map is not there yet: its path is no member, and the pool waits for it.
+        print(guest.run(UP + "up mirror; svctl status; svctl status | grep 'member 1 of 2 is missing'\n"
+                        "refused test -e /dev/sv/mixed; svctl --json show mirror | grep '\"device\": \"/dev/md'\n", timeout=120))
+        print(guest.run(UP + f"export PATH_DISK={disks[3].dev}\n" + MAP + "up mixed; dmsetup deps -o devname sv-mixed | grep mpatha\n"
+                        "sha256sum -c /root/sums; udevadm settle\n" + SEEN, timeout=120))
