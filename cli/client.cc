@@ -74,6 +74,17 @@ bool receive(int fd, std::string &text, svd::Fds &fds)
 	}
 }
 
+// Errors of Varlink itself: svd took the call for a mistake.
+std::string protocol_error(const std::string &name, const json &parameters)
+{
+	const auto named = [&](const char *key) { return parameters.value(key, std::string()); };
+	if (name == "org.varlink.service.InvalidParameter")
+		return fmt::format("svd does not take the parameter {}, or it is missing", named("parameter"));
+	if (name == "org.varlink.service.MethodNotFound" || name == "org.varlink.service.InterfaceNotFound")
+		return fmt::format("svd has no {}: are svd and svctl of one version?", named("method") + named("interface"));
+	return name;
+}
+
 Answer interpret(const std::string &text)
 {
 	const json reply = json::parse(text, nullptr, false);
@@ -83,9 +94,10 @@ Answer interpret(const std::string &text)
 	answer.parameters = reply.value("parameters", json::object());
 	if (!reply.contains("error"))
 		return answer;
-	answer.exit = answer.parameters.value("code", static_cast<int>(kExitFailure));
+	answer.exit = answer.parameters.value("code", static_cast<int>(kExitUsage));
 	answer.id = answer.parameters.value("id", svd::code_of(svd::id_of(static_cast<svd::Code>(answer.exit))));
-	answer.message = answer.parameters.value("message", reply["error"].get<std::string>());
+	answer.message = answer.parameters.value("message", protocol_error(reply["error"].get<std::string>(),
+									   answer.parameters));
 	return answer;
 }
 

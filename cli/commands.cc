@@ -126,7 +126,7 @@ Request show(const Values &v, const std::string &noun)
 {
 	const std::string &name = v.text("POOL[/VOLUME]");
 	Request request = noun == "volume" || (noun.empty() && name.find('/') != std::string::npos) ?
-		Request{"Show", split_volume(name)} : Request{"Show", {{"pool", name}}};
+		Request{"ShowVolume", split_volume(name)} : Request{"ShowPool", {{"pool", name}}};
 	request.view.bytes = v.flag("bytes");
 	return request;
 }

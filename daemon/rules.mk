@@ -15,6 +15,9 @@ $(DAEMON_OBJ)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(SVD_CXXFLAGS) -c $< -o $@
 
+# It has the descriptions of the interfaces in it.
+$(DAEMON_OBJ)/daemon/api/interface.o $(BUILD)/daemon-asan/daemon/api/interface.o: $(wildcard daemon/api/*.varlink)
+
 $(DAEMON_LIB): $(DAEMON_SRC:%.cc=$(DAEMON_OBJ)/%.o)
 	@mkdir -p $(@D)
 	@rm -f $@

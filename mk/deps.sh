@@ -17,7 +17,7 @@ packages=(
 	libfdisk-dev libsystemd-dev libudev-dev
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
-	python3 util-linux fdisk mmdebstrap shellcheck groff-base zsh fish
+	python3 python3-varlink util-linux fdisk mmdebstrap shellcheck groff-base zsh fish
 	libelf1 libssl3 pahole # the kernel's build tools
 )
 

@@ -13,6 +13,7 @@ ZSHDIR ?= /usr/share/zsh/vendor-completions
 FISHDIR ?= /usr/share/fish/vendor_completions.d
 UNITDIR ?= /lib/systemd/system
 RULESDIR ?= /lib/udev/rules.d
+VARLINKDIR ?= /usr/share/varlink
 INSTALL_KREL ?= $(shell uname -r)
 MODULEDIR = /lib/modules/$(INSTALL_KREL)/updates
 
@@ -23,7 +24,8 @@ INSTALL_HEADERS = $(firstword $(KNOWN_HEADERS))
 INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
 INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
 INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
-INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules
+INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules \
+	$(VARLINKDIR)/io.svctl.varlink
 
 .PHONY: install install-files install-module uninstall after-install
 
@@ -31,7 +33,8 @@ install: install-files install-module
 	@$(MAKE) after-install
 
 install-files: daemon cli man
-	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR))
+	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) \
+	$(VARLINKDIR))
 	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
 	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
 	install -m 644 $(BUILD)/completion/svctl.bash $(DESTDIR)$(BASHDIR)/svctl
@@ -39,6 +42,7 @@ install-files: daemon cli man
 	install -m 644 $(BUILD)/completion/svctl.fish $(DESTDIR)$(FISHDIR)/svctl.fish
 	install -m 644 systemd/svd.service systemd/svd.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
+	install -m 644 daemon/api/io.svctl.varlink $(DESTDIR)$(VARLINKDIR)
 
 install-module:
 	@test -n "$(INSTALL_HEADERS)" || { \

@@ -193,7 +193,9 @@ void VarlinkServer::handle_message(Client &client, const std::string &text)
 void VarlinkServer::refuse(Client &client, const std::string &reason)
 {
 	log::warning("closing a client: {}", reason);
-	const Json json = {{"error", "io.svctl.BadMessage"}, {"parameters", {{"code", 2}, {"message", reason}}}};
+	const Json json = {{"error", "io.svctl.BadMessage"},
+			   {"parameters", {{"code", 2}, {"id", code_of(Id::kUsage)}, {"message", reason}, {"attempted", ""}, {"object", ""},
+					   {"cause", reason}, {"hint", ""}}}};
 	client.out += json.dump();
 	client.out.push_back('\0');
 	client.closing = true;

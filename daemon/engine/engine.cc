@@ -316,15 +316,17 @@ Result<Json> Engine::list()
 	return json;
 }
 
-Result<Json> Engine::show(const std::string &pool_name, const std::string &volume)
+Result<Json> Engine::show_volume(const std::string &pool_name, const std::string &volume)
 {
-	if (!volume.empty()) {
-		SV_ASSIGN(const auto found, find_volume(pool_name, volume));
-		Json json = volume_json(*found.first, found.second, found.first->mapped());
-		for (const auto &[index, count] : found.first->damage(found.second.id).ranges)
-			json["damaged"].push_back({{"offset", index << SV_EXTENT_SHIFT}, {"length", count << SV_EXTENT_SHIFT}});
-		return json;
-	}
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	Json json = volume_json(*found.first, found.second, found.first->mapped());
+	for (const auto &[index, count] : found.first->damage(found.second.id).ranges)
+		json["damaged"].push_back({{"offset", index << SV_EXTENT_SHIFT}, {"length", count << SV_EXTENT_SHIFT}});
+	return json;
+}
+
+Result<Json> Engine::show_pool(const std::string &pool_name)
+{
 	SV_ASSIGN(Pool *const pool, find_pool(pool_name));
 	Json json = pool_json(*pool, true);
 	if (!pool->up())

@@ -53,7 +53,8 @@ public:
 				   bool dry_run);
 	Result<Json> delete_volume(const std::string &pool, const std::string &volume, bool dry_run);
 	Result<Json> list();
-	Result<Json> show(const std::string &pool, const std::string &volume);
+	Result<Json> show_pool(const std::string &pool);
+	Result<Json> show_volume(const std::string &pool, const std::string &volume);
 	Result<Json> status();
 	Result<Json> check(const std::string &pool);
 	Result<UniqueFd> dump(const std::string &pool);	// a sealed memory file

@@ -134,15 +134,20 @@ Json Engine::problems_json(Pool &pool)
 Result<Json> Engine::status()
 {
 	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
-	for (auto &[uuid, pool] : pools_)
+	for (auto &[uuid, pool] : pools_) {
 		json["pools"].push_back({{"name", pool->name()}, {"uuid", uuid.str()}, {"state", state_of(*pool)},
 					 {"members", pool->nr_members()}, {"missing", pool->missing()},
-					 {"host", hold_of(*pool) == Hold::kExported ? Json() : Json(pool->holder().host.str())},
 					 {"problems", problems_json(*pool)}});
-	for (const Problem &problem : problems())
-		if (problem.pool.empty())
-			json["pools"].push_back({{"name", problem.device}, {"state", "unusable"},
-						 {"problems", Json::array({problem_json(problem)})}});
+		if (hold_of(*pool) != Hold::kExported)
+			json["pools"].back()["host"] = pool->holder().host.str();
+	}
+	for (const Problem &problem : problems()) {
+		if (!problem.pool.empty())
+			continue;
+		json["bad_labels"].push_back(problem.device);
+		json["pools"].push_back({{"name", problem.device}, {"state", "unusable"},
+					 {"problems", Json::array({problem_json(problem)})}});
+	}
 	return json;
 }
 

@@ -166,7 +166,7 @@ def try_hostile_clients(host):
             pass
     many = [host.connect() for _ in range(100)]
     assert host.json("list")["pools"][0]["name"] == "tank"
-    for method, parameters in (("io.svctl.Nix", {}), ("x", {}), ("io.svctl.Show", {}), ("io.svctl.Show", {"pool": 1}),
+    for method, parameters in (("io.svctl.Nix", {}), ("x", {}), ("io.svctl.ShowPool", {}), ("io.svctl.ShowPool", {"pool": 1}),
                                ("io.svctl.CreateVolume", {"pool": "tank", "volume": "w", "size": -1}),
                                ("io.svctl.CreatePool", {"pool": "q", "tiers": [1]})):
         try:

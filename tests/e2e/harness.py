@@ -11,6 +11,8 @@ import subprocess
 import tempfile
 import time
 
+import varlink_types
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("BIN_DIR", os.path.join(ROOT, "build", "bin"))
 MIB = 1 << 20
@@ -19,10 +21,11 @@ OTHER_HOST = "22222222-2222-4222-8222-222222222222"
 
 
 class Refused(Exception):
-    def __init__(self, code, text):
-        super().__init__(f"exit code {code}: {text}")
-        self.code = code
-        self.text = text
+    """By svctl with an exit code, or by svd with an error and its parameters."""
+
+    def __init__(self, code, text, error="", parameters=None):
+        super().__init__(f"exit code {code}: {error} {text}")
+        self.code, self.text, self.error, self.parameters = code, text, error, parameters or {}
 
 
 class Host:
@@ -141,8 +144,10 @@ class Host:
         with self.connect() as s:
             s.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
             reply = json.loads(receive(s))
-        if "error" in reply:
-            raise Refused(reply["parameters"].get("code", 1), reply["parameters"].get("message", reply["error"]))
+        varlink_types.check_reply(method, reply)
+        if "error" in reply:    # those of Varlink itself have no code
+            parameters = reply["parameters"]
+            raise Refused(parameters.get("code", 2), parameters.get("message", ""), reply["error"], parameters)
         return reply["parameters"]
 
     def write(self, volume, offset, data, fua=False):

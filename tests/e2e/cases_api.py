@@ -1,0 +1,148 @@
+"""The Varlink API as other programs see it: python3-varlink, and the types that io.svctl.varlink declares."""
+
+import json
+import os
+import subprocess
+
+import varlink
+
+import harness
+import varlink_types
+
+MIB = harness.MIB
+
+
+class Caller:
+    """Calls methods and remembers which have answered; Host.call() holds each answer against its declared type."""
+
+    def __init__(self, host):
+        self.host, self.answered = host, set()
+
+    def __call__(self, method, *descriptors, **parameters):
+        answer = self.host.call(f"io.svctl.{method}", *descriptors, **parameters)
+        self.answered.add(method)
+        return answer
+
+    def refused(self, error, code, method, **parameters):
+        try:
+            self(method, **parameters)
+        except harness.Refused as refused:
+            assert refused.error == f"io.svctl.{error}" and refused.code == code, refused
+            return refused
+        raise AssertionError(f"{method} {parameters} was done")
+
+
+def test_answers_are_of_the_declared_types(host):
+    host.start()
+    call = Caller(host)
+    disks = [host.disk(name) for name in ("a", "b", "c")]
+    tiers = [{"name": "fast", "devices": disks[:1]}, {"name": "slow", "devices": disks[1:2]}]
+    new_disk = {"tier": "slow", "devices": disks[2:], "wipe": None}
+    call("CreatePool", pool="tank", tiers=tiers, dry_run=True)
+    for _ in range(2):      # done, and no change
+        call("CreatePool", pool="tank", tiers=tiers)
+        call("CreateVolume", pool="tank", volume="v", size=64 * MIB)
+    for _ in range(2):
+        call("AddDevice", pool="tank", **new_disk)
+    call("CreateVolume", pool="tank", volume="w", size=MIB, dry_run=True)
+    host.write("tank/v", 0, b"x" * 65536, fua=True)
+    call("ResizeVolume", pool="tank", volume="v", size=128 * MIB)
+    call("RenameVolume", pool="tank", volume="v", to="w")
+    for method in ("List", "Status", "Scan"):
+        assert call(method)["pools"][0]["name"] == "tank"
+    assert call("ShowPool", pool="tank")["journal"]["records"] > 0
+    assert call("ShowVolume", pool="tank", volume="w")["used"] == MIB
+    call("Check", pool="tank")
+    call("Dump", pool="tank")
+    call("DeleteVolume", pool="tank", volume="w", dry_run=True)
+    call("DeleteVolume", pool="tank", volume="w")
+    memory = os.memfd_create("text", os.MFD_ALLOW_SEALING)
+    os.write(memory, b"svctl-dump 1\n")
+    harness.seal(memory)
+    for dry_run in (True, False):
+        call("Restore", memory, pool="tank", fd=0, dry_run=dry_run)
+    os.close(memory)
+    call("Jobs")
+    call.refused("NotFound", 3, "WaitJob", job=7)
+    call.answered.add("WaitJob")    # cases_jobs.py has jobs to wait for
+    call("Deactivate", pool="tank", dry_run=True)
+    call("Deactivate", pool="tank")
+    for method in ("List", "Status"):
+        assert call(method)["pools"][0]["state"] == "down"
+    call("ShowPool", pool="tank")
+    os.rename(disks[2], disks[2] + ".away")
+    call("Activate", pool="tank", read_only=True, missing=True)
+    assert [d["member"] for d in call("ShowPool", pool="tank")["devices"] if d.get("missing")] == [2]
+    assert call("Status")["pools"][0]["problems"]
+    call("Deactivate", pool="tank")
+    os.rename(disks[2] + ".away", disks[2])
+    call("Activate", pool="tank")
+    call("ExportPool", pool="tank", dry_run=True)
+    call("ExportPool", pool="tank")
+    for method in ("List", "Status", "Scan"):
+        assert call(method)["pools"][0]["state"] == "exported"
+    call("ImportPool", pool="tank", rename="vault", dry_run=True)
+    call("ImportPool", pool="tank", rename="vault")
+    call("ImportPool", pool="vault", rename=None, force=True)
+    call("DeletePool", pool="vault", dry_run=True)
+    call("DeletePool", pool="vault")
+    assert call.answered == varlink_types.methods("io.svctl"), call.answered ^ varlink_types.methods("io.svctl")
+
+
+def test_errors_are_typed(host):
+    disks = host.pool()
+    call = Caller(host)
+    call.refused("NotFound", 3, "ShowPool", pool="nix")
+    call.refused("InvalidArgument", 2, "CreateVolume", pool="tank", volume="a/b", size=MIB)
+    busy = call.refused("Busy", 5, "CreateVolume", pool="tank", volume="v", size=MIB)
+    assert busy.parameters["object"] == "tank/v" and "resize-volume" in busy.parameters["hint"], busy.parameters
+    call.refused("NoSpace", 6, "AddDevice", pool="tank", tier="slow", devices=[host.disk("tiny", 1)])
+    host.fail_call(1)
+    call.refused("Failed", 1, "CreateVolume", pool="tank", volume="w", size=MIB)
+    call("Deactivate", pool="tank")
+    call("Activate", pool="tank", read_only=True)
+    call.refused("PermissionDenied", 4, "CreateVolume", pool="tank", volume="w", size=MIB)
+    host.stop()
+    for disk in disks[:2]:      # both copies of the catalogue
+        with open(disk, "r+b") as f:
+            f.seek(MIB)
+            f.write(bytes(64 * MIB))
+    host.start()
+    call.refused("NeedsCheck", 7, "Activate", pool="tank")
+
+
+def test_refuses_parameters_that_are_not_declared(host):
+    host.used_pool()
+    with host.unchanged():
+        for method, parameters in (("DeletePool", {"pool": "tank", "dryrun": True}),
+                                   ("DeleteVolume", {"pool": "tank", "volume": "v", "dry-run": True}),
+                                   ("List", {"pool": "tank"})):
+            try:
+                host.call(f"io.svctl.{method}", **parameters)
+                raise AssertionError(f"{method} {parameters} was done")
+            except harness.Refused as refused:
+                assert refused.error == "org.varlink.service.InvalidParameter", refused
+                assert refused.parameters["parameter"] in parameters
+
+
+def test_python_varlink_introspects_and_calls(host):
+    host.pool()
+    with varlink.Client.new_with_address(f"unix:{host.socket}") as client:
+        client.get_interfaces()
+        with open(f"{varlink_types.API}/io.svctl.varlink", encoding="ascii") as f:
+            assert client.get_interface("io.svctl").get_description() == f.read()
+        with client.open("io.svctl", namespaced=True) as svd:
+            assert svd.List().pools[0].tiers[1].name == "slow"
+            created = svd.CreateVolume("tank", "w", MIB)
+            assert created.result == "created" and created.size == MIB
+            try:
+                svd.ShowPool("nix")
+                raise AssertionError("there is a pool nix")
+            except varlink.VarlinkError as error:
+                assert error.error() == "io.svctl.NotFound" and error.parameters()["code"] == 3
+    tool = ["/usr/bin/python3", "-m", "varlink.cli"]
+    said = subprocess.run([*tool, "call", f"unix:{host.socket}/io.svctl.ShowVolume",
+                           json.dumps({"pool": "tank", "volume": "w"})], check=True, capture_output=True, text=True)
+    assert json.loads(said.stdout)["size"] == MIB
+    said = subprocess.run([*tool, "help", f"unix:{host.socket}/io.svctl"], check=True, capture_output=True, text=True)
+    assert "method CreatePool(" in said.stdout

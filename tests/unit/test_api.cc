@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <gtest/gtest.h>
+
+#include "daemon/api/commands.h"
+#include "daemon/api/interface.h"
+#include "daemon/api/parameters.h"
+
+namespace svd {
+namespace {
+
+TEST(Interface, names_of_parameters_come_from_the_description)
+{
+	const char *const text = "interface a.b\n# method Commented(x: int)\n"
+				 "method One(pool: string, tiers: []Tier, dry_run: ?bool) -> (result: string)\n"
+				 "method Two(\n  a: int,\n  b: ?[]string\n) -> ()\nmethod OneMore() -> (c: int)\n";
+	using Names = std::set<std::string>;
+	EXPECT_EQ(declared_parameters(text, "One"), (Names{"pool", "tiers", "dry_run"}));
+	EXPECT_EQ(declared_parameters(text, "Two"), (Names{"a", "b"}));
+	EXPECT_EQ(declared_parameters(text, "OneMore"), Names{});
+	EXPECT_EQ(declared_parameters(text, "Commented"), Names{});
+}
+
+TEST(Interface, has_the_text_of_each_interface)
+{
+	for (const char *name : {"io.svctl", "io.svctl.sim", "org.varlink.service"})
+		EXPECT_NE(interface_description(name).find(std::string("interface ") + name + "\n"), std::string::npos);
+	EXPECT_TRUE(interface_description("io.svctl.nix").empty());
+	EXPECT_TRUE(interface_description("io.svctl").ends_with("\n"));
+}
+
+TEST(ErrorReply, names_the_error_of_each_code)
+{
+	const std::pair<Code, const char *> names[] = {
+		{Code::kFailure, "Failed"}, {Code::kUsage, "InvalidArgument"}, {Code::kNotFound, "NotFound"},
+		{Code::kPermission, "PermissionDenied"}, {Code::kBusy, "Busy"}, {Code::kNoSpace, "NoSpace"},
+		{Code::kNeedsCheck, "NeedsCheck"}, {Code::kMissingFeature, "Unsupported"}, {Code::kTimeout, "Timeout"},
+	};
+	for (const auto &[code, name] : names) {
+		const Reply reply = error_reply(Error{code, "do", "it", "why", "what now"});
+		EXPECT_EQ(reply.error, std::string("io.svctl.") + name);
+		EXPECT_EQ(reply.parameters["code"], static_cast<int>(code));
+		EXPECT_EQ(reply.parameters["message"], "cannot do it: why (what now)");
+		EXPECT_NE(interface_description("io.svctl").find(std::string("error ") + name + " "),
+			  std::string::npos);
+	}
+	EXPECT_EQ(error_reply(Error{Code::kUnreachable, "x"}).parameters["code"], 1);
+}
+
+TEST(Parameters, malformed_ones_are_named)
+{
+	const auto refused = [](const char *json, auto take) -> std::string {
+		const Json parameters = Json::parse(json);
+		try {
+			take(Parameters(parameters, "io.svctl", "CreatePool"));
+		} catch (const BadParameter &bad) {
+			return bad.what();
+		}
+		return "";
+	};
+	const auto flag = [](const Parameters &p) { p.flag("dry_run"); };
+	const auto tiers = [](const Parameters &p) { p.tiers("tiers"); };
+	EXPECT_EQ(refused(R"({"dry_run": true})", flag), "");
+	EXPECT_EQ(refused(R"({"dry_run": null})", flag), "");
+	EXPECT_EQ(refused(R"({"dry_run": 1})", flag), "dry_run");
+	EXPECT_EQ(refused(R"({"dryrun": true})", flag), "dryrun");
+	EXPECT_EQ(refused(R"({"tiers": [{"name": "a", "devices": ["b"]}]})", tiers), "");
+	EXPECT_EQ(refused(R"({"tiers": [{"name": "a", "devices": ["b"], "x": 1}]})", tiers), "tiers");
+	EXPECT_EQ(refused(R"({"tiers": [{"name": 7, "devices": ["b"]}]})", tiers), "name");
+	EXPECT_EQ(refused(R"({})", tiers), "tiers");
+}
+
+}	// namespace
+}	// namespace svd
