@@ -128,7 +128,9 @@ Answer call(const std::string &socket_path, const std::string &method, const jso
 	message.push_back('\0');
 	std::string text;
 	svd::Fds received;
-	if (send_all(socket.fd(), message, fds) && receive(socket.fd(), text, received)) {
+	// Who is refused at the door may find it closed for its call, and why behind it.
+	const bool sent = send_all(socket.fd(), message, fds) || errno == EPIPE || errno == ECONNRESET;
+	if (sent && receive(socket.fd(), text, received)) {
 		Answer answer = interpret(text);
 		answer.fds = std::move(received);
 		return answer;

@@ -45,6 +45,7 @@ struct Options {
 	std::string state_dir = "/run/svctl";
 	std::vector<std::string> devices;
 	std::string host_id;
+	RoleGroups groups;
 };
 
 // svd serves the disks that its own pages might have to be written to: it must not wait for itself.
@@ -111,9 +112,10 @@ Status serve(const Options &options)
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	SV_ASSIGN(const Host host, this_host(options.host_id));
 	Engine engine(*kernel, {options.state_dir, options.devices, host});
-	const VarlinkServer::Handler handler = [&](const std::string &method, const Json &parameters, const Fds &fds) {
-		return dispatch(engine, options.sim, method, parameters, fds);
-	};
+	Service service{engine, options.sim, options.groups};
+	VarlinkServer::Handler handler;
+	handler.call = [&](const Request &request) { return dispatch(service, request); };
+	handler.role = [&](const Peer &peer) { return role_of(peer, geteuid(), read_groups(options.groups)); };
 	const bool activated = sd_listen_fds(1) > 0;
 	SV_ASSIGN(VarlinkServer server, activated ? VarlinkServer::take(UniqueFd(SD_LISTEN_FDS_START), handler) :
 						    VarlinkServer::listen(options.socket, handler));
@@ -152,6 +154,10 @@ int main(int argc, char **argv)
 		->type_name("DEVICE[,DEVICE...]")->delimiter(',');
 	app.add_option("--host-id", options.host_id, "this host, as labels of pools name it; otherwise of /etc/machine-id")
 		->type_name("UUID");
+	app.add_option("--admin-group", options.groups.administer, "who is in this local group may do everything, as root may")
+		->type_name("GROUP")->capture_default_str();
+	app.add_option("--read-group", options.groups.read, "who is in this one may look")
+		->type_name("GROUP")->capture_default_str();
 	std::string udev_device;
 	std::string udev_volume;
 	app.add_option("--udev", udev_device, "only print what udev is to know of this device, if it is a member")

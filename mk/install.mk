@@ -14,6 +14,7 @@ FISHDIR ?= /usr/share/fish/vendor_completions.d
 UNITDIR ?= /lib/systemd/system
 RULESDIR ?= /lib/udev/rules.d
 VARLINKDIR ?= /usr/share/varlink
+SYSUSERSDIR ?= /usr/lib/sysusers.d
 INSTALL_KREL ?= $(shell uname -r)
 MODULEDIR = /lib/modules/$(INSTALL_KREL)/updates
 
@@ -25,16 +26,19 @@ INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
 INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
 INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
 INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules \
-	$(VARLINKDIR)/io.svctl.varlink
+	$(VARLINKDIR)/io.svctl.varlink $(SYSUSERSDIR)/svctl.conf
 
 .PHONY: install install-files install-module uninstall after-install
 
 install: install-files install-module
 	@$(MAKE) after-install
+	@if [ -z "$(DESTDIR)" ] && command -v systemd-sysusers > /dev/null; then \
+		systemd-sysusers $(SYSUSERSDIR)/svctl.conf; \
+	fi
 
 install-files: daemon cli man
 	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) \
-	$(VARLINKDIR))
+	$(VARLINKDIR) $(SYSUSERSDIR))
 	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
 	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
 	install -m 644 $(BUILD)/completion/svctl.bash $(DESTDIR)$(BASHDIR)/svctl
@@ -43,6 +47,7 @@ install-files: daemon cli man
 	install -m 644 systemd/svd.service systemd/svd.socket $(DESTDIR)$(UNITDIR)
 	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
 	install -m 644 daemon/api/io.svctl.varlink $(DESTDIR)$(VARLINKDIR)
+	install -m 644 systemd/svctl.sysusers $(DESTDIR)$(SYSUSERSDIR)/svctl.conf
 
 install-module:
 	@test -n "$(INSTALL_HEADERS)" || { \

@@ -7,6 +7,7 @@
 
 #include <fmt/core.h>
 
+#include "daemon/api/errors.h"
 #include "daemon/api/interface.h"
 #include "daemon/api/parameters.h"
 #include "daemon/base/log.h"
@@ -17,42 +18,52 @@ namespace {
 
 constexpr const char *kVersion = "0.1.0";
 constexpr uint64_t kMostDebugBytes = 256 * 1024;
+constexpr size_t kMostAudited = 512;	// characters of the parameters
 
-using Method = std::function<Result<Json>(Engine &, const Parameters &, const Fds &)>;
+using Function = std::function<Result<Json>(Engine &, const Parameters &, const Fds &)>;
+
+// What a method does, and so who may call it: readers may look; what works at length, and what changes something, is for
+// administrators; changes are logged.
+enum class Kind { kLooks, kWorks, kChanges };
+
+struct Method {
+	Kind kind;
+	Function run;
+};
 
 const std::map<std::string, Method> kMethods = {
-	{"CreatePool", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run")); }},
-	{"AddDevice", [](Engine &e, const Parameters &p, const Fds &) {
+	{"CreatePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run")); }}},
+	{"AddDevice", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.add_device(p.text("pool"), {p.text("tier"), p.texts("devices")}, p.texts("wipe"),
-				    p.flag("dry_run")); }},
-	{"DeletePool", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.delete_pool(p.text("pool"), p.flag("dry_run")); }},
-	{"Activate", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.activate(p.text("pool"), p.flag("read_only"), p.flag("missing"), p.flag("dry_run")); }},
-	{"Deactivate", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.deactivate(p.text("pool"), p.flag("dry_run")); }},
-	{"ExportPool", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.export_pool(p.text("pool"), p.flag("dry_run")); }},
-	{"ImportPool", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.import_pool(p.text("pool"), p.text_or_empty("rename"), p.flag("force"), p.flag("dry_run")); }},
-	{"CreateVolume", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.create_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }},
-	{"ResizeVolume", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.resize_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }},
-	{"RenameVolume", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.rename_volume(p.text("pool"), p.text("volume"), p.text("to"), p.flag("dry_run")); }},
-	{"DeleteVolume", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }},
-	{"List", [](Engine &e, const Parameters &, const Fds &) { return e.list(); }},
-	{"ShowPool", [](Engine &e, const Parameters &p, const Fds &) { return e.show_pool(p.text("pool")); }},
-	{"ShowVolume", [](Engine &e, const Parameters &p, const Fds &) {
-		return e.show_volume(p.text("pool"), p.text("volume")); }},
-	{"Status", [](Engine &e, const Parameters &, const Fds &) { return e.status(); }},
-	{"Scan", [](Engine &e, const Parameters &, const Fds &) { return e.scan(); }},
-	{"Check", [](Engine &e, const Parameters &p, const Fds &) { return e.check(p.text("pool")); }},
-	{"Restore", [](Engine &e, const Parameters &p, const Fds &fds) {
-		return e.restore(p.text("pool"), p.fd("fd", fds), p.flag("dry_run")); }},
+				    p.flag("dry_run")); }}},
+	{"DeletePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.delete_pool(p.text("pool"), p.flag("dry_run")); }}},
+	{"Activate", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.activate(p.text("pool"), p.flag("read_only"), p.flag("missing"), p.flag("dry_run")); }}},
+	{"Deactivate", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.deactivate(p.text("pool"), p.flag("dry_run")); }}},
+	{"ExportPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.export_pool(p.text("pool"), p.flag("dry_run")); }}},
+	{"ImportPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.import_pool(p.text("pool"), p.text_or_empty("rename"), p.flag("force"), p.flag("dry_run")); }}},
+	{"CreateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.create_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }}},
+	{"ResizeVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.resize_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }}},
+	{"RenameVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.rename_volume(p.text("pool"), p.text("volume"), p.text("to"), p.flag("dry_run")); }}},
+	{"DeleteVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
+	{"List", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.list(); }}},
+	{"ShowPool", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) { return e.show_pool(p.text("pool")); }}},
+	{"ShowVolume", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.show_volume(p.text("pool"), p.text("volume")); }}},
+	{"Status", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.status(); }}},
+	{"Scan", {Kind::kChanges, [](Engine &e, const Parameters &, const Fds &) { return e.scan(); }}},
+	{"Check", {Kind::kWorks, [](Engine &e, const Parameters &p, const Fds &) { return e.check(p.text("pool")); }}},
+	{"Restore", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &fds) {
+		return e.restore(p.text("pool"), p.fd("fd", fds), p.flag("dry_run")); }}},
 };
 
 // ---- io.svctl.sim ----
@@ -126,31 +137,6 @@ Reply service_call(bool simulated, const std::string &name, const Json &paramete
 
 // ---- answers ----
 
-// What is no code of its own in the interface is Failed.
-const char *error_name(Code code)
-{
-	switch (code) {
-	case Code::kUsage:
-		return "io.svctl.InvalidArgument";
-	case Code::kNotFound:
-		return "io.svctl.NotFound";
-	case Code::kPermission:
-		return "io.svctl.PermissionDenied";
-	case Code::kBusy:
-		return "io.svctl.Busy";
-	case Code::kNoSpace:
-		return "io.svctl.NoSpace";
-	case Code::kNeedsCheck:
-		return "io.svctl.NeedsCheck";
-	case Code::kMissingFeature:
-		return "io.svctl.Unsupported";
-	case Code::kTimeout:
-		return "io.svctl.Timeout";
-	default:
-		return "io.svctl.Failed";
-	}
-}
-
 Reply reply_of(Result<Json> result)
 {
 	return result.ok() ? Reply{"", std::move(result).value()} : error_reply(result.error());
@@ -176,49 +162,71 @@ Reply sim_call(Engine &engine, const std::string &name, const Json &parameters)
 	return reply_of(sim_io(engine, name, p));
 }
 
-Reply svctl_call(Engine &engine, const std::string &name, const Json &parameters, const Fds &fds)
+Reply refused(const Service &service, const Request &request, Role needed)
 {
-	const auto found = kMethods.find(name);
-	if (found == kMethods.end() && name != "Dump")
-		return {"org.varlink.service.MethodNotFound", {{"method", "io.svctl." + name}}};
-	const Parameters p(parameters, "io.svctl", name);
-	return name == "Dump" ? dump(engine, p) : reply_of(found->second(engine, p, fds));
+	Reply reply = error_reply(role_error(request.peer, needed, service.groups));
+	reply.parameters["group"] = needed == Role::kRead ? service.groups.read : service.groups.administer;
+	return reply;
 }
 
-Reply call(Engine &engine, bool simulated, const std::string &method, const Json &parameters, const Fds &fds)
+// Who asked for what; once more with what came of it, since svd may die in between.
+void audit(const Request &request, const std::string &text)
 {
+	log::notice("{}: {} {}{}", request.peer.str(), request.call.method,
+		    request.call.parameters.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, kMostAudited), text);
+}
+
+Reply audited(const Request &request, const std::function<Reply()> &run)
+{
+	audit(request, "");
+	Reply reply = run();
+	audit(request, ": " + reply.parameters.value(reply.error.empty() ? "result" : "message", reply.error));
+	return reply;
+}
+
+Reply svctl_call(Service &service, const std::string &name, const Request &request)
+{
+	const auto found = kMethods.find(name);
+	const Kind kind = found == kMethods.end() ? Kind::kWorks : found->second.kind;
+	const Role needed = kind == Kind::kLooks ? Role::kRead : Role::kAdminister;
+	if (request.role < needed)
+		return refused(service, request, needed);
+	if (found == kMethods.end() && name != "Dump")
+		return {"org.varlink.service.MethodNotFound", {{"method", "io.svctl." + name}}};
+	const Parameters p(request.call.parameters, "io.svctl", name);
+	if (name == "Dump")
+		return dump(service.engine, p);
+	const auto run = [&] { return reply_of(found->second.run(service.engine, p, request.fds)); };
+	return kind == Kind::kChanges && !p.flag("dry_run") ? audited(request, run) : run();
+}
+
+Reply call(Service &service, const Request &request)
+{
+	const std::string &method = request.call.method;
 	const size_t dot = method.rfind('.');
 	const std::string interface = dot == std::string::npos ? "" : method.substr(0, dot);
 	const std::string name = dot == std::string::npos ? method : method.substr(dot + 1);
 	if (interface == "org.varlink.service")
-		return service_call(simulated, name, parameters);
-	if (interface == "io.svctl.sim" && simulated)
-		return sim_call(engine, name, parameters);
+		return service_call(service.simulated, name, request.call.parameters);
 	if (interface == "io.svctl")
-		return svctl_call(engine, name, parameters, fds);
+		return svctl_call(service, name, request);
+	if (interface == "io.svctl.sim" && service.simulated)
+		return request.role < Role::kAdminister ? refused(service, request, Role::kAdminister) :
+							  sim_call(service.engine, name, request.call.parameters);
 	return {"org.varlink.service.InterfaceNotFound", {{"interface", interface}}};
 }
 
 }	// namespace
 
-Reply error_reply(const Error &error)
-{
-	const char *const name = error_name(error.code);
-	// Of svd's own connections, if it had any: not what svctl's 20 says.
-	const int code = error.code == Code::kUnreachable ? static_cast<int>(Code::kFailure) : error.exit_code();
-	return {name, {{"code", code}, {"id", code_of(error.id())}, {"message", error.message()},
-		       {"attempted", error.attempted}, {"object", error.object}, {"cause", error.cause}, {"hint", error.hint}}};
-}
-
-Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters, const Fds &fds)
+Reply dispatch(Service &service, const Request &request)
 {
 	try {
-		return call(engine, simulated, method, parameters, fds);
+		return call(service, request);
 	} catch (const BadParameter &bad) {
 		return {"org.varlink.service.InvalidParameter", {{"parameter", bad.what()}}};
 	} catch (const std::exception &unexpected) {
-		log::error("{}: {}", method, unexpected.what());
-		return error_reply(Error{Code::kFailure, "carry out", method, unexpected.what()});
+		log::error("{}: {}", request.call.method, unexpected.what());
+		return error_reply(Error{Code::kFailure, "carry out", request.call.method, unexpected.what()});
 	}
 }
 

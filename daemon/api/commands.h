@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-// The interface io.svctl: one table from method names to the engine's use cases. main.cc gives dispatch() to the server.
-// What methods take and answer is declared in io.svctl.varlink.
+// The interface io.svctl: one table from method names to the engine's use cases, and to the role that each needs. main.cc
+// gives dispatch() to the server. What methods take and answer is declared in io.svctl.varlink. Who asks for a change, and
+// what came of it, is logged.
 #pragma once
 
 #include "daemon/api/varlink.h"
@@ -8,9 +9,12 @@
 
 namespace svd {
 
-Reply dispatch(Engine &engine, bool simulated, const std::string &method, const Json &parameters,
-	       const Fds &fds);
+struct Service {
+	Engine &engine;
+	bool simulated = false;
+	RoleGroups groups;
+};
 
-Reply error_reply(const Error &error);	// one of io.svctl's
+Reply dispatch(Service &service, const Request &request);
 
 }	// namespace svd

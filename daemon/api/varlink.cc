@@ -2,6 +2,7 @@
 // See varlink.h.
 #include "daemon/api/varlink.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -15,11 +16,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "daemon/api/errors.h"
 #include "daemon/base/log.h"
 
 namespace svd {
 
 namespace {
+
+constexpr int kMostNewOnes = 64;	// clients taken in a turn
 
 bool somebody_listens(const sockaddr_un &address)
 {
@@ -49,6 +53,7 @@ Call parse_call(const std::string &text)
 	if (json.contains("parameters") && json["parameters"].is_object())
 		call.parameters = json["parameters"];
 	call.oneway = json.contains("oneway") && json["oneway"] == true;
+	call.more = json.contains("more") && json["more"] == true;
 	return call;
 }
 
@@ -64,7 +69,7 @@ Result<VarlinkServer> VarlinkServer::listen(const std::string &path, Handler han
 		return Error{Code::kBusy, "listen on", path, "another svd listens there", "stop it first"};
 	unlink(path.c_str());
 	UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-	const mode_t mask = umask(0177);
+	const mode_t mask = umask(0111);
 	const int bound = bind(fd.get(), reinterpret_cast<sockaddr *>(&address), sizeof(address));
 	const int error = errno;
 	umask(mask);
@@ -86,12 +91,20 @@ Result<VarlinkServer> VarlinkServer::take(UniqueFd fd, Handler handler)
 bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
 {
 	std::vector<pollfd> fds = {{fd_.get(), POLLIN, 0}};
-	if (clients_.size() >= kMaxClients)
+	if (accept_from_ > Clock::now()) {
 		fds[0].events = 0;
-	if (std::any_of(clients_.begin(), clients_.end(), [](const Client &client) { return client.waits(); }))
 		wait = std::min<std::chrono::milliseconds>(wait, kPatienceCheck);
-	for (const Client &client : clients_) {
-		short events = client.out.empty() ? POLLIN : POLLOUT;	// no new call before the last is answered
+	}
+	for (Client &client : clients_) {
+		short events = POLLIN;
+		if (!client.out.empty())
+			events = POLLOUT;
+		else if (client.pending)
+			events = 0;	// POLLHUP alone: it may have shut its own side only
+		else if (client.ready())
+			wait = std::chrono::milliseconds(0);
+		if (client.waits())
+			wait = std::min<std::chrono::milliseconds>(wait, kPatienceCheck);
 		fds.push_back({client.fd.get(), events, 0});
 	}
 	for (int fd : others)
@@ -100,37 +113,117 @@ bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 		return false;
 
 	size_t i = 1;
-	for (auto client = clients_.begin(); client != clients_.end(); i++) {
-		bool keep = true;
-		if (fds[i].revents & POLLOUT)
-			keep = write_to(*client);
-		else if (fds[i].revents & (POLLIN | POLLHUP | POLLERR))
-			keep = read_from(*client);
-		client = keep ? std::next(client) : clients_.erase(client);
-	}
-	drop_slow_clients();
+	for (auto client = clients_.begin(); client != clients_.end(); i++)
+		client = serve(*client, fds[i].revents) ? std::next(client) : close(client);
 	if (fds[0].revents & POLLIN)
 		accept_clients();
+	drop_slow_clients();
 	return std::any_of(fds.end() - static_cast<ptrdiff_t>(others.size()), fds.end(),
-			   [](const pollfd &fd) { return fd.revents != 0; });
+			   [](const pollfd &p) { return p.revents != 0; });
 }
 
 void VarlinkServer::finish(std::chrono::milliseconds patience)
 {
-	fd_.reset();	// poll() passes over it
 	const auto end = Clock::now() + patience;
-	while (!clients_.empty() && Clock::now() < end)
+	fd_ = UniqueFd();	// poll() passes over what is closed
+	// One turn to read what had been sent, then those that got an answer may read it.
+	turn(std::chrono::milliseconds(0), {});
+	while (std::any_of(clients_.begin(), clients_.end(), [](Client &c) { return !c.out.empty() || c.ready(); }) &&
+	       Clock::now() < end)
 		turn(std::chrono::milliseconds(10), {});
 }
 
+// ---- coming and going ----
+
 void VarlinkServer::accept_clients()
 {
-	while (clients_.size() < kMaxClients) {
-		UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-		if (!fd)
-			return;
-		clients_.push_back(Client{std::move(fd), {}, {}, {}, {}, Clock::now(), false});
+	for (int i = 0; i < kMostNewOnes && accept_one(); i++)
+		;
+}
+
+bool VarlinkServer::accept_one()
+{
+	UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+	if (!fd) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			log::error("cannot take another client: {}", strerror(errno));
+			accept_from_ = Clock::now() + kPatienceCheck;
+		}
+		return errno == EINTR || errno == ECONNABORTED;
 	}
+	auto peer = peer_of(fd.get());
+	if (!peer.ok())
+		return true;
+	Client client;
+	client.id = ++last_id_;
+	client.fd = std::move(fd);
+	client.peer = std::move(peer).value();
+	client.role = handler_.role(client.peer);
+	client.since = Clock::now();
+	const auto is_like = [&](const Client &other) { return other.role == client.role; };
+	const auto is_same = [&](const Client &other) { return is_like(other) && other.peer.uid == client.peer.uid; };
+	const auto like = std::count_if(clients_.begin(), clients_.end(), is_like);
+	const auto same = std::count_if(clients_.begin(), clients_.end(), is_same);
+	if (!has_room(client.role, static_cast<size_t>(like), static_cast<size_t>(same))) {
+		put(client, error_reply(Error{Code::kBusy, "serve", client.peer.str(), "too many clients are there already",
+					      "repeat the command"}), false);
+		write_to(client);
+		return true;
+	}
+	clients_.push_back(std::move(client));
+	return true;
+}
+
+VarlinkServer::Clients::iterator VarlinkServer::close(Clients::iterator client)
+{
+	if (client->pending)
+		handler_.closed(client->id);
+	return clients_.erase(client);
+}
+
+VarlinkServer::Client *VarlinkServer::find(uint64_t id)
+{
+	const auto found = std::find_if(clients_.begin(), clients_.end(), [&](const Client &c) { return c.id == id; });
+	return found == clients_.end() ? nullptr : &*found;
+}
+
+void VarlinkServer::drop_slow_clients()
+{
+	const auto now = Clock::now();
+	for (auto client = clients_.begin(); client != clients_.end();) {
+		if (!client->waits() || now - client->since < kClientPatience) {
+			client++;
+			continue;
+		}
+		log::warning("closing a client ({}): {} for {} s", client->peer.str(), client->out.empty() ?
+			     "half a message" : "did not read its answer", kClientPatience.count());
+		client = close(client);
+	}
+}
+
+// ---- calls ----
+
+bool VarlinkServer::Client::message_complete()
+{
+	searched = in.find('\0', searched);
+	if (searched != std::string::npos)
+		return true;
+	searched = in.size();
+	return false;
+}
+
+bool VarlinkServer::serve(Client &client, short events)
+{
+	if (events & POLLOUT) {
+		if (!write_to(client))
+			return false;
+	} else if (client.pending || !client.out.empty()) {
+		return (events & (POLLHUP | POLLERR)) == 0;
+	} else if (!client.ready() && (events & (POLLIN | POLLHUP | POLLERR))) {
+		if (!read_from(client))
+			return false;
+	}
+	return client.ready() ? handle_message(client) : true;
 }
 
 bool VarlinkServer::read_from(Client &client)
@@ -147,58 +240,76 @@ bool VarlinkServer::read_from(Client &client)
 	if (client.in.empty())
 		client.since = Clock::now();
 	client.in.append(buffer, static_cast<size_t>(n));
-	handle_messages(client);
-	return client.out.empty() ? !client.closing : write_to(client);
+	if (client.role != Role::kAdminister)	// no call that it may make takes any
+		client.in_fds.clear();
+	const size_t most = client.role == Role::kNone ? kMaxStrangersMessage : kMaxMessage;
+	const size_t length = client.message_complete() ? client.searched : client.in.size();
+	return length <= most || refuse(client, fmt::format("message is longer than {} bytes", most));
 }
 
-void VarlinkServer::handle_messages(Client &client)
+bool VarlinkServer::handle_message(Client &client)
 {
-	size_t begin = 0;
-	while (!client.closing && client.out_fds.empty()) {
-		const size_t end = client.in.find('\0', begin);
-		if ((end == std::string::npos ? client.in.size() : end) - begin > kMaxMessage) {
-			refuse(client, fmt::format("message is longer than {} bytes", kMaxMessage));
-			break;
-		}
-		if (end == std::string::npos)
-			break;
-		handle_message(client, client.in.substr(begin, end - begin));
-		begin = end + 1;
-	}
-	client.in.erase(0, begin);
-	if (client.closing)
-		client.in.clear();
+	Request request{parse_call(client.in.substr(0, client.searched)), std::exchange(client.in_fds, {}), client.peer,
+			client.role, client.id};
+	client.in.erase(0, client.searched + 1);
+	client.searched = 0;
+	client.since = Clock::now();
+	if (request.call.method.empty())
+		return refuse(client, request.call.error.empty() ? "\"method\" is empty" : request.call.error);
+	client.oneway = request.call.oneway;
+	std::optional<Reply> reply = handler_.call(std::move(request));
+	client.pending = !reply;
+	if (!reply || client.oneway)
+		return true;
+	put(client, *std::move(reply), false);
+	return write_to(client);
 }
 
-void VarlinkServer::handle_message(Client &client, const std::string &text)
+void VarlinkServer::put(Client &client, Reply reply, bool more)
 {
-	const Call call = parse_call(text);
-	if (call.method.empty()) {
-		refuse(client, call.error.empty() ? "\"method\" is empty" : call.error);
-		return;
-	}
-	Reply reply = handler_(call.method, call.parameters, std::exchange(client.in_fds, {}));
-	if (call.oneway)
-		return;
 	std::move(reply.fds.begin(), reply.fds.end(), std::back_inserter(client.out_fds));
-	Json json = {{"parameters", reply.parameters}};
+	Json json = {{"parameters", std::move(reply.parameters)}};
 	if (!reply.error.empty())
 		json["error"] = reply.error;
+	if (more)
+		json["continues"] = true;
 	if (client.out.empty())
 		client.since = Clock::now();
 	client.out += json.dump(-1, ' ', false, Json::error_handler_t::replace);
 	client.out.push_back('\0');
 }
 
-void VarlinkServer::refuse(Client &client, const std::string &reason)
+void VarlinkServer::answer(uint64_t id, Reply reply)
 {
-	log::warning("closing a client: {}", reason);
-	const Json json = {{"error", "io.svctl.BadMessage"},
-			   {"parameters", {{"code", 2}, {"id", code_of(Id::kUsage)}, {"message", reason}, {"attempted", ""}, {"object", ""},
-					   {"cause", reason}, {"hint", ""}}}};
-	client.out += json.dump();
-	client.out.push_back('\0');
+	Client *const client = find(id);
+	if (client == nullptr || !client->pending)
+		return;
+	client->pending = false;
+	if (!client->oneway)
+		put(*client, std::move(reply), false);
+}
+
+bool VarlinkServer::report(uint64_t id, const Json &parameters)
+{
+	Client *const client = find(id);
+	if (client == nullptr || !client->pending || !client->out.empty())
+		return false;
+	put(*client, Reply{"", parameters}, true);
+	return true;
+}
+
+// True: it is still to be told why.
+bool VarlinkServer::refuse(Client &client, const std::string &reason)
+{
+	log::warning("closing a client ({}): {}", client.peer.str(), reason);
+	Reply reply = error_reply(Error{Code::kUsage, reason});
+	reply.error = "io.svctl.BadMessage";
+	client.in.clear();
+	client.in_fds.clear();
+	client.searched = 0;
 	client.closing = true;
+	put(client, std::move(reply), false);
+	return write_to(client);
 }
 
 bool VarlinkServer::write_to(Client &client)
@@ -209,21 +320,7 @@ bool VarlinkServer::write_to(Client &client)
 	client.out_fds.clear();
 	client.out.erase(0, static_cast<size_t>(n));
 	client.since = Clock::now();
-	if (client.out.empty() && !client.closing && !client.in.empty())
-		handle_messages(client);
 	return !(client.out.empty() && client.closing);
-}
-
-void VarlinkServer::drop_slow_clients()
-{
-	const auto now = Clock::now();
-	clients_.remove_if([&](const Client &client) {
-		if (!client.waits() || now - client.since < kClientPatience)
-			return false;
-		log::warning("closing a client: {} for {} s", client.in.empty() ? "did not read its answer" :
-			    "half a message", kClientPatience.count());
-		return true;
-	});
 }
 
 }	// namespace svd

@@ -2,16 +2,21 @@
 // The Varlink side of svd: JSON messages, each ended by a NUL byte, over a Unix socket. This file owns the socket and
 // the clients' buffers; it knows nothing of pools. main.cc creates it, commands.cc is what it calls. A client that
 // sends garbage, too much, or does not read its answers is told why, if that is still possible, and closed.
+//
+// Nobody is kept waiting by another client: of each, a turn reads one buffer and carries out one call, and the next call
+// of a client is looked at once it has read the last answer. So what a client makes svd remember is bounded, too.
 #pragma once
 
 #include <chrono>
 #include <functional>
 #include <list>
+#include <optional>
 #include <span>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
+#include "daemon/api/roles.h"
 #include "daemon/base/result.h"
 #include "daemon/base/socket.h"
 
@@ -20,7 +25,7 @@ namespace svd {
 using Json = nlohmann::json;
 
 inline constexpr size_t kMaxMessage = 1u << 20;
-inline constexpr size_t kMaxClients = 256;
+inline constexpr size_t kMaxStrangersMessage = 4096;	// of who has no role
 inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 
@@ -32,12 +37,36 @@ struct Reply {
 	Fds fds = {};
 };
 
+// A call as the protocol has it. Empty method: not a call, and `error` says why.
+struct Call {
+	std::string method;
+	Json parameters = Json::object();
+	bool oneway = false;
+	bool more = false;	// the client takes several replies
+	std::string error;
+};
+Call parse_call(const std::string &text);
+
+// A call and who makes it.
+struct Request {
+	Call call;
+	Fds fds;
+	Peer peer;
+	Role role = Role::kNone;
+	uint64_t client = 0;
+};
+
 class VarlinkServer {
 public:
-	using Handler = std::function<Reply(const std::string &method, const Json &parameters, const Fds &fds)>;
+	// No reply: answer() will be called later. `closed`: a client that waits for that has gone.
+	struct Handler {
+		std::function<std::optional<Reply>(Request)> call;
+		std::function<void(uint64_t client)> closed = [](uint64_t) {};
+		std::function<Role(const Peer &)> role;
+	};
 	using Clock = std::chrono::steady_clock;
 
-	// Listens on `path` (replacing a socket that nobody listens on), mode 0600.
+	// Listens on `path` (replacing a socket that nobody listens on), mode 0666: roles say who may do what.
 	static Result<VarlinkServer> listen(const std::string &path, Handler handler);
 	// Serves a socket that listens already: systemd's, where clients wait while svd is not there.
 	static Result<VarlinkServer> take(UniqueFd fd, Handler handler);
@@ -46,6 +75,11 @@ public:
 	// the wait as well.
 	bool turn(std::chrono::milliseconds wait, std::span<const int> others);
 
+	// To a client whose call got no reply yet; nothing if it has gone. report(): more is to come. What the client has
+	// not read yet is not added to: false, and nothing was sent.
+	void answer(uint64_t client, Reply reply);
+	bool report(uint64_t client, const Json &parameters);
+
 	// Answers who has asked, and takes nobody new: those wait for the next svd where the socket is systemd's.
 	void finish(std::chrono::milliseconds patience);
 
@@ -53,39 +87,45 @@ public:
 
 private:
 	struct Client {
+		uint64_t id = 0;
 		UniqueFd fd;
+		Peer peer;
+		Role role = Role::kNone;
 		std::string in;
+		size_t searched = 0;		// of `in`, for the end of a message
 		Fds in_fds;			// came with `in`; the next message takes them
 		std::string out;
 		Fds out_fds;			// go with the first byte of `out` to be sent
 		Clock::time_point since;	// when the message in `in`, or the answer in `out`, began
+		bool pending = false;		// its call is to be answered later
+		bool oneway = false;		// and that is not to be sent
 		bool closing = false;		// answer, then close
 
-		bool waits() const { return !in.empty() || !out.empty(); }
+		bool waits() const { return !out.empty() || (!pending && !in.empty()); }
+		bool message_complete();
+		bool ready() { return !pending && !closing && out.empty() && message_complete(); }
 	};
+	using Clients = std::list<Client>;
 
 	VarlinkServer(UniqueFd fd, Handler handler) : fd_(std::move(fd)), handler_(std::move(handler)) {}
 
 	void accept_clients();
-	bool read_from(Client &client);		// false: close it
+	bool accept_one();			// false: nobody waits, or svd has no descriptor left
+	bool serve(Client &client, short events);	// false: close it
+	bool read_from(Client &client);
 	bool write_to(Client &client);
-	void handle_messages(Client &client);	// up to one whose answer has descriptors: that goes out first
-	void handle_message(Client &client, const std::string &text);
-	void refuse(Client &client, const std::string &reason);
+	bool handle_message(Client &client);
+	void put(Client &client, Reply reply, bool more);
+	bool refuse(Client &client, const std::string &reason);
+	Clients::iterator close(Clients::iterator client);
+	Client *find(uint64_t id);
 	void drop_slow_clients();
 
 	UniqueFd fd_;
 	Handler handler_;
-	std::list<Client> clients_;
+	Clients clients_;
+	uint64_t last_id_ = 0;
+	Clock::time_point accept_from_{};	// not before
 };
-
-// A call as the protocol has it. Empty method: not a call, and `error` says why.
-struct Call {
-	std::string method;
-	Json parameters = Json::object();
-	bool oneway = false;
-	std::string error;
-};
-Call parse_call(const std::string &text);
 
 }	// namespace svd

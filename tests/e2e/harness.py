@@ -20,6 +20,10 @@ HOST = "11111111-1111-4111-8111-111111111111"
 OTHER_HOST = "22222222-2222-4222-8222-222222222222"
 
 
+class Skip(Exception):
+    """What the test needs is not to be had here; the message says what."""
+
+
 class Refused(Exception):
     """By svctl with an exit code, or by svd with an error and its parameters."""
 
@@ -33,6 +37,7 @@ class Host:
         self.name = name
         self.svd = None
         self.host_id = HOST
+        self.options = []   # of svd
 
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="svctl-e2e-")
@@ -81,7 +86,8 @@ class Host:
 
     def spawn(self, **environment):
         self.log_from = os.path.getsize(f"{self.dir}/log")
-        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id],
+        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id,
+                                 *self.options],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment})
 
     def kill(self):

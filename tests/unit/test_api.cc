@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <gtest/gtest.h>
 
-#include "daemon/api/commands.h"
+#include <fstream>
+
+#include "daemon/api/errors.h"
 #include "daemon/api/interface.h"
 #include "daemon/api/parameters.h"
+#include "daemon/api/roles.h"
 
 namespace svd {
 namespace {
@@ -67,6 +70,52 @@ TEST(Parameters, malformed_ones_are_named)
 	EXPECT_EQ(refused(R"({"tiers": [{"name": "a", "devices": ["b"], "x": 1}]})", tiers), "tiers");
 	EXPECT_EQ(refused(R"({"tiers": [{"name": 7, "devices": ["b"]}]})", tiers), "name");
 	EXPECT_EQ(refused(R"({})", tiers), "tiers");
+}
+
+TEST(Roles, are_decided_by_user_and_groups)
+{
+	const RoleIds both{50, 60};
+	const struct {
+		uid_t uid;
+		std::vector<gid_t> groups;
+		RoleIds ids;
+		Role role;
+	} cases[] = {
+		{0, {0}, {}, Role::kAdminister},	      {7, {7}, {}, Role::kAdminister},
+		{1000, {50}, both, Role::kAdminister},	      {1000, {1000, 4, 50}, both, Role::kAdminister},
+		{1000, {60, 50}, both, Role::kAdminister},    {1000, {60}, both, Role::kRead},
+		{1000, {1000, 60}, both, Role::kRead},	      {1000, {1000}, both, Role::kNone},
+		{1000, {}, both, Role::kNone},		      {1000, {0}, both, Role::kNone},
+		{1000, {50, 60}, {}, Role::kNone},	      {1000, {50}, {std::nullopt, 60}, Role::kNone},
+		{50, {1000}, both, Role::kNone},	      {65534, {65534}, both, Role::kNone},
+	};
+	for (const auto &c : cases)
+		EXPECT_EQ(role_of(Peer{c.uid, 1, c.groups}, 7, c.ids), c.role) << c.uid << " " << c.groups.size();
+}
+
+TEST(Roles, nobody_takes_an_administrators_place)
+{
+	EXPECT_TRUE(has_room(Role::kAdminister, 255, 255));
+	EXPECT_FALSE(has_room(Role::kAdminister, 256, 0));
+	EXPECT_TRUE(has_room(Role::kRead, 127, 31));
+	EXPECT_FALSE(has_room(Role::kRead, 128, 0));
+	EXPECT_FALSE(has_room(Role::kRead, 32, 32));
+	EXPECT_TRUE(has_room(Role::kNone, 15, 3));
+	EXPECT_FALSE(has_room(Role::kNone, 16, 0));
+	EXPECT_FALSE(has_room(Role::kNone, 4, 4));
+}
+
+TEST(Roles, groups_come_from_the_local_file)
+{
+	const std::string path = testing::TempDir() + "group";
+	std::ofstream(path) << "root:x:0:\nsvctl-read:x:61:anna\nnonsense\nsvctl:x:51:\nsvctl-reader:x:62:\n";
+	const RoleIds ids = read_groups({}, path.c_str());
+	EXPECT_EQ(ids.administer, 51u);
+	EXPECT_EQ(ids.read, 61u);
+	const RoleIds none = read_groups({"", "nix"}, path.c_str());
+	EXPECT_FALSE(none.administer || none.read);
+	EXPECT_FALSE(read_groups({}, "/nonexistent").administer);
+	remove(path.c_str());
 }
 
 }	// namespace

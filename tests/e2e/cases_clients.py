@@ -1,0 +1,150 @@
+"""Who may do what, and that no client disturbs another. Other users are real ones: setpriv, which takes root."""
+
+import contextlib
+import grp
+import json
+import os
+import socket
+import subprocess
+import time
+
+import harness
+
+MIB = harness.MIB
+ADMIN, READ = "games", "audio"      # groups that every Debian has, for svctl and svctl-read
+LIST = b'{"method": "io.svctl.List"}\0'
+
+
+def as_user(host, groups, *words, uid=4242):
+    """svctl by a user in these groups; exit code and what it said."""
+    numbers = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
+    switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={numbers}" if groups else "--clear-groups"]
+    done = subprocess.run([*switch, f"{harness.BIN}/svctl", "--socket", host.socket, *words], capture_output=True,
+                          text=True, stdin=subprocess.DEVNULL, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def with_roles(host):
+    if os.getuid() != 0:
+        raise harness.Skip("other users can be had by root only")
+    os.chmod(host.dir, 0o755)
+    host.options = ["--admin-group", ADMIN, "--read-group", READ]
+    host.used_pool()
+
+
+def test_roles_come_from_groups(host):
+    with_roles(host)
+    for groups in ([READ], ["mail", READ]):
+        for words in (["list"], ["status"], ["show", "tank"], ["show", "tank/v"]):
+            code, said = as_user(host, groups, *words)
+            assert code == 0, said
+    with host.unchanged():
+        for groups, needed in (([READ], ADMIN), ([], ADMIN), (["mail"], ADMIN)):
+            for words in (["delete-volume", "tank/v", "--yes"], ["create-volume", "tank/w", "--size", "1M"], ["scan"],
+                          ["delete-pool", "tank", "--yes"], ["delete-volume", "tank/v", "--dry-run"], ["check", "tank"],
+                          ["dump", "tank"], ["restore", "tank", "/dev/null"], ["deactivate", "tank"]):
+                code, said = as_user(host, groups, *words)
+                assert code == 4 and "user 4242" in said and f"add the user to {needed}" in said, (words, said)
+        code, said = as_user(host, [], "list")
+        assert code == 4 and ADMIN in said and f"add the user to {READ}" in said, said
+    assert as_user(host, [ADMIN], "create-volume", "tank/w", "--size", "1M")[0] == 0
+    assert as_user(host, [READ, ADMIN], "delete-volume", "tank/w", "--yes")[0] == 0
+
+
+def test_refusals_name_the_group(host):
+    with_roles(host)
+    script = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+              "s.sendall(b'{\"method\": \"io.svctl.sim.Flush\", \"parameters\": {}}\\0'); print(s.recv(9999)[:-1].decode())")
+    done = subprocess.run(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "/usr/bin/python3", "-c", script,
+                           host.socket], check=True, capture_output=True, text=True)
+    reply = json.loads(done.stdout)
+    assert reply["error"] == "io.svctl.PermissionDenied" and reply["parameters"]["group"] == ADMIN, reply
+
+
+def test_changes_are_logged_with_who_asked(host):
+    with_roles(host)
+    assert as_user(host, [ADMIN], "create-volume", "tank/w", "--size", "1M")[0] == 0
+    assert as_user(host, [ADMIN], "resize-volume", "tank/w", "--size", "1K")[0] == 2
+    assert as_user(host, [ADMIN], "delete-volume", "tank/w", "--dry-run")[0] == 0
+    assert as_user(host, [ADMIN], "list")[0] == 0
+    with open(f"{host.dir}/log", encoding="utf-8") as f:
+        lines = [line for line in f if "<5>user 4242, pid " in line]
+    assert len(lines) == 4, lines
+    assert all('io.svctl.CreateVolume {"pool":"tank","size":1048576,"volume":"w"}' in line for line in lines[:2]), lines
+    assert lines[1].endswith(": created\n") and "do not shrink" in lines[3], lines
+
+
+def test_strangers_keep_nobody_out(host):
+    """Who has no role, or may only look, takes no place of an administrator's, and few of the others'."""
+    with_roles(host)
+    script = ("import socket, sys, time\nmany = []\nfor _ in range(300):\n s = socket.socket(socket.AF_UNIX)\n"
+              " s.connect(sys.argv[1])\n many.append(s)\nprint('there', flush=True)\ntime.sleep(60)")
+    with host.unchanged(), contextlib.ExitStack() as stack:
+        for group in ("mail", READ):
+            switch = ["setpriv", "--reuid=4343", "--regid=4343", f"--groups={grp.getgrnam(group).gr_gid}"]
+            crowd = stack.enter_context(subprocess.Popen([*switch, "/usr/bin/python3", "-c", script, host.socket],
+                                                         stdout=subprocess.PIPE))
+            stack.callback(crowd.kill)
+            assert crowd.stdout.readline() == b"there\n"
+        assert "tank" in host.svctl("list")
+        code, said = as_user(host, [READ], "list")
+        assert code == 0, said
+        code, said = as_user(host, [READ], "list", uid=4343)
+        assert code == 5 and "too many clients" in said, (code, said)
+
+
+def latency(host):
+    begin = time.monotonic()
+    host.svctl("list")
+    return time.monotonic() - begin
+
+
+def test_two_hundred_clients_are_served(host):
+    host.used_pool()
+    with host.unchanged():
+        many = [host.connect() for _ in range(200)]
+        for s in many:
+            s.sendall(LIST * 3)
+        assert latency(host) < 5
+        for s in many:
+            answers = b""
+            while answers.count(b"\0") < 3:
+                some = s.recv(65536)
+                assert some
+                answers += some
+            assert all(json.loads(a)["parameters"]["pools"] for a in answers.split(b"\0")[:3])
+            s.close()
+
+
+def memory(host):
+    with open(f"/proc/{host.svd.pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) >> 10
+
+
+def test_slow_clients_disturb_nobody(host):
+    """One never reads large answers and goes on asking for them, one sends byte by byte, one dies in the middle."""
+    host.used_pool()
+    for i in range(300):
+        host.call("io.svctl.CreateVolume", pool="tank", volume=f"a-volume-with-a-long-name-{i}", size=MIB)
+    with host.unchanged():
+        deaf = host.connect()
+        deaf.setblocking(False)
+        try:
+            while True:
+                deaf.send(LIST * 1000)
+        except BlockingIOError:
+            pass
+        before = memory(host)
+        slow = host.connect()
+        for i, byte in enumerate(LIST[:-1]):
+            slow.sendall(bytes([byte]))
+            assert i % 8 or latency(host) < 2
+        slow.sendall(LIST[-1:])
+        assert len(json.loads(harness.receive(slow))["parameters"]["pools"][0]["volumes"]) == 301
+        dying = host.connect()
+        dying.sendall(LIST * 10)
+        dying.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        dying.close()
+        assert memory(host) < before + 16, (before, memory(host))
+        deaf.close()
+        slow.close()
