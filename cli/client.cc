@@ -54,11 +54,12 @@ bool send_all(int fd, const std::string &text, const svd::Fds &fds)
 	return true;
 }
 
-// One message up to its NUL; errno says why not (0: closed).
-bool receive(int fd, std::string &text, svd::Fds &fds)
+// One message up to its NUL; what came behind it stays in `rest`. errno says why not (0: closed).
+bool receive(int fd, std::string &text, std::string &rest, svd::Fds &fds)
 {
 	char buffer[65536];
-	for (;;) {
+	size_t end;
+	while ((end = rest.find('\0')) == std::string::npos) {
 		const ssize_t n = svd::receive_with_fds(fd, buffer, fds);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -66,12 +67,20 @@ bool receive(int fd, std::string &text, svd::Fds &fds)
 			errno = n == 0 ? 0 : errno;
 			return false;
 		}
-		text.append(buffer, static_cast<size_t>(n));
-		if (text.back() == '\0') {
-			text.pop_back();
-			return true;
-		}
+		rest.append(buffer, static_cast<size_t>(n));
 	}
+	text = rest.substr(0, end);
+	rest.erase(0, end + 1);
+	return true;
+}
+
+// The progress that a reply tells of, if more is to come.
+json progress_of(const std::string &text)
+{
+	const json reply = json::parse(text, nullptr, false);
+	if (!reply.is_object() || !reply.value("continues", false))
+		return nullptr;
+	return reply.value("parameters", json::object()).value("progress", json::object());
 }
 
 // Errors of Varlink itself: svd took the call for a mistake.
@@ -109,7 +118,7 @@ Answer failed(int exit, std::string message)
 }
 
 Answer call(const std::string &socket_path, const std::string &method, const json &parameters, const svd::Fds &fds,
-	    std::chrono::seconds timeout)
+	    std::chrono::seconds timeout, const std::function<void(const json &progress)> &report)
 {
 	sockaddr_un address{};
 	address.sun_family = AF_UNIX;
@@ -124,13 +133,24 @@ Answer call(const std::string &socket_path, const std::string &method, const jso
 	if (connect(socket.fd(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0)
 		return unreachable(socket_path, errno);
 
-	std::string message = json{{"method", method}, {"parameters", parameters}}.dump();
+	json request = {{"method", method}, {"parameters", parameters}};
+	if (report)
+		request["more"] = true;
+	std::string message = request.dump();
 	message.push_back('\0');
-	std::string text;
+	std::string text, rest;
 	svd::Fds received;
 	// Who is refused at the door may find it closed for its call, and why behind it.
 	const bool sent = send_all(socket.fd(), message, fds) || errno == EPIPE || errno == ECONNRESET;
-	if (sent && receive(socket.fd(), text, received)) {
+	bool there = sent && receive(socket.fd(), text, rest, received);
+	while (there && report) {
+		const json progress = progress_of(text);
+		if (progress.is_null())
+			break;
+		report(progress);
+		there = receive(socket.fd(), text, rest, received);
+	}
+	if (there) {
 		Answer answer = interpret(text);
 		answer.fds = std::move(received);
 		return answer;

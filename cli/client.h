@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -36,7 +37,9 @@ struct Answer {
 
 // Of a failure that svctl itself met.
 Answer failed(int exit, std::string message);
+// With `report`, svd may say how far it is before it answers; timeout: from one word of it to the next.
 Answer call(const std::string &socket_path, const std::string &method, const nlohmann::json &parameters,
-	    const svd::Fds &fds, std::chrono::seconds timeout);
+	    const svd::Fds &fds, std::chrono::seconds timeout,
+	    const std::function<void(const nlohmann::json &progress)> &report = {});
 
 }	// namespace svctl

@@ -2,6 +2,7 @@
 // See commands.h.
 #include "cli/commands.h"
 
+#include <charconv>
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -78,6 +79,12 @@ svd::UniqueFd file_argument(const std::string &path)
 
 // ---- requests that take more than a line ----
 
+Request long_work(Request request)
+{
+	request.long_work = true;
+	return request;
+}
+
 Request create_pool(const Values &v, const std::string &)
 {
 	json tiers = json::array();
@@ -98,7 +105,17 @@ Request restore(const Values &v, const std::string &)
 {
 	Request request{"Restore", {{"pool", v.text("POOL")}, {"fd", 0}}};
 	request.fds.push_back(file_argument(v.text("FILE")));
-	return request;
+	return long_work(std::move(request));
+}
+
+Request wait(const Values &v, const std::string &)
+{
+	const std::string &number = v.text("JOB");
+	uint64_t job = 0;
+	const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), job);
+	if (error != std::errc() || end != number.data() + number.size())
+		throw UsageError(fmt::format("'{}' is no job's number: svctl jobs lists them", number));
+	return long_work({"WaitJob", {{"job", job}}});
 }
 
 Request create_volume(const Values &v, const std::string &)
@@ -218,11 +235,11 @@ std::vector<Command> pool_commands()
 		{"check", "check", {"pool"}, "compare the kernel's state with the catalogue",
 		 {{"POOL", "", ""}}, "check tank", "7: they differ, or the catalogue is damaged in both copies",
 		 [](const Values &v, const std::string &) -> Request {
-			 return {"Check", {{"pool", v.text("POOL")}}}; }, false},
+			 return long_work({"Check", {{"pool", v.text("POOL")}}}); }, false},
 		{"dump", "dump", {"pool"}, "print a pool's catalogue as text",
 		 {{"POOL", "", ""}}, "dump tank > tank.dump", "",
 		 [](const Values &v, const std::string &) -> Request {
-			 return {"Dump", {{"pool", v.text("POOL")}}}; }, false},
+			 return long_work({"Dump", {{"pool", v.text("POOL")}}}); }, false},
 		{"restore", "restore", {"pool"}, "fill the catalogue of a pool just created from a dump",
 		 {{"POOL", "", "must be up, without volumes"},
 		  {"FILE", "", "what dump printed; - for standard input"}},
@@ -276,6 +293,20 @@ std::vector<Command> query_commands()
 	};
 }
 
+std::vector<Command> job_commands()
+{
+	return {
+		{"jobs", "list", {"job"}, "long commands: those that run, and how others ended",
+		 table_options(job_columns(), {}), "jobs -H -o id,state", "",
+		 [](const Values &v, const std::string &) -> Request {
+			 Request request{"Jobs"};
+			 request.view = view_of(v, job_columns());
+			 return request; }, false},
+		{"wait", "wait", {"job"}, "follow a job to its end, and end as it does",
+		 {{"JOB", "", "its number, by jobs"}}, "wait 7", "3: there is no such job", wait, false},
+	};
+}
+
 }	// namespace
 
 std::string Parameter::key() const
@@ -297,7 +328,7 @@ const std::vector<Command> &commands()
 {
 	static const std::vector<Command> all = [] {
 		std::vector<Command> table = pool_commands();
-		for (auto part : {volume_commands(), query_commands()})
+		for (auto part : {volume_commands(), query_commands(), job_commands()})
 			table.insert(table.end(), part.begin(), part.end());
 		return table;
 	}();

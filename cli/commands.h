@@ -26,6 +26,7 @@ struct Request {
 	svd::Fds fds = {};		// that go with it
 	std::string command = {};	// its name in the table
 	bool changes = false;		// something, unless with --dry-run
+	bool long_work = false;		// a job of svd's, if it takes long
 	View view = {};			// of tables, and of numbers
 	Selection selection = {};	// of list
 };

@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/parse.h"
 #include "cli/print.h"
+#include "cli/progress.h"
 #include "cli/style.h"
 #include "daemon/base/man.h"
 #include "daemon/base/memory_file.h"
@@ -88,6 +89,11 @@ Answer ask(const Options &options, const Request &request)
 	json parameters = request.parameters;
 	if (options.dry_run)
 		parameters["dry_run"] = true;
+	if (request.long_work) {
+		ProgressDisplay display(request.command, interrupted(options, request), options.json);
+		return call(options.socket, "io.svctl." + request.method, parameters, request.fds,
+			    std::chrono::seconds(options.timeout), [&](const json &progress) { display.show(progress); });
+	}
 	const InterruptNotice notice(interrupted(options, request));
 	return call(options.socket, "io.svctl." + request.method, parameters, request.fds,
 		    std::chrono::seconds(options.timeout));

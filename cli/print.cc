@@ -4,10 +4,12 @@
 
 #include <map>
 
+#include <fmt/chrono.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include "cli/explain.h"
+#include "cli/progress.h"
 #include "cli/style.h"
 
 namespace svctl {
@@ -118,7 +120,25 @@ std::string format_scan(const json &answer)
 	return rows.empty() ? "no pools\n" : format_table(std::move(rows), view) + "\n" + format_status(answer);
 }
 
+std::string format_jobs(const json &answer, const View &view)
+{
+	std::vector<json> rows = answer.value("jobs", json::array());
+	for (json &row : rows) {
+		row["since"] = fmt::format("{:%F %T}", fmt::localtime(row.value("since", std::time_t{0})));
+		row["progress"] = row.contains("progress") ? progress_line(row["progress"]) : "";
+	}
+	return rows.empty() && view.header ? "no jobs\n" : format_table(std::move(rows), view);
+}
+
 }	// namespace
+
+std::span<const Column> job_columns()
+{
+	static const Column kColumns[] = {{"id", Column::Kind::kNumber}, {"what"}, {"pool"}, {"state"}, {"uid"},
+					  {"pid", Column::Kind::kText, false}, {"since"}, {"progress"},
+					  {"message", Column::Kind::kText, false}};
+	return kColumns;
+}
 
 std::span<const Column> problem_columns()
 {
@@ -139,6 +159,8 @@ std::string format_answer(const Request &request, const json &answer)
 		return format_status(answer);
 	if (request.command == "explain")
 		return format_explanation(answer);
+	if (request.command == "jobs")
+		return format_jobs(answer, request.view);
 	if (answer.contains("message") && answer["message"].is_string())
 		return answer["message"].get<std::string>() + "\n";
 	std::string out;

@@ -10,7 +10,8 @@
 
 namespace svctl {
 
-std::span<const Column> problem_columns();	// of status
+std::span<const Column> problem_columns();
+std::span<const Column> job_columns();	// of status
 // Throws NotFoundError (list.h).
 std::string format_answer(const Request &request, const nlohmann::json &parameters);
 

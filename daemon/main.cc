@@ -112,9 +112,10 @@ Status serve(const Options &options)
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	SV_ASSIGN(const Host host, this_host(options.host_id));
 	Engine engine(*kernel, {options.state_dir, options.devices, host});
-	Service service{engine, options.sim, options.groups};
+	Service service(engine, options.sim, options.groups);
 	VarlinkServer::Handler handler;
-	handler.call = [&](const Request &request) { return dispatch(service, request); };
+	handler.call = [&](Request request) { return service.call(std::move(request)); };
+	handler.closed = [&](uint64_t client) { service.closed(client); };
 	handler.role = [&](const Peer &peer) { return role_of(peer, geteuid(), read_groups(options.groups)); };
 	const bool activated = sd_listen_fds(1) > 0;
 	SV_ASSIGN(VarlinkServer server, activated ? VarlinkServer::take(UniqueFd(SD_LISTEN_FDS_START), handler) :
@@ -125,14 +126,17 @@ Status serve(const Options &options)
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
 	// Pools may take long to come up. Nothing that boots waits for that: mounts wait for their devices.
 	sd_notify(0, "READY=1");
+	bool busy = false;	// with jobs
 	while (!asked_to_stop(stop)) {
 		std::vector<int> fds = engine.event_fds();
 		fds.push_back(stop.get());
-		const bool woken = server.turn(until(engine.due()), fds);
+		const bool woken = server.turn(busy ? std::chrono::milliseconds(0) : until(engine.due()), fds);
 		if (woken || engine.due() <= std::chrono::steady_clock::now())
 			engine.tick();
+		busy = service.turn(server);
 	}
 	sd_notify(0, "STOPPING=1");
+	service.stop(server);
 	server.finish(kLastAnswers);
 	engine.shut_down();
 	if (!activated)

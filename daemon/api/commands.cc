@@ -2,6 +2,7 @@
 // See commands.h.
 #include "daemon/api/commands.h"
 
+#include <algorithm>
 #include <functional>
 #include <map>
 
@@ -19,6 +20,7 @@ namespace {
 constexpr const char *kVersion = "0.1.0";
 constexpr uint64_t kMostDebugBytes = 256 * 1024;
 constexpr size_t kMostAudited = 512;	// characters of the parameters
+constexpr auto kReportEvery = std::chrono::seconds(1);
 
 using Function = std::function<Result<Json>(Engine &, const Parameters &, const Fds &)>;
 
@@ -61,9 +63,25 @@ const std::map<std::string, Method> kMethods = {
 		return e.show_volume(p.text("pool"), p.text("volume")); }}},
 	{"Status", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.status(); }}},
 	{"Scan", {Kind::kChanges, [](Engine &e, const Parameters &, const Fds &) { return e.scan(); }}},
-	{"Check", {Kind::kWorks, [](Engine &e, const Parameters &p, const Fds &) { return e.check(p.text("pool")); }}},
-	{"Restore", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &fds) {
-		return e.restore(p.text("pool"), p.fd("fd", fds), p.flag("dry_run")); }}},
+};
+
+// What takes long. Its parameters are looked at before the job begins.
+using JobWork = std::function<Job::Work(Engine &, const Parameters &, const Fds &)>;
+
+struct JobMethod {
+	Kind kind;
+	const char *what;
+	JobWork make;
+};
+
+const std::map<std::string, JobMethod> kJobMethods = {
+	{"Check", {Kind::kWorks, "check", [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool")](Job &job) { return e.check(pool, job); }; }}},
+	{"Dump", {Kind::kWorks, "dump", [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool")](Job &job) { return e.dump(pool, job); }; }}},
+	{"Restore", {Kind::kChanges, "restore", [](Engine &e, const Parameters &p, const Fds &fds) -> Job::Work {
+		return [&e, pool = p.text("pool"), fd = p.fd("fd", fds), dry_run = p.flag("dry_run")](Job &job) {
+			return e.restore(pool, fd, dry_run, job); }; }}},
 };
 
 // ---- io.svctl.sim ----
@@ -142,16 +160,6 @@ Reply reply_of(Result<Json> result)
 	return result.ok() ? Reply{"", std::move(result).value()} : error_reply(result.error());
 }
 
-Reply dump(Engine &engine, const Parameters &p)
-{
-	auto file = engine.dump(p.text("pool"));
-	if (!file.ok())
-		return error_reply(file.error());
-	Reply reply{"", {{"fd", 0}}};
-	reply.fds.push_back(std::move(file).value());
-	return reply;
-}
-
 Reply sim_call(Engine &engine, const std::string &name, const Json &parameters)
 {
 	const Parameters p(parameters, "io.svctl.sim", name);
@@ -162,68 +170,209 @@ Reply sim_call(Engine &engine, const std::string &name, const Json &parameters)
 	return reply_of(sim_io(engine, name, p));
 }
 
-Reply refused(const Service &service, const Request &request, Role needed)
-{
-	Reply reply = error_reply(role_error(request.peer, needed, service.groups));
-	reply.parameters["group"] = needed == Role::kRead ? service.groups.read : service.groups.administer;
-	return reply;
-}
-
 // Who asked for what; once more with what came of it, since svd may die in between.
-void audit(const Request &request, const std::string &text)
+void audit(const Peer &who, const std::string &what, const std::string &outcome)
 {
-	log::notice("{}: {} {}{}", request.peer.str(), request.call.method,
-		    request.call.parameters.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, kMostAudited), text);
+	log::notice("{}: {}{}", who.str(), what, outcome.empty() ? "" : ": " + outcome);
 }
 
-Reply audited(const Request &request, const std::function<Reply()> &run)
+std::string outcome_of(const Reply &reply)
 {
-	audit(request, "");
-	Reply reply = run();
-	audit(request, ": " + reply.parameters.value(reply.error.empty() ? "result" : "message", reply.error));
+	return reply.parameters.value(reply.error.empty() ? "result" : "message", reply.error);
+}
+
+std::string described(const Call &call)
+{
+	return call.method + " " + call.parameters.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, kMostAudited);
+}
+
+// ---- jobs ----
+
+Json progress_json(const Job &job)
+{
+	const Progress &progress = job.progress();
+	Json json = {{"job", job.id()}, {"what", progress.what}, {"done", std::min(progress.done, progress.total)},
+		     {"total", progress.total}, {"unit", progress.unit}, {"goes_on", job.spec().changes}};
+	if (const auto left = job.seconds_left())
+		json["eta_s"] = *left;
+	return json;
+}
+
+Json job_json(const Job &job)
+{
+	const JobSpec &spec = job.spec();
+	Json json = {{"id", job.id()}, {"what", spec.what}, {"pool", spec.pool}, {"uid", spec.who.uid},
+		     {"pid", spec.who.pid}, {"since", job.since()}, {"state", "running"}};
+	if (!job.ended()) {
+		json["progress"] = progress_json(job);
+		return json;
+	}
+	json["state"] = job.result().ok() ? "done" : "failed";
+	json["code"] = job.result().ok() ? 0 : job.result().error().exit_code();
+	if (!job.result().ok())
+		json["message"] = job.result().error().message();
+	return json;
+}
+
+// To the client that asked for it: with the file that only one can have.
+Reply reply_of(Job &job)
+{
+	Reply reply = reply_of(job.result());
+	if (job.file)
+		reply.fds.push_back(std::move(job.file));
 	return reply;
 }
 
-Reply svctl_call(Service &service, const std::string &name, const Request &request)
+// To those that wait for it.
+Reply waited_reply(const Job &job)
+{
+	if (!job.result().ok())
+		return error_reply(job.result().error());
+	const Json &json = job.result().value();
+	return {"", {{"result", json.value("result", "done")},
+		     {"message", json.value("message", fmt::format("{} of pool {}: done", job.spec().what, job.spec().pool))}}};
+}
+
+}	// namespace
+
+// The job's parameters are the request's, which lives no longer than this; its descriptors it takes along.
+std::optional<Reply> Service::start_job(const std::string &name, Request &request)
+{
+	const JobMethod &method = kJobMethods.at(name);
+	const Parameters p(request.call.parameters, "io.svctl", name);
+	Job::Work work = method.make(engine_, p, request.fds);
+	const bool changes = method.kind == Kind::kChanges && !p.flag("dry_run");
+	if (changes) {
+		const std::string what = described(request.call);
+		audit(request.peer, what, "");
+		work = [inner = std::move(work), who = request.peer, what](Job &job) {
+			Result<Json> result = inner(job);
+			audit(who, what, outcome_of(reply_of(result)));
+			return result;
+		};
+	}
+	const auto started = jobs_.start({method.what, p.text("pool"), request.peer, changes, std::move(request.fds)},
+					 std::move(work));
+	if (!started.ok())
+		return error_reply(started.error());
+	const std::shared_ptr<Job> &job = started.value();
+	if (job->ended())
+		return reply_of(*job);
+	waiters_.push_back({request.client, job, request.call.more, true});
+	return std::nullopt;
+}
+
+std::optional<Reply> Service::wait_job(uint64_t id, const Request &request)
+{
+	const auto job = jobs_.find(id);
+	if (!job)
+		return error_reply(Error{Code::kNotFound, "wait for job", std::to_string(id),
+					 "there is none, or it ended long ago, or under another svd", "see svctl jobs"});
+	if (job->ended())
+		return waited_reply(*job);
+	waiters_.push_back({request.client, job, request.call.more, false});
+	return std::nullopt;
+}
+
+Json Service::list_jobs() const
+{
+	std::vector<std::shared_ptr<Job>> sorted(jobs_.all().begin(), jobs_.all().end());
+	std::sort(sorted.begin(), sorted.end(), [](const auto &a, const auto &b) { return a->id() < b->id(); });
+	Json json = {{"jobs", Json::array()}};
+	for (const auto &job : sorted)
+		json["jobs"].push_back(job_json(*job));
+	return json;
+}
+
+// Nobody could do anything with what it reads.
+void Service::closed(uint64_t client)
+{
+	for (const Waiter &waiter : waiters_)
+		if (waiter.client == client && waiter.asked_for_it && !waiter.job->spec().changes)
+			waiter.job->cancel("the client that asked for it has gone");
+	std::erase_if(waiters_, [client](const Waiter &waiter) { return waiter.client == client; });
+}
+
+bool Service::turn(VarlinkServer &server)
+{
+	const bool more = jobs_.turn();
+	const auto now = Job::Clock::now();
+	for (size_t i = 0; i < waiters_.size();) {
+		Waiter &waiter = waiters_[i];
+		if (waiter.job->ended()) {
+			server.answer(waiter.client, waiter.asked_for_it ? reply_of(*waiter.job) : waited_reply(*waiter.job));
+			waiters_.erase(waiters_.begin() + static_cast<ptrdiff_t>(i));
+			continue;
+		}
+		if (waiter.more && now - waiter.reported >= kReportEvery &&
+		    server.report(waiter.client, {{"progress", progress_json(*waiter.job)}}))
+			waiter.reported = now;
+		i++;
+	}
+	return more;
+}
+
+void Service::stop(VarlinkServer &server)
+{
+	jobs_.stop_all("svd is being stopped; nothing was changed");
+	turn(server);
+}
+
+// ---- calls ----
+
+Reply Service::refused(const Request &request, Role needed) const
+{
+	Reply reply = error_reply(role_error(request.peer, needed, groups_));
+	reply.parameters["group"] = needed == Role::kRead ? groups_.read : groups_.administer;
+	return reply;
+}
+
+std::optional<Reply> Service::svctl_call(const std::string &name, Request &request)
 {
 	const auto found = kMethods.find(name);
-	const Kind kind = found == kMethods.end() ? Kind::kWorks : found->second.kind;
-	const Role needed = kind == Kind::kLooks ? Role::kRead : Role::kAdminister;
-	if (request.role < needed)
-		return refused(service, request, needed);
-	if (found == kMethods.end() && name != "Dump")
-		return {"org.varlink.service.MethodNotFound", {{"method", "io.svctl." + name}}};
+	const bool of_jobs = name == "Jobs" || name == "WaitJob";
+	const bool looks = of_jobs || (found != kMethods.end() && found->second.kind == Kind::kLooks);
+	if (const Role needed = looks ? Role::kRead : Role::kAdminister; request.role < needed)
+		return refused(request, needed);
+	if (kJobMethods.contains(name))
+		return start_job(name, request);
+	if (found == kMethods.end() && !of_jobs)
+		return Reply{"org.varlink.service.MethodNotFound", {{"method", "io.svctl." + name}}};
 	const Parameters p(request.call.parameters, "io.svctl", name);
-	if (name == "Dump")
-		return dump(service.engine, p);
-	const auto run = [&] { return reply_of(found->second.run(service.engine, p, request.fds)); };
-	return kind == Kind::kChanges && !p.flag("dry_run") ? audited(request, run) : run();
+	if (name == "Jobs")
+		return Reply{"", list_jobs()};
+	if (name == "WaitJob")
+		return wait_job(p.number("job"), request);
+	if (looks || p.flag("dry_run"))
+		return reply_of(found->second.run(engine_, p, request.fds));
+	audit(request.peer, described(request.call), "");
+	Reply reply = reply_of(found->second.run(engine_, p, request.fds));
+	audit(request.peer, described(request.call), outcome_of(reply));
+	return reply;
 }
 
-Reply call(Service &service, const Request &request)
+std::optional<Reply> Service::dispatch(Request &request)
 {
 	const std::string &method = request.call.method;
 	const size_t dot = method.rfind('.');
 	const std::string interface = dot == std::string::npos ? "" : method.substr(0, dot);
 	const std::string name = dot == std::string::npos ? method : method.substr(dot + 1);
 	if (interface == "org.varlink.service")
-		return service_call(service.simulated, name, request.call.parameters);
+		return service_call(simulated_, name, request.call.parameters);
 	if (interface == "io.svctl")
-		return svctl_call(service, name, request);
-	if (interface == "io.svctl.sim" && service.simulated)
-		return request.role < Role::kAdminister ? refused(service, request, Role::kAdminister) :
-							  sim_call(service.engine, name, request.call.parameters);
-	return {"org.varlink.service.InterfaceNotFound", {{"interface", interface}}};
+		return svctl_call(name, request);
+	if (interface == "io.svctl.sim" && simulated_)
+		return request.role < Role::kAdminister ? refused(request, Role::kAdminister) :
+							  sim_call(engine_, name, request.call.parameters);
+	return Reply{"org.varlink.service.InterfaceNotFound", {{"interface", interface}}};
 }
 
-}	// namespace
-
-Reply dispatch(Service &service, const Request &request)
+std::optional<Reply> Service::call(Request request)
 {
 	try {
-		return call(service, request);
+		return dispatch(request);
 	} catch (const BadParameter &bad) {
-		return {"org.varlink.service.InvalidParameter", {{"parameter", bad.what()}}};
+		return Reply{"org.varlink.service.InvalidParameter", {{"parameter", bad.what()}}};
 	} catch (const std::exception &unexpected) {
 		log::error("{}: {}", request.call.method, unexpected.what());
 		return error_reply(Error{Code::kFailure, "carry out", request.call.method, unexpected.what()});

@@ -53,7 +53,12 @@ Result<std::unique_ptr<Catalogue>> Catalogue::open(std::span<const CatalogueCopy
 }
 
 Status Catalogue::keep_repairs() { return impl_->db->region().sync(); }
-Status Catalogue::close() { return impl_->db->close(); }
+Status Catalogue::close(Pace &pace)
+{
+	ToTheEnd paced(pace);
+	const PacedRegion region(impl_->db->region(), paced);
+	return impl_->db->close();
+}
 uint32_t Catalogue::copies_in_sync() const { return impl_->db->region().in_sync(); }
 
 // ---- transactions ----

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "daemon/base/block_file.h"
+#include "daemon/base/pace.h"
 #include "daemon/base/result.h"
 #include "daemon/base/uuid.h"
 #include "kmod/core/journal.h"
@@ -124,7 +125,7 @@ class Catalogue {
 	Catalogue(const Catalogue&) = delete;
 	Catalogue &operator=(const Catalogue&) = delete;
 
-	Status close();               // checkpoints the WAL; the destructor does not
+	Status close(Pace &pace = NoPace::instance());  // checkpoints the WAL; the destructor does not
 	Status keep_repairs();        // makes durable what reading has repaired from the other copy
 	uint32_t copies_in_sync() const;  // as a bit mask of the copies given to open()
 
@@ -168,11 +169,13 @@ class Catalogue {
 	Result<Usage> usage();
 
 	// --- check, dump, restore ---
-	Result<std::vector<std::string>> check();  // every inconsistency, one line each; empty: sound
-	Status dump(std::ostream &out);            // versioned text, deterministic, one item a line
-	// Into a catalogue just created (no volumes); pool and members of the text must fit those that are there:
+	// Long. At a step of check and dump others may read this catalogue, and nobody may change it; at one of restore
+	// nobody else may use it at all.
+	Result<std::vector<std::string>> check(Pace &pace = NoPace::instance());  // every inconsistency, a line; empty: sound
+	Status dump(std::ostream &out, Pace &pace = NoPace::instance());  // versioned text, deterministic, an item a line
+	// Its steps count bytes. Into a catalogue just created (no volumes); pool and members of the text must fit those that are there:
 	// member sizes at least those named. uuids and incarnation of this catalogue stay.
-	Status restore(std::istream &in);
+	Status restore(std::istream &in, Pace &pace = NoPace::instance());
 
  private:
 	class Impl;

@@ -6,6 +6,7 @@
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/catalogue/database.h"
 #include "daemon/catalogue/pages.h"
+#include "daemon/catalogue/region.h"
 
 namespace svd {
 
@@ -19,6 +20,18 @@ class Catalogue::Impl {
 	Status small_transaction(const std::function<Status()> &fn);
 
 	std::unique_ptr<Database> db;
+};
+
+// A region with a pace, as long as this lives.
+class PacedRegion {
+ public:
+	PacedRegion(Region &region, Pace &pace) : region_(region) { region_.set_pace(pace); }
+	~PacedRegion() { region_.set_pace(NoPace::instance()); }
+	PacedRegion(const PacedRegion &) = delete;
+	PacedRegion &operator=(const PacedRegion &) = delete;
+
+ private:
+	Region &region_;
 };
 
 // Extents in a volume of so many bytes.

@@ -10,7 +10,7 @@ namespace {
 
 class Checker {
  public:
-	Checker(Catalogue &catalogue, Database &db) : catalogue_(catalogue), db_(db) {}
+	Checker(Catalogue &catalogue, Database &db, Pace &pace) : catalogue_(catalogue), db_(db), pace_(pace) {}
 	Result<std::vector<std::string>> run();
 
  private:
@@ -43,6 +43,7 @@ class Checker {
 
 	Catalogue &catalogue_;
 	Database &db_;
+	Pace &pace_;
 	std::vector<std::string> lines_;
 	uint64_t more_ = 0;
 	std::vector<uint8_t> state_;  // by extent number
@@ -102,7 +103,7 @@ Status Checker::extents()
 	return catalogue_.for_each_extent([this](std::span<const sv_extent> batch) -> Status {
 		for (const sv_extent &e : batch)
 			extent(e);
-		return {};
+		return pace_.breathe();
 	});
 }
 
@@ -117,7 +118,7 @@ Status Checker::partials()
 				found("partial extent {}: all its blocks are valid", p.extent);
 			state(p.extent) &= static_cast<uint8_t>(~kPartial);
 		}
-		return {};
+		return pace_.breathe();
 	}));
 	for (uint32_t e = 0; e < state_.size(); e++)
 		if ((state_[e] & kPartial) != 0)
@@ -157,6 +158,7 @@ Status Checker::maps()
 		for (uint64_t i = 0; i < MapPage::kEntries; i++)
 			if (page.extent[i] != 0)
 				map_entry(layer_of(key), first_index(key) + i, limit, page.extent[i]);
+		SV_TRY(pace_.breathe());
 	}
 }
 
@@ -182,10 +184,10 @@ Result<std::vector<std::string>> Checker::run()
 
 }  // namespace
 
-Result<std::vector<std::string>> Catalogue::check()
+Result<std::vector<std::string>> Catalogue::check(Pace &pace)
 {
-	SV_TRY(impl_->db->region().scrub());
-	return Checker(*this, *impl_->db).run();
+	SV_TRY(impl_->db->region().scrub(pace));
+	return Checker(*this, *impl_->db, pace).run();
 }
 
 }  // namespace svd

@@ -153,7 +153,12 @@ Result<Query> Database::query(const char *sql)
 		if (rc != SQLITE_OK)
 			return error(rc);
 	}
-	return Query(*this, stmt);
+	if (!sqlite3_stmt_busy(stmt))
+		return Query(*this, stmt, false);
+	sqlite3_stmt *another = nullptr;
+	if (const int rc = sqlite3_prepare_v3(db_, sql, -1, 0, &another, nullptr); rc != SQLITE_OK)
+		return error(rc);
+	return Query(*this, another, true);
 }
 
 Result<uint64_t> Database::number(const char *sql)

@@ -21,11 +21,20 @@ class Database;
 // A prepared statement in use; reset when it goes out of scope. Columns and parameters count from 0 and 1.
 class Query {
  public:
-	Query(Database &db, sqlite3_stmt *stmt) : db_(db), stmt_(stmt) {}
-	Query(Query &&other) noexcept : db_(other.db_), stmt_(std::exchange(other.stmt_, nullptr)), next_(other.next_) {}
+	// own: the statement goes with it.
+	Query(Database &db, sqlite3_stmt *stmt, bool own) : db_(db), stmt_(stmt), own_(own) {}
+	Query(Query &&other) noexcept
+		: db_(other.db_), stmt_(std::exchange(other.stmt_, nullptr)), own_(other.own_), next_(other.next_)
+	{
+	}
 	Query(const Query &) = delete;
 	Query &operator=(const Query &) = delete;
-	~Query() { reset(); }
+	~Query()
+	{
+		reset();
+		if (own_)
+			sqlite3_finalize(stmt_);
+	}
 
 	Query &bind(uint64_t v);            // stored as the signed integer of the same bits
 	Query &bind(std::string_view v);    // must live until the statement has run
@@ -42,6 +51,7 @@ class Query {
 	void reset();
 	Database &db_;
 	sqlite3_stmt *stmt_;
+	bool own_;
 	int next_ = 1;
 };
 
@@ -53,7 +63,8 @@ class Database {
 	Database &operator=(const Database &) = delete;
 
 	Status exec(const char *sql);
-	Result<Query> query(const char *sql);  // a string literal: the statement is kept by its address
+	// A string literal: the statement is kept by its address. One in use (a job stopped among its rows) is left to it.
+	Result<Query> query(const char *sql);
 	Result<uint64_t> number(const char *sql);
 	Status transaction(const std::function<Status()> &fn);  // nested: a savepoint
 	Status checkpoint();  // empties the WAL

@@ -24,6 +24,7 @@
 namespace svd {
 
 static constexpr char kHeader[] = "svctl-dump 1";
+static constexpr uint64_t kEntriesOfPage = 336;  // of 1008 extents, one page of a map and two of extents are in the database
 
 namespace {
 
@@ -48,8 +49,8 @@ struct Run {
 
 class Dumper {
  public:
-	Dumper(Catalogue &catalogue, Database &db, std::ostream &out)
-		: catalogue_(catalogue), pages_(db), db_(db), out_(out)
+	Dumper(Catalogue &catalogue, Database &db, std::ostream &out, Pace &pace)
+		: catalogue_(catalogue), pages_(db), db_(db), out_(out), pace_(pace)
 	{
 	}
 	Status run();
@@ -65,6 +66,8 @@ class Dumper {
 	PageStore pages_;  // reading only
 	Database &db_;
 	std::ostream &out_;
+	Pace &pace_;
+	uint64_t entries_ = 0;
 };
 
 Status Dumper::head()
@@ -98,6 +101,7 @@ void Dumper::write_run(uint32_t volume, const Run &run)
 
 Status Dumper::entry(uint32_t volume, const sv_map_entry &e, Run &run)
 {
+	SV_TRY(pace_.step(++entries_ / kEntriesOfPage));
 	ExtentEntry entry;
 	if (e.extent != 0) {
 		SV_ASSIGN(const ExtentEntry *found, pages_.extent(e.extent, false));
@@ -137,12 +141,14 @@ Status Dumper::partials()
 		for (const sv_partial_bits &p : batch)
 			out_ << fmt::format("partial {} {:016x}{:016x}{:016x}{:016x}\n", p.extent, p.valid[3], p.valid[2],
 					    p.valid[1], p.valid[0]);
-		return {};
+		return pace_.breathe();
 	});
 }
 
 Status Dumper::run()
 {
+	SV_ASSIGN(const uint64_t pages, db_.number("PRAGMA page_count"));
+	pace_.begin({"writing the dump", 0, pages, "pages"});
 	SV_TRY(head());
 	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue_.volumes());
 	for (const VolumeRow &v : volumes)
@@ -158,8 +164,8 @@ Status Dumper::run()
 
 class Restorer {
  public:
-	Restorer(Catalogue &catalogue, Database &db, std::istream &in)
-		: catalogue_(catalogue), db_(db), pages_(db), in_(in)
+	Restorer(Catalogue &catalogue, Database &db, std::istream &in, Pace &pace)
+		: catalogue_(catalogue), db_(db), pages_(db, pace), in_(in), pace_(pace)
 	{
 	}
 	Status run();
@@ -187,6 +193,8 @@ class Restorer {
 	Database &db_;
 	PageStore pages_;
 	std::istream &in_;
+	Pace &pace_;
+	uint64_t read_ = 0;  // bytes
 	std::string text_;
 	std::string_view rest_;
 	uint64_t line_ = 0;
@@ -383,6 +391,8 @@ Status Restorer::map()
 	if (extent == 0 || extent + count > kTombstone)
 		return bad("its extent numbers are out of range");
 	for (uint64_t i = 0; i < count; i++) {
+		if (i % kEntriesOfPage == kEntriesOfPage - 1)	// a line may stand for very many
+			SV_TRY(pace_.breathe());
 		SV_TRY(pages_.relieve());
 		const auto number = static_cast<uint32_t>(extent + i);
 		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(v->layer, index + i, true));
@@ -405,6 +415,8 @@ Status Restorer::hole()
 	SV_ASSIGN(const VolumeRow *v, volume_of(id));
 	SV_TRY(claim_indexes(*v, index, count));
 	for (uint64_t i = 0; i < count; i++) {
+		if (i % kEntriesOfPage == kEntriesOfPage - 1)	// a line may stand for very many
+			SV_TRY(pace_.breathe());
 		SV_TRY(pages_.relieve());
 		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(v->layer, index + i, true));
 		if (*mapped != 0)
@@ -459,6 +471,8 @@ Status Restorer::run()
 	bool header = false;
 	while (std::getline(in_, text_)) {
 		line_++;
+		read_ += text_.size() + 1;
+		SV_TRY(pace_.step(read_));
 		rest_ = text_;
 		if (!more() || text_[0] == '#')
 			continue;
@@ -477,11 +491,13 @@ Status Restorer::run()
 
 }  // namespace
 
-Status Catalogue::dump(std::ostream &out) { return Dumper(*this, *impl_->db, out).run(); }
+Status Catalogue::dump(std::ostream &out, Pace &pace) { return Dumper(*this, *impl_->db, out, pace).run(); }
 
-Status Catalogue::restore(std::istream &in)
+Status Catalogue::restore(std::istream &in, Pace &pace)
 {
-	return impl_->large_transaction([&] { return Restorer(*this, *impl_->db, in).run(); });
+	ToTheEnd paced(pace);
+	const PacedRegion region(impl_->db->region(), paced);
+	return impl_->large_transaction([&] { return Restorer(*this, *impl_->db, in, pace).run(); });
 }
 
 }  // namespace svd

@@ -120,6 +120,7 @@ Status PageStore::flush_pages(Table<Page> &table)
 			SV_TRY(remove.bind(key).run());
 		else
 			SV_TRY(store.bind(key).bind(bytes_of(page)).run());
+		SV_TRY(pace_.breathe());
 	}
 	table = Table<Page>();
 	return {};
@@ -140,6 +141,7 @@ Status PageStore::flush_partials()
 			SV_TRY(store.bind(extent).bind(bytes_of(cached.valid)).run());
 		else
 			SV_TRY(remove.bind(extent).run());
+		SV_TRY(pace_.breathe());
 	}
 	partials_.clear();
 	return {};

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <unordered_map>
 
+#include "daemon/base/pace.h"
 #include "daemon/catalogue/database.h"
 
 namespace svd {
@@ -57,7 +58,8 @@ Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t ke
 
 class PageStore {
  public:
-	explicit PageStore(Database &db) : db_(db) {}
+	// The pace is kept while pages are written.
+	explicit PageStore(Database &db, Pace &pace = NoPace::instance()) : db_(db), pace_(pace) {}
 
 	// The entry, in memory until flush(); to be changed only if write.
 	Result<uint32_t *> map_entry(uint32_t layer, uint64_t index, bool write);
@@ -95,6 +97,7 @@ class PageStore {
 	Status flush_partials();
 
 	Database &db_;
+	Pace &pace_;
 	Table<MapPage> maps_;
 	Table<ExtentPage> extents_;
 	std::unordered_map<uint32_t, CachedPartial> partials_;

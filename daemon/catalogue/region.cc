@@ -304,6 +304,7 @@ Status Region::on_all(Op op)
 	for (Copy &copy : copies_) {
 		if (!copy.live)
 			continue;
+		const Status ignored = pace_->breathe();
 		if (Status s = op(copy); !s)
 			SV_TRY(drop(copy, s.error()));
 	}
@@ -399,12 +400,16 @@ void Region::scrub_block(uint64_t block)
 			repair(*copy, block, sound);
 }
 
-Status Region::scrub()
+Status Region::scrub(Pace &pace)
 {
+	uint64_t done = 0;
+	pace.begin({"reading the catalogue", 0, (size(File::kMain) + size(File::kWal)) / kBlockSize, "blocks"});
 	for (const File file : {File::kMain, File::kWal})
-		for (uint64_t at = 0; at < size(file); at += kBlockSize)
+		for (uint64_t at = 0; at < size(file); at += kBlockSize) {
 			if (!dirty_.contains(base(file) + at / kBlockSize))
 				scrub_block(base(file) + at / kBlockSize);
+			SV_TRY(pace.step(++done));
+		}
 	return sync();
 }
 

@@ -82,13 +82,17 @@ class Region {
 	bool read_only() const { return read_only_; }
 	uint32_t in_sync() const;  // mask of the copies as given
 
+	// Kept between transfers from now on, also within SQLite's calls: nobody else may use this catalogue then. A
+	// transfer itself comes to its end.
+	void set_pace(Pace &pace) { pace_ = &pace; }
+
 	// offset + data within size(). verify false: also returns blocks that do not fit their checksum.
 	Status read(File file, uint64_t offset, std::span<uint8_t> data, bool verify = true);
 	Status write(File file, uint64_t offset, std::span<const uint8_t> data);  // kNoSpace behind the capacity
 	Status truncate(File file, uint64_t size);
 	Status sync();
 	Status set_ready();
-	Status scrub();  // reads every block of every copy, and repairs what the other copy has sound
+	Status scrub(Pace &pace);  // reads every block of every copy, and repairs what the other copy has sound
 
  private:
 	using Block = std::array<uint8_t, kBlockSize>;
@@ -134,6 +138,7 @@ class Region {
 	bool unsynced_ = false;
 	bool read_only_;
 	std::optional<Error> failed_;
+	Pace *pace_ = &NoPace::instance();
 };
 
 }  // namespace svd

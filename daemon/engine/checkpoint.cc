@@ -157,6 +157,27 @@ void Pool::tell_mode(uint32_t mode) const
 		log::notice("pool {}: the kernel changed its mode to {}", name_, mode);
 }
 
+void Pool::note_events(const sv_event &event)
+{
+	const uint64_t events = event.events;
+	journal_copy_lost_ = journal_copy_lost_ || (events & SV_EVENT_COPY_LOST);
+	if (events & SV_EVENT_COPY_LOST)
+		log::error(Id::kJournalCopyLost, "pool {}: one copy of the journal is lost", name_);
+	if (events & SV_EVENT_SPACE)
+		log::warning(Id::kPoolFull, "pool {}: a write found no space", name_);
+	if (events & SV_EVENT_MODE)
+		tell_mode(event.mode);
+	asked_ = asked_ || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
+	// Who waits for space waits for a checkpoint.
+	disturbed_ = disturbed_ || (still_ && (events & SV_EVENT_SPACE));
+}
+
+bool Pool::journal_is_half_full()
+{
+	const auto state = channel_->ask<sv_state>(SV_OP_STATE);
+	return state.ok() && state.value().ring_used > state.value().ring_bytes / 2;
+}
+
 void Pool::tick(Clock::time_point now)
 {
 	if (!up())
@@ -164,23 +185,21 @@ void Pool::tick(Clock::time_point now)
 	last_tick_ = now;
 	channel_->tick();
 	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);
-	if (!event.ok() && event.error().code == Code::kNotFound) {
+	const bool removed = !event.ok() && event.error().code == Code::kNotFound;
+	disturbed_ = still_ && (disturbed_ || removed);
+	if (removed && !still_) {
 		close_all();
 		problem_ = Problem{Id::kPoolRemoved, "its device was removed, and not by svctl"};
 		log::error(problem_->id, "pool {}: {}", name_, problem_->what);
 		return;
 	}
-	const uint64_t events = event.ok() ? event.value().events : 0;
-	journal_copy_lost_ = journal_copy_lost_ || (events & SV_EVENT_COPY_LOST);
-	if (events & SV_EVENT_COPY_LOST)
-		log::error(Id::kJournalCopyLost, "pool {}: one copy of the journal is lost", name_);
-	if (events & SV_EVENT_SPACE)
-		log::warning(Id::kPoolFull, "pool {}: a write found no space", name_);
-	if (events & SV_EVENT_MODE)
-		tell_mode(event.value().mode);
 	// A kernel that does not say what its events are stays readable: it is not listened to for a moment either.
-	asked_ = asked_ || !event.ok() || (events & (SV_EVENT_RING | SV_EVENT_FREED | SV_EVENT_SPACE));
-	if (now < checkpoint_due())
+	asked_ = asked_ || !event.ok();
+	if (event.ok())
+		note_events(event.value());
+	if (still_)
+		disturbed_ = disturbed_ || (asked_ && journal_is_half_full());
+	if (still_ || now < checkpoint_due())
 		return;
 	last_checkpoint_ = now;
 	asked_ = false;

@@ -69,7 +69,7 @@ Status Engine::refuse_contents(const Candidate &candidate)
 	if (label.ok() && label.value()) {
 		const Uuid uuid = Uuid::from_bytes(label.value()->label.pool_uuid);
 		const auto pool = pools_.find(uuid);
-		if (pool != pools_.end() && pool->second->up())
+		if (pool != pools_.end() && !pool->second->down())
 			return Error{Code::kBusy, "use", path, "it is a member of pool " + pool->second->name(), ""};
 		const Host holder = host_in(label.value()->label);
 		if (!candidate.wipe)
@@ -403,6 +403,7 @@ Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 {
 	rescan();	// what was a member of a pool that is down may be another's by now
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	SV_TRY(refuse_job(*pool, "delete"));
 	if (pool->up())
 		SV_TRY(pool_to_change(name));
 	else if (hold_of(*pool) != Hold::kExported)

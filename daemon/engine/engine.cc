@@ -89,6 +89,8 @@ void Engine::shut_down()
 Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 {
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	if (pool->state() == PoolState::kRestoring)
+		SV_TRY(refuse_job(*pool, "use"));
 	if (pool->up())
 		return pool;
 	SV_TRY(refuse_holder("use pool", *pool));
@@ -103,7 +105,18 @@ Result<Pool *> Engine::pool_to_change(const std::string &name)
 		return Error{Code::kPermission, "change pool", name, "it is read-only",
 			     fmt::format("with all its members: svctl deactivate {0}; svctl activate {0}", name)}
 			.with(Id::kPoolReadOnly);
+	SV_TRY(refuse_job(*pool, "change"));
 	return pool;
+}
+
+Status Engine::refuse_job(const Pool &pool, const std::string &attempted) const
+{
+	const Job *const job = pool.job();
+	if (job == nullptr)
+		return {};
+	return Error{Code::kBusy, attempted + " pool", pool.name(),
+		     fmt::format("job {} ({}) runs on it", job->id(), job->spec().what),
+		     fmt::format("repeat the command after: svctl wait {}", job->id())};
 }
 
 Result<std::pair<Pool *, VolumeRow>> Engine::volume_to_change(const std::string &pool_name, const std::string &volume)
@@ -138,6 +151,7 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 				     "svctl deactivate " + name + " first"};
 		return done("no change", fmt::format("pool {}: no change", name));
 	}
+	SV_TRY(refuse_job(*pool, "activate"));
 	// Reading does no harm, whoever holds it: what it cannot show right, the problems say.
 	if (!read_only)
 		SV_TRY(refuse_holder("activate pool", *pool));
@@ -155,6 +169,7 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
 {
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	SV_TRY(refuse_job(*pool, "deactivate"));
 	const bool was_up = pool->up();
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be taken down", name));
@@ -344,10 +359,28 @@ Result<Json> Engine::show_pool(const std::string &pool_name)
 
 // ---- check, dump, restore ----
 
-Result<Json> Engine::check(const std::string &name)
+namespace {
+
+// For as long as it lives the job has its place on the pool.
+class Claim {
+public:
+	Claim(Pool &pool, const Job &job) : pool_(pool) { pool_.set_job(&job); }
+	~Claim() { pool_.set_job(nullptr); }
+	Claim(const Claim &) = delete;
+	Claim &operator=(const Claim &) = delete;
+
+private:
+	Pool &pool_;
+};
+
+}	// namespace
+
+Result<Json> Engine::check(const std::string &name, Job &job)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
-	SV_ASSIGN(const auto problems, pool->check());
+	SV_TRY(refuse_job(*pool, "check"));
+	const Claim claim(*pool, job);
+	SV_ASSIGN(const auto problems, pool->check(job));
 	if (problems.empty())
 		return done("sound", fmt::format("pool {}: kernel and catalogue agree", name));
 	std::string first = problems[0];
@@ -356,22 +389,16 @@ Result<Json> Engine::check(const std::string &name)
 	return Error{Code::kNeedsCheck, "find sound pool", name, first, ""}.with(Id::kStateDiffers);
 }
 
-Result<UniqueFd> Engine::dump(const std::string &name)
+Result<Json> Engine::dump(const std::string &name, Job &job)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
-	if (pool->state() == PoolState::kActive)
-		SV_TRY(pool->checkpoint());
-	SV_ASSIGN(UniqueFd file, create_memory_file("svctl-dump"));
-	{
-		FdBuffer buffer(file.get());
-		std::ostream text(&buffer);
-		SV_TRY(pool->catalogue().dump(text));
-	}
-	SV_TRY(seal_memory_file(file));
-	return file;
+	SV_TRY(refuse_job(*pool, "dump"));
+	const Claim claim(*pool, job);
+	SV_ASSIGN(job.file, pool->dump(job));
+	return Json{{"fd", 0}};
 }
 
-Result<Json> Engine::restore(const std::string &name, int text, bool dry_run)
+Result<Json> Engine::restore(const std::string &name, int text, bool dry_run, Job &job)
 {
 	if (!is_sealed_memory_file(text))
 		return Error{Code::kUsage, "restore pool", name, "the text did not come in a sealed memory file",
@@ -382,7 +409,8 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run)
 		return Error{Code::kBusy, "restore pool", name, "it has volumes", "restore into a pool just created"};
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be restored", name));
-	SV_TRY(pool->restore(text));
+	const Claim claim(*pool, job);
+	SV_TRY(pool->restore(text, job));
 	return done("restored", fmt::format("pool {} restored", name));
 }
 

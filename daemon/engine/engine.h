@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "daemon/engine/job.h"
 #include "daemon/engine/pool.h"
 #include "daemon/engine/problem.h"
 #include "daemon/kernel/probe.h"
@@ -56,10 +57,11 @@ public:
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);
 	Result<Json> status();
-	Result<Json> check(const std::string &pool);
-	Result<UniqueFd> dump(const std::string &pool);	// a sealed memory file
-	Result<Json> restore(const std::string &pool, int text, bool dry_run);	// of such a file
 	Result<Json> scan();			// now, and activate what is complete
+	// Long: the work of jobs.
+	Result<Json> check(const std::string &pool, Job &job);
+	Result<Json> dump(const std::string &pool, Job &job);	// into a sealed memory file, the job's
+	Result<Json> restore(const std::string &pool, int text, bool dry_run, Job &job);	// of such a file
 
 	std::vector<Problem> problems();	// of all pools and devices, now; what status says
 
@@ -93,6 +95,7 @@ private:
 	bool may_come_up(const Pool &pool);	// by itself
 	std::vector<Pool *> pools_named(const std::string &name, const std::function<bool(const Pool &)> &wanted) const;
 	Result<Pool *> choose_pool(const std::string &name, std::vector<Pool *> all) const;
+	Status refuse_job(const Pool &pool, const std::string &attempted) const;	// if one runs on it
 	Result<Pool *> find_pool(const std::string &name);
 	// import_pool.cc
 	Status refuse_no_host(const char *attempt, const std::string &name) const;

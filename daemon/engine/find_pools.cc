@@ -99,7 +99,7 @@ void Engine::activate_complete(bool all)
 {
 	const auto now = Pool::Clock::now();
 	for (auto &[uuid, pool] : pools_) {
-		if (pool->up() || pool->wanted_down() || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
+		if (!pool->down() || pool->wanted_down() || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
 			continue;
 		const std::string before = pool->problem() ? pool->problem()->what : "";
 		const Status result = pool->activate({});
@@ -112,7 +112,7 @@ bool Engine::wants_scan() const
 {
 	return pools_.empty() || std::any_of(pools_.begin(), pools_.end(), [this](const auto &item) {
 		const Pool &pool = *item.second;
-		return !pool.up() && !pool.wanted_down() && hold_of(pool) == Hold::kHere;
+		return pool.down() && !pool.wanted_down() && hold_of(pool) == Hold::kHere;
 	});
 }
 

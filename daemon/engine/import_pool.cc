@@ -15,6 +15,7 @@ Result<Json> Engine::export_pool(const std::string &name, bool dry_run)
 {
 	rescan();
 	SV_ASSIGN(Pool *const pool, find_pool(name));
+	SV_TRY(refuse_job(*pool, "export"));
 	const Hold hold = hold_of(*pool);
 	if (hold == Hold::kElsewhere || hold == Hold::kDisputed)
 		return Error{Code::kBusy, "export pool", name, held_by(*pool), how_to_take(*pool)};
@@ -87,6 +88,7 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 		SV_TRY(check_pool_name(rename));
 	rescan();
 	SV_ASSIGN(Pool *const pool, find_to_import(name, rename));
+	SV_TRY(refuse_job(*pool, "import"));
 	const Hold hold = hold_of(*pool);
 	const std::string to = rename.empty() ? pool->name() : rename;
 	if (pool->up() && hold == Hold::kHere && to == pool->name())

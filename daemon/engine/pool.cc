@@ -35,6 +35,8 @@ const char *state_name(PoolState state)
 		return "active";
 	case PoolState::kReadOnly:
 		return "read-only";
+	case PoolState::kRestoring:
+		return "restoring";
 	default:
 		return "down";
 	}
@@ -45,7 +47,7 @@ const char *state_name(PoolState state)
 void Pool::begin_scan()
 {
 	conflict_.clear();
-	if (!up())
+	if (down())
 		members_.clear();
 }
 
@@ -57,7 +59,7 @@ void Pool::found(const FoundMember &member)
 					member.path, member.label.member);
 		return;
 	}
-	if (up() || (known != members_.end() && !known->second.named.empty()))
+	if (!down() || (known != members_.end() && !known->second.named.empty()))
 		return;		// the same device under another name
 	members_[member.label.member] = Member{member.path, member.named, member.label, member.state, nullptr};
 	name_ = newest_label().pool_name;

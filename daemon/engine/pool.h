@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "daemon/base/pace.h"
+#include "daemon/base/unique_fd.h"
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
@@ -20,7 +23,8 @@
 
 namespace svd {
 
-enum class PoolState { kDown, kActive, kReadOnly };
+// kRestoring: a job has it to itself, and nobody else may look into its catalogue or speak to its kernel.
+enum class PoolState { kDown, kActive, kReadOnly, kRestoring };
 const char *state_name(PoolState state);
 
 // Which host holds a pool, as its labels say. No host: it was exported.
@@ -28,6 +32,7 @@ struct Holder {
 	Host host;
 	std::optional<Host> rival;	// the labels name two: both took it at the same moment
 };
+class Job;
 
 class Pool {
 public:
@@ -66,7 +71,7 @@ public:
 		bool missing = false;			// read_only: go on without members; what lies on them is EIO
 	};
 	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
-	Status activate(How how);			// kNeedsCheck, kNotFound (a member is missing) ...
+	Status activate(How how, Pace &pace = NoPace::instance());	// kNeedsCheck, kNotFound (a member is missing) ...
 	Status refuse_open_volumes(const char *attempt) const;	// the pool is up
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
@@ -87,14 +92,18 @@ public:
 	Clock::time_point due() const;			// of the next tick; max() where only events call for one
 	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
 
-	// ---- check, restore ----
-	Status restore(int text);	// a file; into a pool without volumes; goes down and up again
-	Result<std::vector<std::string>> check();	// what is wrong, a line each
+	// ---- check, dump, restore: long ----
+	Status restore(int text, Pace &pace);	// a file; into a pool without volumes; goes down and up again
+	Result<std::vector<std::string>> check(Pace &pace);	// what is wrong, a line each
+	Result<UniqueFd> dump(Pace &pace);	// a sealed memory file
+	const Job *job() const { return job_; }		// that runs on it
+	void set_job(const Job *job) { job_ = job; }
 
 	const Uuid &uuid() const { return uuid_; }
 	const std::string &name() const { return name_; }
 	PoolState state() const { return state_; }
-	bool up() const { return state_ != PoolState::kDown; }
+	bool up() const { return state_ == PoolState::kActive || state_ == PoolState::kReadOnly; }
+	bool down() const { return state_ == PoolState::kDown; }
 	// Of a pool that is up without all members: those, and what of volumes lies on them.
 	struct Damage {
 		void add(uint64_t index);	// ascending
@@ -113,6 +122,12 @@ public:
 	void set_wanted_down(bool down) { wanted_down_ = down; }
 
 private:
+	friend class Still;
+
+	// check.cc
+	Result<std::vector<std::string>> differences(Pace &pace);
+	Status once_still(Pace &pace, const std::function<Status(Pace &)> &work);
+
 	// recovery.cc
 	Status bring_up(How how);
 	void take_back_devices();
@@ -149,6 +164,8 @@ private:
 	// checkpoint.cc
 	Status apply_journal(uint64_t committed_seq);
 	Clock::time_point checkpoint_due() const;
+	void note_events(const sv_event &event);
+	bool journal_is_half_full();
 	Status say_whether_full();
 	Status tell_policy();
 	Result<std::vector<sv_freed>> list_freed();
@@ -187,6 +204,10 @@ private:
 	Clock::time_point last_checkpoint_{};
 	Clock::time_point last_tick_{};
 	bool asked_ = false;	// by the kernel, for a checkpoint
+	bool still_ = false;	// no checkpoint now (Still)
+	bool disturbed_ = false;	// and what stands still must give way
+	const Job *job_ = nullptr;
+	Pace *pace_ = &NoPace::instance();	// of the activation under way
 	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
 };
 

@@ -60,13 +60,15 @@ Status mirror_batch(BlockFile &to, const sv_label &label, const void *batch)
 
 }	// namespace
 
-Status Pool::activate(How how)
+Status Pool::activate(How how, Pace &pace)
 {
 	if (up())
 		return {};
 	tried_ = Clock::now();
 	tried_with_ = members_.size();
+	pace_ = &pace;
 	Status result = bring_up(how);
+	pace_ = &NoPace::instance();
 	set_problem(result, Id::kActivationFailed);
 	if (!result.ok()) {
 		take_back_devices();
@@ -463,16 +465,19 @@ Status Pool::reconcile_volumes()
 Status Pool::load_maps()
 {
 	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
+		SV_TRY(pace_->breathe());
 		std::vector<sv_extent> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_EXTENTS, copy);
 	}));
 	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
+		SV_TRY(pace_->breathe());
 		std::vector<sv_partial_bits> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_PARTIALS, copy);
 	}));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes)
 		SV_TRY(catalogue_->for_each_map(volume.id, [&](std::span<const sv_map_entry> some) -> Status {
+			SV_TRY(pace_->breathe());
 			std::vector<sv_map_entry> copy(some.begin(), some.end());
 			return channel_->tell_all(SV_OP_MAP, copy);
 		}));

@@ -1,6 +1,7 @@
 """A host of its own for each test: a directory with image files as disks, svd --sim, and svctl."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -146,9 +147,12 @@ class Host:
         s.connect(self.socket)
         return s
 
-    def call(self, method, **parameters):
+    def call(self, method, *descriptors, **parameters):
         with self.connect() as s:
-            s.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
+            text = json.dumps({"method": method, "parameters": parameters}).encode() + b"\0"
+            if descriptors:
+                socket.send_fds(s, [text[:1]], descriptors)
+            s.sendall(text[1:] if descriptors else text)
             reply = json.loads(receive(s))
         varlink_types.check_reply(method, reply)
         if "error" in reply:    # those of Varlink itself have no code
@@ -199,6 +203,11 @@ class Host:
             self.write("tank/v", i * 5 * MIB, os.urandom(8192))
             self.flush("tank/v")
         return disks
+
+
+def seal(memory):
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
 
 def receive(s):
