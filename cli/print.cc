@@ -77,24 +77,32 @@ std::string format_status(const json &answer)
 	};
 	std::string out;
 	std::string first_code;
-	for (const json &pool : answer.value("pools", json::array())) {
-		const std::string state = text_of(pool, "state");
-		out += fmt::format("{}: {}\n", pool_name(pool, answer["pools"]), paint(state, state));
-		for (const json &problem : pool.value("problems", json::array())) {
+	const auto add_problems = [&](const json &of) {
+		for (const json &problem : of.value("problems", json::array())) {
 			out += fmt::format("  {} {} [{}]\n  next:    {}\n", paint("problem:", text_of(problem, "severity")),
 					   text_of(problem, "what"), text_of(problem, "id"), text_of(problem, "next"));
 			first_code = first_code.empty() ? text_of(problem, "id") : first_code;
 		}
+	};
+	if (!answer.value("problems", json::array()).empty())
+		out += "this machine:\n";
+	add_problems(answer);
+	for (const json &pool : answer.value("pools", json::array())) {
+		const std::string state = text_of(pool, "state");
+		out += fmt::format("{}: {}\n", pool_name(pool, answer["pools"]), paint(state, state));
+		add_problems(pool);
 	}
+	if (answer.value("pools", json::array()).empty())
+		out += "no pools\n";
 	if (!first_code.empty())
 		out += fmt::format("\nWhat a code means: svctl explain {}\n", first_code);
-	return out.empty() ? "no pools\n" : out;
+	return out;
 }
 
 // A row for each problem.
 std::string format_problems(const json &answer, const View &view)
 {
-	std::vector<json> rows;
+	std::vector<json> rows = answer.value("problems", std::vector<json>());	// of the machine
 	for (const json &pool : answer.value("pools", json::array()))
 		for (json row : pool.value("problems", json::array())) {
 			row["pool"] = pool.value("name", "");

@@ -26,6 +26,7 @@
 #include "daemon/engine/label_io.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/failing_kernel.h"
+#include "daemon/kernel/module.h"
 #include "daemon/kernel/sim_kernel.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -106,6 +107,14 @@ Status print_udev_properties(const std::string &path)
 	return {};
 }
 
+int print_kernels_without_module()
+{
+	const auto problems = kernels_without_module();
+	for (const MissingModule &problem : problems)
+		fmt::print("svctl: {}\nsvctl: next: {}\n", problem.what, problem.next);
+	return problems.empty() ? 0 : static_cast<int>(Code::kMissingFeature);
+}
+
 Status serve(const Options &options)
 {
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
@@ -168,6 +177,8 @@ int main(int argc, char **argv)
 		->type_name("DEVICE");
 	app.add_option("--udev-volume", udev_volume, "likewise of a volume, by its device-mapper name")
 		->type_name("NAME");
+	bool kernels = false;
+	app.add_flag("--kernels", kernels, "only say which installed kernels lack the module, and what to do (exit code 8)");
 	if (argc == 2 && std::string(argv[1]) == "--man") {	// for the build
 		fmt::print("{}", man_sections(app));
 		return 0;
@@ -177,6 +188,8 @@ int main(int argc, char **argv)
 	} catch (const CLI::ParseError &e) {
 		return app.exit(e) == 0 ? 0 : static_cast<int>(Code::kUsage);
 	}
+	if (kernels)
+		return print_kernels_without_module();
 	if (!udev_volume.empty()) {
 		if (const auto volume = split_dm_name(udev_volume))
 			fmt::print("SV_POOL={}\nSV_VOLUME={}\n", volume->first, volume->second);

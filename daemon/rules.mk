@@ -6,7 +6,7 @@ DAEMON_SRC := $(filter-out daemon/main.cc,$(wildcard daemon/base/*.cc daemon/cat
 	daemon/engine/*.cc daemon/api/*.cc))
 CXXFLAGS ?= -O2 -g
 SVD_CXXFLAGS = $(CXXFLAGS) -std=c++20 -Wall -Wextra -Werror -I. -MMD -MP
-SVD_LIBS = -lsqlite3 -lfmt -lblkid -lfdisk -ldevmapper -lsystemd -ludev -lpthread
+SVD_LIBS = -lsqlite3 -lfmt -lblkid -lfdisk -ldevmapper -lsystemd -ludev -lkmod -lpthread
 include mk/core.mk
 
 daemon: $(BUILD)/bin/svd

@@ -14,7 +14,7 @@ packages=(
 	build-essential sparse pkg-config xz-utils
 	libdevmapper-dev libblkid-dev uuid-dev liburing-dev libsqlite3-dev
 	libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
-	libfdisk-dev libsystemd-dev libudev-dev
+	libfdisk-dev libsystemd-dev libudev-dev libkmod-dev
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
 	python3 python3-varlink util-linux fdisk mmdebstrap shellcheck groff-base zsh fish

@@ -114,6 +114,15 @@ constexpr CodeText kCodes[] = {
 	{Id::kModuleVersion, "SV-MODULE-VERSION", Severity::kCritical, "module and daemon do not fit together",
 	 "The loaded dm-sv speaks another version of the control channel than svd.",
 	 "Install module and daemon of one version; then deactivate the pools and reload dm-sv, or reboot."},
+	{Id::kModuleMissing, "SV-MODULE-MISSING", Severity::kCritical, "a kernel has no module dm-sv that fits it",
+	 "Pools do not come up with that kernel. It is looked for in each installed kernel's modules.dep, so that this is "
+	 "known before it is booted. DKMS builds the module where that kernel's headers are installed.",
+	 "apt install linux-headers-RELEASE dm-sv-dkms; dkms autoinstall -k RELEASE. Why it does not build is in "
+	 "/var/lib/dkms/dm-sv/VERSION/build/make.log."},
+	{Id::kModuleRefused, "SV-MODULE-REFUSED", Severity::kCritical, "the kernel does not take the module dm-sv",
+	 "Secure Boot, module.sig_enforce or lockdown: the module is not signed with a key that the kernel knows, or nobody "
+	 "may load modules any more.",
+	 "mokutil --import /var/lib/dkms/mok.pub, reboot, and confirm the key there. docs/operations/install.md says more."},
 
 	{Id::kJournalDamaged, "SV-JOURNAL-DAMAGED", Severity::kCritical, "a pool's journal is damaged",
 	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "

@@ -45,6 +45,8 @@ enum class Id {
 	kStateDiffers,
 	kKernelSilent,
 	kModuleVersion,
+	kModuleMissing,
+	kModuleRefused,
 	// Copies of journal and catalogue.
 	kJournalDamaged,
 	kJournalCopyDamaged,

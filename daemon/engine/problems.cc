@@ -120,6 +120,8 @@ std::vector<Problem> Engine::problems()
 			all.push_back(std::move(problem));
 	for (const auto &[path, why] : bad_labels_)
 		all.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
+	for (const MissingModule &missing : kernel_.missing_modules())
+		all.push_back({Id::kModuleMissing, missing.what, missing.next});
 	return all;
 }
 
@@ -133,7 +135,7 @@ Json Engine::problems_json(Pool &pool)
 
 Result<Json> Engine::status()
 {
-	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}};
+	Json json = {{"pools", Json::array()}, {"bad_labels", Json::array()}, {"problems", Json::array()}};
 	for (auto &[uuid, pool] : pools_) {
 		json["pools"].push_back({{"name", pool->name()}, {"uuid", uuid.str()}, {"state", state_of(*pool)},
 					 {"members", pool->nr_members()}, {"missing", pool->missing()},
@@ -144,6 +146,10 @@ Result<Json> Engine::status()
 	for (const Problem &problem : problems()) {
 		if (!problem.pool.empty())
 			continue;
+		if (problem.device.empty()) {
+			json["problems"].push_back(problem_json(problem));
+			continue;
+		}
 		json["bad_labels"].push_back(problem.device);
 		json["pools"].push_back({{"name", problem.device}, {"state", "unusable"},
 					 {"problems", Json::array({problem_json(problem)})}});

@@ -16,11 +16,11 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 
 #include "daemon/base/log.h"
 #include "daemon/base/unique_fd.h"
 #include "daemon/kernel/device_events.h"
+#include "daemon/kernel/module.h"
 
 namespace svd {
 
@@ -349,11 +349,11 @@ public:
 	{
 		if (has_target())
 			return {};
-		load_module();
+		SV_TRY(load_module());
 		if (has_target())
 			return {};
-		return Error{Code::kMissingFeature, "use", "kernel module dm-sv", "it is not loaded and modprobe "
-			     "did not find it", "install dm-sv.ko for this kernel, then: modprobe dm-sv"};
+		return Error{Code::kMissingFeature, "use", "kernel module dm-sv", "modprobe does not load it",
+			     "modprobe -v dm-sv says why"};
 	}
 
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
@@ -380,6 +380,7 @@ public:
 	}
 
 	bool simulated() const override { return false; }
+	std::vector<MissingModule> missing_modules() override { return kernels_without_module(); }
 	int device_fd() const override { return devices_.fd(); }
 	bool devices_came() override { return devices_.take(); }
 
@@ -402,18 +403,6 @@ private:
 									version->next);
 		}
 		return false;
-	}
-
-	static void load_module()
-	{
-		const pid_t pid = fork();
-		if (pid == 0) {
-			execl("/sbin/modprobe", "modprobe", "-q", "dm-sv", nullptr);
-			_exit(127);
-		}
-		int status = 0;
-		if (pid > 0)
-			waitpid(pid, &status, 0);
 	}
 
 	DeviceEvents devices_;

@@ -97,6 +97,7 @@ public:
 	explicit FailingKernel(std::unique_ptr<Kernel> inner) : inner_(std::move(inner)) {}
 
 	Status probe() override { return inner_->probe(); }
+	std::vector<MissingModule> missing_modules() override { return inner_->missing_modules(); }
 
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
 	{

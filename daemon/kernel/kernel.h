@@ -44,6 +44,12 @@ struct VolumeSpec {
 	bool read_only = false;
 };
 
+// An installed kernel that pools will not come up with, and what to do about it.
+struct MissingModule {
+	std::string what;
+	std::string next;
+};
+
 // Commands that answered: how many elements came back, or how many were applied.
 struct CommandResult {
 	uint32_t count = 0;
@@ -128,6 +134,7 @@ public:
 	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) = 0;
 	virtual Result<RunningPool> running(const Uuid &pool) = 0;
 	virtual bool simulated() const = 0;
+	virtual std::vector<MissingModule> missing_modules() { return {}; }
 
 	// Readable once members may have come; negative: nobody says so.
 	virtual int device_fd() const { return -1; }
