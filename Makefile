@@ -35,7 +35,7 @@ $(BUILD)/.deps-debug: mk/deps.sh mk/debug-kernel.sh mk/debug.config $(APT)
 	mk/debug-kernel.sh $(BUILD)
 	@touch $@
 
-include mk/kmod.mk mk/install.mk
+include mk/kmod.mk mk/install.mk mk/deb.mk
 -include kmod/rules.mk daemon/rules.mk cli/rules.mk docs/man/rules.mk tests/unit/rules.mk tests/lint/rules.mk
 
 # --- tests --------------------------------------------------------------------

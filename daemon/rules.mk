@@ -5,11 +5,14 @@ DAEMON_LIB := $(BUILD)/lib/libsvd.a
 DAEMON_SRC := $(filter-out daemon/main.cc,$(wildcard daemon/base/*.cc daemon/catalogue/*.cc daemon/kernel/*.cc \
 	daemon/engine/*.cc daemon/api/*.cc))
 CXXFLAGS ?= -O2 -g
-SVD_CXXFLAGS = $(CXXFLAGS) -std=c++20 -Wall -Wextra -Werror -I. -MMD -MP
+SVD_CXXFLAGS = $(CPPFLAGS) $(CXXFLAGS) -std=c++20 -Wall -Wextra -Werror -I. -MMD -MP
 SVD_LIBS = -lsqlite3 -lfmt -lblkid -lfdisk -ldevmapper -lsystemd -ludev -lkmod -lpthread
 include mk/core.mk
 
 daemon: $(BUILD)/bin/svd
+
+$(DAEMON_OBJ)/daemon/api/commands.o $(BUILD)/daemon-asan/daemon/api/commands.o: CPPFLAGS += -DSV_VERSION='"$(VERSION)"'
+$(DAEMON_OBJ)/daemon/api/commands.o $(BUILD)/daemon-asan/daemon/api/commands.o: mk/debian/changelog
 
 $(DAEMON_OBJ)/%.o: %.cc
 	@mkdir -p $(@D)
@@ -25,6 +28,6 @@ $(DAEMON_LIB): $(DAEMON_SRC:%.cc=$(DAEMON_OBJ)/%.o)
 
 $(BUILD)/bin/svd: $(DAEMON_OBJ)/daemon/main.o $(DAEMON_LIB) $(CORE_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) -o $@ $^ $(SVD_LIBS)
+	$(CXX) $(CXXFLAGS) $(LDFLAGS) -o $@ $^ $(SVD_LIBS)
 
 -include $(DAEMON_SRC:%.cc=$(DAEMON_OBJ)/%.d) $(DAEMON_OBJ)/daemon/main.d

@@ -15,6 +15,7 @@ packages=(
 	libdevmapper-dev libblkid-dev uuid-dev liburing-dev libsqlite3-dev
 	libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libgmock-dev
 	libfdisk-dev libsystemd-dev libudev-dev libkmod-dev
+	debhelper dh-dkms lintian
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
 	python3 python3-varlink util-linux fdisk mmdebstrap shellcheck groff-base zsh fish

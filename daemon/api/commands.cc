@@ -17,7 +17,6 @@ namespace svd {
 
 namespace {
 
-constexpr const char *kVersion = "0.1.0";
 constexpr uint64_t kMostDebugBytes = 256 * 1024;
 constexpr size_t kMostAudited = 512;	// characters of the parameters
 constexpr auto kReportEvery = std::chrono::seconds(1);
@@ -130,7 +129,7 @@ Reply get_info(bool simulated)
 	Json interfaces = {"org.varlink.service", "io.svctl"};
 	if (simulated)
 		interfaces.push_back("io.svctl.sim");
-	return {"", {{"vendor", "svctl"}, {"product", "svd"}, {"version", kVersion}, {"url", ""},
+	return {"", {{"vendor", "svctl"}, {"product", "svd"}, {"version", SV_VERSION}, {"url", ""},
 		     {"interfaces", interfaces}}};
 }
 

@@ -61,6 +61,8 @@ FAULTS = [
     ("checkpatch.py", "kmod/member.c", lambda old: old + "#define X (1 << 3)\nint y;  \n"),
     ("testing_md.py", "docs/testing.md", lambda old: old.replace("check-debug: ", "")),
     ("testing_md.py", "tests/vm/t_debug.py", lambda old: old.replace("@vm.debug", "@vm.full")),
+    ("version.py", "kmod/main.c", lambda old: old.replace('MODULE_VERSION("', 'MODULE_VERSION("9.')),
+    ("version.py", "mk/debian/changelog", lambda old: old.replace("svctl (", "svctl (9.")),
     ("format_md.py", DOC, lambda old: old.replace("| 144 | 8 |", "| 140 | 8 |")),
     ("format_md.py", DOC, lambda old: old.replace("| 152 | 8 | `size`", "| 152 | 4 | `size`")),
     ("format_md.py", DOC, lambda old: old.replace("| 296 | 3800 | `reserved` | |\n", "")),
@@ -100,7 +102,7 @@ def make_tree(top, name):
     if name == "man_pages.py":
         shutil.copytree(TOP / "build/man", top / "build/man")
         (top / "build/bin").symlink_to(TOP / "build/bin")
-    for part in ("kmod", "daemon", "cli", "docs"):
+    for part in ("kmod", "daemon", "cli", "docs", "mk"):
         shutil.copytree(TOP / part, top / part)
 
 

@@ -32,7 +32,7 @@ $(UNIT_TESTS:=.asan): $(UNIT_OUT)/%.asan: tests/unit/%.cc $(CORE_LIB_ASAN) tests
 
 $(BUILD)/daemon-asan/%.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(UNIT_CXXFLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
+	$(CXX) $(CPPFLAGS) $(UNIT_CXXFLAGS) $(SANITIZE) -MMD -MP -c -o $@ $<
 
 $(DAEMON_LIB_ASAN): $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.o)
 	@rm -f $@
