@@ -27,8 +27,9 @@ INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
 INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
 INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules \
 	$(VARLINKDIR)/io.svctl.varlink $(SYSUSERSDIR)/svctl.conf
+ENABLED = $(addprefix /etc/systemd/system/,sysinit.target.wants/svd.service sockets.target.wants/svd.socket)
 
-.PHONY: install install-files install-module uninstall after-install
+.PHONY: install install-files install-module uninstall after-install reload-system
 
 install: install-files install-module
 	@$(MAKE) after-install
@@ -56,16 +57,29 @@ install-module:
 	install -d $(DESTDIR)$(MODULEDIR)
 	install -m 644 $(BUILD)/kmod/$(INSTALL_KREL)/dm-sv.ko $(DESTDIR)$(MODULEDIR)
 
-# Pools stay on their devices, and up if they are.
+# Pools stay on their devices, and up if they are: svd is stopped, volumes stay mapped. What `systemctl enable` made goes
+# too, also in a tree.
 uninstall:
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl --quiet disable --now svd.service svd.socket 2> /dev/null || true; \
+	fi
+	rm -f $(addprefix $(DESTDIR),$(ENABLED))
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_COMPLETIONS) \
 		$(INSTALLED_SYSTEM))
-	rm -f $(DESTDIR)/lib/modules/*/updates/dm-sv.ko
-	@$(MAKE) after-install
+	@for module in $(DESTDIR)/lib/modules/*/updates/dm-sv.ko; do \
+		[ -e "$$module" ] || continue; \
+		release=$${module%/updates/dm-sv.ko}; release=$${release##*/}; \
+		echo "rm $$module"; rm "$$module" || exit 1; \
+		if [ -z "$(DESTDIR)" ]; then depmod "$$release"; fi; \
+	done
+	@$(MAKE) reload-system
 
 # A tree is looked at by whoever installs it.
 after-install:
-	@if [ -z "$(DESTDIR)" ]; then \
-		depmod $(INSTALL_KREL); \
-		if [ -d /run/systemd/system ]; then systemctl daemon-reload; udevadm control --reload; fi; \
+	@if [ -z "$(DESTDIR)" ]; then depmod $(INSTALL_KREL); fi
+	@$(MAKE) reload-system
+
+reload-system:
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl daemon-reload; udevadm control --reload; \
 	fi
