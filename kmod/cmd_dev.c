@@ -63,10 +63,11 @@ static int sv_copy_out(const struct sv_cmd *c, u32 size, const u8 *payload)
 	return 0;
 }
 
-/* Both as user space counts them and as we do. */
+/* As user space counts them; our structs may have grown since. */
 static bool sv_payload_fits(const struct sv_cmd *c, u32 size)
 {
-	return c->size && (u64)c->count * c->size <= SV_CMD_MAX && (u64)c->count * size <= SV_CMD_MAX;
+	return c->size && (u64)c->count * c->size <= SV_CMD_MAX &&
+	       (u64)c->count * size <= (u64)SV_CMD_MAX * SV_CMD_GROWTH;
 }
 
 /* ---- ops that need more than sv_cmd() ---- */

@@ -392,14 +392,18 @@ Status Pool::catch_up()
 	return create_volume_devices();
 }
 
-// svd died while it added a member: the kernel does not know it, or knows it without any slot of it.
+// svd died while it added a member: the kernel does not know it, or knows it without any slot of it. A kernel that does
+// not tell the latter is taken to have the slots: were they granted twice it would refuse them; so they are free space
+// only when the pool comes up again.
 Status Pool::find_unadmitted()
 {
+	SV_ASSIGN(const auto hello, channel_->ask<sv_hello>(SV_OP_HELLO));
+	const bool tells = (hello.features & SV_FEATURE_KNOWN) != 0;
 	std::vector<sv_member_state> there(SV_MAX_MEMBERS);
 	SV_ASSIGN(const auto answer, channel_->command(SV_OP_MEMBERS, there.data(), sizeof(there[0]), SV_MAX_MEMBERS));
 	const uint64_t newest = newest_label().generation;
 	for (auto &[index, member] : members_) {
-		member.granted = index < answer.count && (there[index].flags & SV_MEMBER_KNOWN) != 0;
+		member.granted = index < answer.count && (!tells || (there[index].flags & SV_MEMBER_KNOWN) != 0);
 		member.admitted = member.granted && member.label.generation == newest;
 	}
 	return {};

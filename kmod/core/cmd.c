@@ -16,6 +16,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
+	h->features = SV_FEATURE_KNOWN;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -778,7 +779,7 @@ int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 
 		return -ESTALE;
 	if (!(ops[op].states >> p->state & 1))
 		return -EBUSY;
-	if (!*count || (u64)*count * ops[op].size > SV_CMD_MAX)
+	if (!*count || (u64)*count * ops[op].size > (u64)SV_CMD_MAX * SV_CMD_GROWTH)
 		return -EINVAL;
 	if (op == SV_OP_RECYCLE)
 		return recycle(p, payload, *count, done, members);

@@ -6,8 +6,14 @@
  * SV_IOC_CMD and the address of the struct in sqe->addr; both reach the same dispatch function (core/cmd.c), which
  * the simulated kernel calls too. The payload at cmd.addr is an array of cmd.count elements of cmd.size bytes, of
  * the type that the op names; size lets both sides differ in age (missing tail: zero; unknown non-zero tail:
- * E2BIG). At most SV_CMD_MAX bytes. It is copied once, checked as if hostile, then applied; an op that fails has
- * changed nothing, unless cmd.done says how many elements were applied.
+ * E2BIG). At most SV_CMD_MAX bytes by the caller's size, and SV_CMD_GROWTH times that by the kernel's. It is copied
+ * once, checked as if hostile, then applied; an op that fails has changed nothing, unless cmd.done says how many
+ * elements were applied.
+ *
+ * Ages. Either side may be the newer one as long as HELLO says the same SV_ABI_VERSION. So: fields are appended to
+ * structs and zero means what was before, no struct grows past SV_CMD_GROWTH times its first size, and op numbers and
+ * flags are never reused. svd uses what came after ABI version 1 began (an op, a flag, a field that it sets or relies
+ * upon) only if the feature bit that came with it is in HELLO, and does without otherwise.
  *
  * Session: HELLO, ATTACH (returns the epoch that all later commands carry; an older one gets ESTALE). A pool that
  * was just created is loading: JOURNAL, EXTENTS, PARTIALS, VOLUME_CREATE, MAP, GRANT, then ACTIVATE. After a
@@ -25,12 +31,14 @@
 
 #define SV_ABI_VERSION	1
 #define SV_CMD_MAX	(1u << 20)
+#define SV_CMD_GROWTH	4u
 
 /* Feature bits of HELLO. */
 #define SV_FEATURE_URING	(1ull << 0)
 #define SV_FEATURE_SNAPSHOT	(1ull << 1)	/* reserved */
 #define SV_FEATURE_MOVE		(1ull << 2)	/* reserved */
 #define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
+#define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
 
 struct sv_cmd {
 	__u32	op;
