@@ -14,6 +14,7 @@ packages=(
 	libsqlite3-0 libfmt9 libblkid1 libfdisk1 libdevmapper1.02.1 libkmod2
 	busybox-static procps
 	mdadm cryptsetup-bin
+	dkms libelf1 libssl3 pahole # and the compiler, to build the module: t_packages.py
 )
 
 # The mirror is the one that this machine uses, which may be a snapshot of some

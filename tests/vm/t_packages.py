@@ -1,0 +1,156 @@
+"""The Debian packages in a full guest: installed, upgraded, removed and purged by apt, with I/O on a volume."""
+
+import os
+import subprocess
+
+import packages
+import vm
+from host import Machine
+
+APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root"
+WRITE = """while ! test -e /run/enough; do
+dd if=/dev/urandom of=/data/more bs=64k count=16 conv=fsync status=none; sha256sum --quiet -c /root/sums; sleep 0.3; done"""
+# depmod reads each module there is, and each step of DKMS runs it: the guest keeps the few that it uses.
+FEW_MODULES = """here=/lib/modules/$(uname -r); few=/var/few-modules; mkdir -p $few; cp -P $here/modules.{builtin,builtin.modinfo,order} $here/build $few
+for m in $(cut -d ' ' -f 1 /proc/modules) dm-mod libcrc32c crc32c_generic ext4 loop; do modprobe --show-depends $m; done |
+    sed -n 's/^insmod \\([^ ]*\\).*/\\1/p' | sort -u | while read f; do install -D $f $few/${f#$here/}; done
+echo "$few $here none bind 0 0" >> /etc/fstab; systemctl daemon-reload; mount $here; depmod
+"""
+BROKEN = "9.9.9-broken"
+
+
+class Packages:
+    """A guest, and the packages of this version and the next in its /share."""
+
+    def __init__(self, bench, guest, here, after):
+        self.bench, self.guest = bench, guest
+        for age, debs in (("here", here), ("next", after)):
+            for name, path in debs.items():
+                guest.put(f"{name}-{age}.deb", open(path, "rb").read())
+
+    def bring_module(self, package, version):
+        """What DKMS built elsewhere is there: its scripts take it before they compile."""
+        with open(packages.made_by_dkms(self.bench, package), "rb") as f:
+            archive = self.guest.put("module.tar.gz", f.read())
+        self.guest.run(f"mkdir -p /usr/share/dm-sv-dkms; cp {archive} /usr/share/dm-sv-dkms/dm-sv-{version}.dkms.tar.gz")
+
+    def apt(self, words, check=True, timeout=180):
+        return self.guest.run(f"{APT} {words} 2>&1", timeout=timeout, check=check)
+
+    def install(self, age, *names, timeout=180):
+        return self.apt("install " + " ".join(f"/share/{name}-{age}.deb" for name in names), timeout=timeout)
+
+
+def expect(text, *parts):
+    for part in parts:
+        assert part in text, f"not said: {part}\n{text}"
+
+
+def no_words(text):
+    assert "pools will not come up" not in text, text
+
+
+def version_in(guest):
+    return guest.run("dpkg-query -W -f '${Version}' svctl")
+
+
+def left_behind(guest):
+    """What is ours in the guest, but for what this test brought."""
+    found = guest.run("find / -xdev \\( -path /share -o -path /usr/share/dm-sv-dkms -o -path /var/log -o -path /root \\) -prune -o "
+                      "\\( -iname '*svctl*' -o -name 'svd*' -o -name 'dm-sv*' \\) -print; ls -d /run/svctl || true\n"
+                      "find /lib/modules -name 'dm-sv*'; grep -l dm-sv /lib/modules/*/modules.dep || true; dkms status 2>&1 | grep dm-sv || true")
+    return [line for line in found.splitlines() if "cannot access" not in line]
+
+
+def uninstalls_from_the_tree(machine, guest):
+    """`make uninstall`, of two kernels' modules and of units that are enabled."""
+    machine.install(guest)
+    tree = subprocess.run(["tar", "-C", vm.REPO, "-c", "Makefile", "mk"], check=True, stdout=subprocess.PIPE).stdout
+    guest.put("tree.tar", tree)
+    guest.run("mkdir -p /root/tree /lib/modules/0.0.1/updates; cp /lib/modules/*/updates/dm-sv.ko /lib/modules/0.0.1/updates\n"
+              "touch /lib/modules/0.0.1/modules.{order,builtin}; depmod 0.0.1; grep dm-sv /lib/modules/0.0.1/modules.dep\n"
+              "tar -C /root/tree -xf /share/tree.tar; make -C /root/tree uninstall; rm -r /run/svctl", timeout=120)
+    assert left_behind(guest) == [], left_behind(guest)
+    guest.run("refused pidof svd")
+
+
+@vm.limit(600)
+def test_install_upgrade_remove_and_purge_under_io(bench):
+    here, after = packages.build()
+    disk = bench.disk("pool", "512M")
+    machine = Machine(bench, [disk])
+    create = f"svctl create-pool tank --tier t={disk.dev}"
+    with machine.boot() as guest:
+        p = Packages(bench, guest, here, after)
+        release = guest.kernel.release
+        guest.run(FEW_MODULES)
+
+        # Without headers there is no module, and that is said: by the installation, by status, by who needs it.
+        said = p.install("here", "svctl", "dm-sv-dkms")
+        expect(said, f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
+        expect(guest.run("systemctl is-enabled svd.service svd.socket; systemctl is-active svd.service; svctl status"),
+               f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
+        expect(guest.run(f"before=$(head -c 1M {disk.dev} | sha256sum); {create} && exit 1; test $? -eq 8\n"
+                         f"test \"$before\" = \"$(head -c 1M {disk.dev} | sha256sum)\""), f"linux-headers-{release}")
+
+        p.bring_module(here["dm-sv-dkms"], version_in(guest))
+        no_words(p.apt("install --reinstall /share/dm-sv-dkms-here.deb"))
+        no_words(guest.run("svctl status"))
+        guest.run(f"{create}; svctl create-volume tank/a --size 1G; mkfs.ext4 -q /dev/sv/tank/a; mkdir /data\n"
+                  "mount /dev/sv/tank/a /data; dd if=/dev/urandom of=/data/file bs=1M count=16 status=none\n"
+                  "sha256sum /data/file > /root/sums; sync")
+        load = guest.start(WRITE)
+
+        # Upgrade: another svd, the same module in the kernel, the next one on disk.
+        p.bring_module(after["dm-sv-dkms"], packages.NEXT)
+        before = guest.run("cat /sys/module/dm_sv/srcversion; pidof svd")
+        no_words(p.install("next", "svctl", "dm-sv-dkms"))
+        now = guest.run("cat /sys/module/dm_sv/srcversion; pidof svd")
+        assert before.split()[0] == now.split()[0] and before.split()[1] != now.split()[1], (before, now)
+        assert version_in(guest) == packages.NEXT
+        guest.run(f"svctl create-volume tank/b --size 1G; dkms status | grep 'dm-sv/{packages.NEXT}, {release}.*installed'")
+
+        # A kernel for which it does not build, in dkms's hook and in the whole run.
+        with open(packages.broken_kernel(os.path.join(bench.dir, "broken"), BROKEN), "rb") as f:
+            guest.put("broken.deb", f.read())
+        expect(p.apt("install /share/broken.deb", check=False), f"pools will not come up with kernel {BROKEN}", "make.log")
+        expect(guest.run("svctl status; svd --kernels || test $? -eq 8"), f"pools will not come up with kernel {BROKEN}")
+        expect(guest.run(f"/etc/kernel/postinst.d/zz-svctl {BROKEN}"), f"pools will not come up with kernel {BROKEN}")
+        guest.run(f"dpkg --purge linux-image-{BROKEN} 2>&1; rm -rf /lib/modules/{BROKEN}", timeout=120)
+
+        # Removal: what is up stays up.
+        p.apt("remove svctl dm-sv-dkms")
+        guest.run("test ! -e /usr/sbin/svd; refused pidof svd; grep -w ^dm_sv /proc/modules; dmsetup info -c sv-tank-a\n"
+                  "refused ls /lib/modules/*/updates/dkms/dm-sv.ko*; mount | grep /data")
+        p.install("next", "svctl", "dm-sv-dkms")
+        guest.run("for i in $(seq 100); do svctl list | grep -q 'tank *active' && break; sleep 0.2; done\n"
+                  "svctl list | grep 'tank *active'; touch /run/enough", timeout=90)
+        load.wait(60)
+        guest.run("svctl check tank; sha256sum -c /root/sums; umount /data; fsck.ext4 -fn /dev/sv/tank/a")
+
+    # Its key unknown to a kernel that wants signatures (module.sig_enforce=1 stands for Secure Boot).
+    with machine.boot(cmdline="module.sig_enforce=1") as guest:
+        guest.run("udevadm settle; svctl scan")  # no mount waits for either here
+        expect(guest.run(f"svctl create-pool other --tier t={disk.dev} && exit 1; test $? -eq 8"), "Secure Boot", "mokutil --import")
+        expect(guest.run("svctl status"), "Secure Boot", "mokutil --import")
+        guest.run(f"head -c 64M {disk.dev} | sha256sum | cut -c 1-64 > /root/pool")
+        guest.run(f"{APT} purge svctl dm-sv-dkms 2>&1", timeout=180)
+        assert left_behind(guest) == [], left_behind(guest)
+        guest.run(f"test $(head -c 64M {disk.dev} | sha256sum | cut -c 1-64) = $(cat /root/pool)")
+        uninstalls_from_the_tree(machine, guest)
+
+
+@vm.full
+@vm.limit(3600)
+def test_dkms_compiles_in_the_guest(bench):
+    here, after = packages.build()
+    disk = bench.disk("pool", "512M")
+    with Machine(bench, [disk]).boot(mem="2G") as guest:
+        guest.run(FEW_MODULES)
+        p = Packages(bench, guest, here, after)
+        headers = os.path.join(p.guest.share_path(""), "headers.tar")
+        subprocess.run(["tar", "-C", guest.kernel.dir, "-cf", headers, "usr/src", "usr/lib"], check=True)
+        guest.run("tar -C / --keep-directory-symlink -xf /share/headers.tar", timeout=300)
+        no_words(p.install("here", "svctl", "dm-sv-dkms", timeout=2400))
+        guest.run(f"dkms status | grep 'dm-sv/.*{guest.kernel.release}.*installed'\n"
+                  f"svctl create-pool tank --tier t={disk.dev}; svctl create-volume tank/a --size 1G; svctl check tank")
