@@ -44,6 +44,7 @@ def changes(number, disk):
             f"svctl add-device tank slow={disk.dev}; svctl scan; svctl show tank\n")
 
 
+@vm.full
 @vm.limit(400)
 def test_each_serves_the_other_while_io_runs(bench):
     others = next.build(bench.kernel)

@@ -22,6 +22,7 @@ umount /etc/machine-id; systemctl restart svd; svctl status; refused grep -q pro
 """
 
 
+@vm.full
 @vm.limit(600)
 def test_disks_are_carried_to_another_host(bench):
     exported, left = bench.disk("exported", "128M"), bench.disk("left", "128M")

@@ -52,6 +52,7 @@ svctl activate mirror; sha256sum -c /root/sums
 """
 
 
+@vm.full
 @vm.limit(400)
 def test_md_luks_and_multipath_members_come_back_complete(bench):
     disks = [bench.disk("a", "64M"), bench.disk("b", "64M"), bench.disk("luks", "96M"), bench.disk("path", "64M"),

@@ -74,6 +74,7 @@ def uninstalls_from_the_tree(machine, guest):
     guest.run("refused pidof svd")
 
 
+@vm.full
 @vm.limit(600)
 def test_install_upgrade_remove_and_purge_under_io(bench):
     here, after = packages.build()
