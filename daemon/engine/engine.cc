@@ -34,7 +34,7 @@ Json done(const char *result, const std::string &message)
 
 const char *Engine::state_of(const Pool &pool) const
 {
-	if (pool.up() || hold_of(pool) == Hold::kHere)
+	if (!pool.down() || hold_of(pool) == Hold::kHere)
 		return state_name(pool.state());
 	return hold_of(pool) == Hold::kExported ? "exported" : "foreign";
 }

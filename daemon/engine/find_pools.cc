@@ -197,7 +197,7 @@ std::string Engine::reference(const Pool &pool) const
 const Pool *Engine::namesake(const Pool &pool, const std::string &name) const
 {
 	for (const auto &[uuid, other] : pools_)
-		if (other.get() != &pool && other->name() == name && (other->up() || hold_of(*other) == Hold::kHere))
+		if (other.get() != &pool && other->name() == name && (!other->down() || hold_of(*other) == Hold::kHere))
 			return other.get();
 	return nullptr;
 }
@@ -240,7 +240,7 @@ Result<Pool *> Engine::find_pool(const std::string &name)
 	if (!Uuid::parse(name).ok())
 		SV_TRY(check_pool_name(name));
 	const std::function<bool(const Pool &)> preferences[] = {
-		[](const Pool &pool) { return pool.up(); },
+		[](const Pool &pool) { return !pool.down(); },
 		[this](const Pool &pool) { return hold_of(pool) == Hold::kHere; },
 	};
 	for (const auto &preferred : preferences)

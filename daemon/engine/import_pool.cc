@@ -40,7 +40,7 @@ Result<Json> Engine::export_pool(const std::string &name, bool dry_run)
 Result<Pool *> Engine::find_to_import(const std::string &name, const std::string &rename)
 {
 	const auto others = pools_named(name, [this](const Pool &pool) {
-		return !pool.up() && hold_of(pool) != Hold::kHere; });
+		return pool.down() && hold_of(pool) != Hold::kHere; });
 	if (!others.empty())
 		return choose_pool(name, others);
 	auto found = find_pool(name);

@@ -89,7 +89,7 @@ void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
 						"svctl import-pool {0} --force", name)});
 	else if (hold != Hold::kHere)
 		problems.push_back({id, (pool.up() ? "it is only read here: " : "") + held_by(pool), how_to_take(pool)});
-	else if (const Pool *const other = namesake(pool); other != nullptr && !pool.up())
+	else if (const Pool *const other = namesake(pool); other != nullptr && pool.down())
 		problems.push_back({Id::kPoolNameTwice, fmt::format("another pool has its name: {}", other->uuid().str()),
 				    fmt::format("svctl import-pool {} --rename NEW", pool.uuid().str())});
 	if (!pool.conflict().empty())

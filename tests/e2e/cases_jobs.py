@@ -58,7 +58,8 @@ def test_list_answers_while_a_million_extents_are_restored(host):
         seen.append(next(p["state"] for p in pools if p["name"] == "tank"))
         if len(seen) == 1:
             for words in (["create-volume", "tank/v", "--size", "1M"], ["deactivate", "tank"], ["check", "tank"],
-                          ["activate", "tank"], ["delete-pool", "tank", "--yes"]):
+                          ["activate", "tank"], ["export-pool", "tank"], ["import-pool", "tank"],
+                          ["delete-pool", "tank", "--yes"]):
                 host.refused(5, *words, says=f"svctl wait {job}")
             host.svctl("create-volume", "other/v", "--size", "1M")
             assert "restore" in host.svctl("jobs")
