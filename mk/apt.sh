@@ -21,6 +21,15 @@ missing() {
 	done
 }
 
+# Whether the configured suites have each of packages "$@": python3-varlink, for
+# one, is in bookworm-backports only.
+all_known() {
+	local p
+	for p in "$@"; do
+		[[ -n $(apt-cache madison "$p") ]] || return 1
+	done
+}
+
 # Downloads packages "$@" to directory $1, as root without a sandbox user: the
 # tree may be closed to it.
 download() {

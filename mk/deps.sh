@@ -97,6 +97,7 @@ main() {
 	mapfile -t want < <(missing "${packages[@]}")
 	apt_get update
 	command -v python3 > /dev/null || install python3
+	all_known "${want[@]}" || add_backports
 	[[ ${#want[@]} -eq 0 ]] || install "${want[@]}"
 	install_qemu
 	local kver
