@@ -4,6 +4,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
+#include <thread>
 
 #include <fmt/core.h>
 #include <sys/socket.h>
@@ -19,9 +21,17 @@ namespace {
 
 using nlohmann::json;
 
+using Clock = std::chrono::steady_clock;
+constexpr auto kPause = std::chrono::milliseconds(20);	// before a call that was not taken is repeated
+
 class Socket {
 public:
-	Socket() : fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+	explicit Socket(std::chrono::seconds timeout) : fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0))
+	{
+		const timeval limit{static_cast<time_t>(timeout.count()), 0};
+		setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	}
 	~Socket() { close(fd_); }
 	Socket(const Socket &) = delete;
 	Socket &operator=(const Socket &) = delete;
@@ -110,6 +120,43 @@ Answer interpret(const std::string &text)
 	return answer;
 }
 
+Answer no_answer(int error, std::chrono::seconds timeout)
+{
+	if (error == EAGAIN || error == EWOULDBLOCK)
+		return failed(kExitTimeout, fmt::format("svd did not answer within {} s; it may still carry the command "
+							"out: see svctl status", timeout.count()));
+	return failed(kExitUnreachable, "svd closed the connection before it answered: see its log");
+}
+
+// Nothing: svd was on its way out and has not taken the call, so that it may be made again.
+std::optional<Answer> call_once(const sockaddr_un &address, const std::string &message, const svd::Fds &fds,
+				std::chrono::seconds timeout, const std::function<void(const json &progress)> &report)
+{
+	Socket socket(timeout);
+	if (connect(socket.fd(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) < 0)
+		return unreachable(address.sun_path, errno);
+	std::string text, rest;
+	svd::Fds received;
+	const bool sent = send_all(socket.fd(), message, fds);
+	const bool shut = !sent && (errno == EPIPE || errno == ECONNRESET);
+	// Who is refused at the door may find it closed for its call, and why behind it.
+	bool there = (sent || shut) && receive(socket.fd(), text, rest, received);
+	if (!there && shut)
+		return std::nullopt;
+	while (there && report) {
+		const json progress = progress_of(text);
+		if (progress.is_null())
+			break;
+		report(progress);
+		there = receive(socket.fd(), text, rest, received);
+	}
+	if (!there)
+		return no_answer(errno, timeout);
+	Answer answer = interpret(text);
+	answer.fds = std::move(received);
+	return answer;
+}
+
 }	// namespace
 
 Answer failed(int exit, std::string message)
@@ -126,39 +173,19 @@ Answer call(const std::string &socket_path, const std::string &method, const jso
 		return failed(kExitUsage, fmt::format("socket path {} is too long", socket_path));
 	std::memcpy(address.sun_path, socket_path.c_str(), socket_path.size() + 1);
 
-	Socket socket;
-	const timeval limit{static_cast<time_t>(timeout.count()), 0};
-	setsockopt(socket.fd(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	setsockopt(socket.fd(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (connect(socket.fd(), reinterpret_cast<sockaddr *>(&address), sizeof(address)) < 0)
-		return unreachable(socket_path, errno);
-
 	json request = {{"method", method}, {"parameters", parameters}};
 	if (report)
 		request["more"] = true;
 	std::string message = request.dump();
 	message.push_back('\0');
-	std::string text, rest;
-	svd::Fds received;
-	// Who is refused at the door may find it closed for its call, and why behind it.
-	const bool sent = send_all(socket.fd(), message, fds) || errno == EPIPE || errno == ECONNRESET;
-	bool there = sent && receive(socket.fd(), text, rest, received);
-	while (there && report) {
-		const json progress = progress_of(text);
-		if (progress.is_null())
-			break;
-		report(progress);
-		there = receive(socket.fd(), text, rest, received);
+	const auto end = Clock::now() + timeout;
+	while (true) {
+		if (auto answer = call_once(address, message, fds, timeout, report))
+			return *std::move(answer);
+		if (Clock::now() >= end)
+			return no_answer(EAGAIN, timeout);
+		std::this_thread::sleep_for(kPause);
 	}
-	if (there) {
-		Answer answer = interpret(text);
-		answer.fds = std::move(received);
-		return answer;
-	}
-	if (errno == EAGAIN || errno == EWOULDBLOCK)
-		return failed(kExitTimeout, fmt::format("svd did not answer within {} s; it may still carry the command "
-							"out: see svctl status", timeout.count()));
-	return failed(kExitUnreachable, "svd closed the connection before it answered: see its log");
 }
 
 }	// namespace svctl

@@ -124,13 +124,17 @@ bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 
 void VarlinkServer::finish(std::chrono::milliseconds patience)
 {
-	const auto end = Clock::now() + patience;
 	fd_ = UniqueFd();	// poll() passes over what is closed
-	// One turn to read what had been sent, then those that got an answer may read it.
-	turn(std::chrono::milliseconds(0), {});
-	while (std::any_of(clients_.begin(), clients_.end(), [](Client &c) { return !c.out.empty() || c.ready(); }) &&
-	       Clock::now() < end)
+	// Whoever sends from here on gets EPIPE; what was sent before is still there to be read, to its end.
+	for (Client &client : clients_)
+		shutdown(client.fd.get(), SHUT_RD);
+	auto end = Clock::now() + patience;
+	while (!clients_.empty() && Clock::now() < end) {
+		const uint64_t before = calls_;
 		turn(std::chrono::milliseconds(10), {});
+		if (calls_ != before)
+			end = Clock::now() + patience;
+	}
 }
 
 // ---- coming and going ----
@@ -256,6 +260,7 @@ bool VarlinkServer::handle_message(Client &client)
 	client.since = Clock::now();
 	if (request.call.method.empty())
 		return refuse(client, request.call.error.empty() ? "\"method\" is empty" : request.call.error);
+	calls_++;
 	client.oneway = request.call.oneway;
 	std::optional<Reply> reply = handler_.call(std::move(request));
 	client.pending = !reply;

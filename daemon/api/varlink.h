@@ -80,7 +80,9 @@ public:
 	void answer(uint64_t client, Reply reply);
 	bool report(uint64_t client, const Json &parameters);
 
-	// Answers who has asked, and takes nobody new: those wait for the next svd where the socket is systemd's.
+	// Answers all calls that were sent, and takes no new ones: who sends one gets EPIPE, so that it knows that its call
+	// was not carried out and may be repeated; who connects waits for the next svd where the socket is systemd's.
+	// `patience`: for answers to be read.
 	void finish(std::chrono::milliseconds patience);
 
 	size_t clients() const { return clients_.size(); }
@@ -125,6 +127,7 @@ private:
 	Handler handler_;
 	Clients clients_;
 	uint64_t last_id_ = 0;
+	uint64_t calls_ = 0;	// so far
 	Clock::time_point accept_from_{};	// not before
 };
 

@@ -4,8 +4,10 @@ import contextlib
 import grp
 import json
 import os
+import signal
 import socket
 import subprocess
+import threading
 import time
 
 import harness
@@ -148,3 +150,66 @@ def test_slow_clients_disturb_nobody(host):
         assert memory(host) < before + 16, (before, memory(host))
         deaf.close()
         slow.close()
+
+
+def listening(host):
+    """A socket as systemd has it for svd: it outlives each svd, and clients wait there meanwhile."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(host.socket)
+    listener.listen(128)
+    return listener
+
+
+def start_on(host, listener):
+    """svd as systemd starts it: the socket is descriptor 3, and LISTEN_PID its own pid."""
+    command = (f"exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec {harness.BIN}/svd --sim --socket {host.socket} "
+               f"--state-dir {host.dir} --host-id {host.host_id}")
+    return subprocess.Popen(["sh", "-c", command], pass_fds=[listener.fileno()], stdout=host.log, stderr=host.log)
+
+
+def test_nobody_is_refused_while_svd_is_restarted(host):
+    """svd ends at any moment of a client's: before it connects, before it has sent its call, before the answer."""
+    failures, asked, over = [], [0] * 6, threading.Event()
+
+    def ask(k):
+        while not over.is_set():
+            try:
+                host.svctl("list")
+                asked[k] += 1
+            except harness.Refused as refused:
+                failures.append(str(refused))
+
+    with listening(host) as listener:
+        clients = [threading.Thread(target=ask, args=(k,)) for k in range(len(asked))]
+        for client in clients:
+            client.start()
+        for _ in range(25):
+            host.svd = start_on(host, listener)
+            time.sleep(0.06)
+            host.stop()
+        host.svd = start_on(host, listener)
+        over.set()
+        for client in clients:
+            client.join()
+    assert not failures, failures
+    assert all(asked), asked
+
+
+def test_call_that_svd_has_not_taken_is_refused_as_a_whole(host):
+    """Once svd ends, each call is carried out and answered, or its sender is told by EPIPE that it was not."""
+    host.pool()
+    with host.connect() as early, host.connect() as late:
+        late.sendall(LIST[:5])
+        host.svctl("list")  # both are clients now
+        os.kill(host.svd.pid, signal.SIGSTOP)
+        early.sendall(LIST)
+        os.kill(host.svd.pid, signal.SIGTERM)
+        os.kill(host.svd.pid, signal.SIGCONT)
+        assert b"tank" in harness.receive(early)
+        assert late.recv(1) == b""
+        try:
+            late.sendall(LIST[5:])
+            raise AssertionError("a call was taken by nobody")
+        except BrokenPipeError:
+            pass
+    assert host.svd.wait(20) == 0
