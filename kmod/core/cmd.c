@@ -707,10 +707,10 @@ static int op_dump_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	if (!v)
 		return -ENOENT;
 	end = DIV_ROUND_UP(READ_ONCE(v->size), (u64)SV_EXTENT_SIZE);
-	for (index = at.index; n < *count && index < end; index++) {
+	for (index = sv_map_next(v, at.index); n < *count && index < end; index = sv_map_next(v, index + 1)) {
 		u64 e = sv_map_lookup(v, index);
 
-		if (!e)
+		if (!e)		/* unmapped meanwhile */
 			continue;
 		out[n].index = index;
 		out[n].volume = v->id;

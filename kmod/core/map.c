@@ -33,6 +33,26 @@ u64 sv_map_lookup(const struct sv_volume *v, u64 index)
 	return n ? smp_load_acquire(&n->entry[slot_of(index, 0)]) : 0;	/* likewise */
 }
 
+/* Passes over whole subtrees that are not there: a volume of 64 PiB has 2^36 indices. */
+u64 sv_map_next(const struct sv_volume *v, u64 index)
+{
+	const struct sv_root *r = smp_load_acquire(&v->root);	/* as in sv_map_lookup() */
+
+	while (!(index >> (r->depth * SV_NODE_SHIFT))) {
+		const struct sv_node *n = smp_load_acquire(&r->node);	/* likewise */
+		u32 level = r->depth;
+		u64 span;
+
+		while (n && --level)
+			n = smp_load_acquire(&n->child[slot_of(index, level)]);	/* likewise */
+		if (n && smp_load_acquire(&n->entry[slot_of(index, 0)]))	/* likewise */
+			return index;
+		span = n ? 1 : 1ull << (level * SV_NODE_SHIFT);
+		index = (index | (span - 1)) + 1;
+	}
+	return SV_MAP_END;
+}
+
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index)
 {
 	const struct sv_node *n = v->root->node;
