@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0
+// svd's use cases in one process, over the simulated kernel and image files: what each leaves behind, what it refuses and
+// that a refused or dry one writes nothing; pools found anew by another engine, missing and damaged members, hosts. The
+// programs themselves, and crashes, are tests/e2e.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "daemon/engine/engine.h"
+#include "daemon/kernel/failing_kernel.h"
+#include "daemon/kernel/sim_kernel.h"
+
+namespace svd {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr uint64_t kMib = 1 << 20;
+
+Host host(char digit)
+{
+	return {*Uuid::parse(std::string(8, digit) + "-1111-4111-8111-111111111111"), std::string("host") + digit};
+}
+
+class EngineTest : public testing::Test {
+protected:
+	void SetUp() override
+	{
+		dir_ = fs::temp_directory_path() / ("svctl-engine-" + std::to_string(getpid()));
+		fs::create_directories(dir_);
+		start();
+	}
+	void TearDown() override
+	{
+		engine_.reset();
+		kernel_.reset();
+		fs::remove_all(dir_);
+	}
+
+	void start(char digit = '1')
+	{
+		kernel_ = make_failing_kernel(make_sim_kernel());
+		engine_ = std::make_unique<Engine>(*kernel_, EngineOptions{dir_, {}, host(digit)});
+		EXPECT_TRUE(engine_->scan().ok());
+	}
+	void stop()
+	{
+		engine_->shut_down();
+		engine_.reset();
+		kernel_.reset();
+	}
+
+	std::string disk(const std::string &name, uint64_t mib = 64)
+	{
+		const fs::path path = dir_ / name;
+		std::ofstream(path).close();
+		fs::resize_file(path, mib * kMib);
+		return path;
+	}
+	std::string pool()
+	{
+		const auto created = engine_->create_pool("tank", {{"fast", {disk("a")}}, {"slow", {disk("b"), disk("c")}}}, {}, false);
+		EXPECT_TRUE(created.ok()) << (created.ok() ? "" : created.error().message());
+		EXPECT_TRUE(engine_->create_volume("tank", "v", 64 * kMib, false).ok());
+		return (dir_ / "a").string();
+	}
+
+	static std::string contents(const fs::path &path)
+	{
+		std::string bytes(fs::file_size(path), 0);
+		std::ifstream(path, std::ios::binary).read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+		return bytes;
+	}
+	// Of all members.
+	size_t disks() { return std::hash<std::string>()(contents(dir_ / "a") + contents(dir_ / "b") + contents(dir_ / "c")); }
+	Json pools() { return engine_->list().value()["pools"]; }
+	std::string state(const std::string &name = "tank")
+	{
+		for (const Json &pool : pools())
+			if (pool["name"] == name)
+				return pool["state"];
+		return "none";
+	}
+	bool has_problem(Id id)
+	{
+		for (const Problem &problem : engine_->problems())
+			if (problem.id == id)
+				return true;
+		return false;
+	}
+
+	fs::path dir_;
+	std::unique_ptr<Kernel> kernel_;
+	std::unique_ptr<Engine> engine_;
+};
+
+void expect(const Result<Json> &result, const char *what)
+{
+	ASSERT_TRUE(result.ok()) << (result.ok() ? "" : result.error().message());
+	EXPECT_EQ(what, result.value()["result"]) << result.value()["message"];
+}
+
+void refused(const Result<Json> &result, Code code, const std::string &says = {})
+{
+	ASSERT_FALSE(result.ok()) << (result.ok() ? result.value().dump() : "");
+	EXPECT_EQ(code, result.error().code) << result.error().message();
+	EXPECT_NE(std::string::npos, result.error().message().find(says)) << result.error().message();
+}
+
+TEST_F(EngineTest, repeated_commands_change_nothing)
+{
+	pool();
+	expect(engine_->create_pool("tank", {{"fast", {dir_ / "a"}}, {"slow", {dir_ / "b", dir_ / "c"}}}, {}, false), "no change");
+	expect(engine_->create_volume("tank", "v", 64 * kMib, false), "no change");
+	expect(engine_->resize_volume("tank", "v", 64 * kMib, false), "no change");
+	expect(engine_->activate("tank", false, false, false), "no change");
+	expect(engine_->deactivate("tank", false), "deactivated");
+	expect(engine_->deactivate("tank", false), "no change");
+	EXPECT_EQ("down", state());
+	expect(engine_->activate("tank", false, false, false), "activated");
+	EXPECT_EQ("active", state());
+}
+
+TEST_F(EngineTest, dry_runs_write_nothing)
+{
+	pool();
+	ASSERT_TRUE(engine_->deactivate("tank", false).ok());
+	ASSERT_TRUE(engine_->activate("tank", false, false, false).ok());
+	const std::string d = disk("d");
+	const size_t before = disks();
+	const Json listed = pools();
+	EXPECT_TRUE(engine_->add_device("tank", {"slow", {d}}, {}, true).ok());
+	EXPECT_TRUE(engine_->create_volume("tank", "w", kMib, true).ok());
+	EXPECT_TRUE(engine_->resize_volume("tank", "v", 128 * kMib, true).ok());
+	EXPECT_TRUE(engine_->rename_volume("tank", "v", "w", true).ok());
+	const auto deletion = engine_->delete_volume("tank", "v", true);
+	EXPECT_FALSE(deletion.value()["destroys"].empty());
+	EXPECT_FALSE(engine_->delete_pool("tank", true).value()["destroys"].empty());
+	EXPECT_TRUE(engine_->deactivate("tank", true).ok());
+	EXPECT_TRUE(engine_->export_pool("tank", true).ok());
+	EXPECT_EQ(before, disks());
+	EXPECT_EQ(listed, pools());
+	EXPECT_EQ(std::string::npos, contents(d).find_first_not_of('\0')) << "written to the device that would be added";
+}
+
+TEST_F(EngineTest, refusals_have_codes_and_change_nothing)
+{
+	pool();
+	const Json listed = pools();
+	refused(engine_->create_volume("tank", "v", kMib, false), Code::kBusy, "v");
+	refused(engine_->create_volume("nothing", "v", kMib, false), Code::kNotFound, "nothing");
+	refused(engine_->create_volume("tank", "a/b", kMib, false), Code::kUsage);
+	refused(engine_->create_volume("tank", "w", 0, false), Code::kUsage);
+	refused(engine_->create_volume("tank", "w", (64ull << 50) + 4096, false), Code::kUsage);
+	refused(engine_->resize_volume("tank", "v", kMib, false), Code::kUsage, "shrink");
+	refused(engine_->resize_volume("tank", "w", kMib, false), Code::kNotFound);
+	refused(engine_->rename_volume("tank", "v", "..", false), Code::kUsage);
+	refused(engine_->delete_volume("tank", "w", false), Code::kNotFound);
+	refused(engine_->create_pool("other", {{"t", {dir_ / "a"}}}, {}, false), Code::kBusy, "tank");
+	refused(engine_->create_pool("other", {{"t", {dir_ / "none"}}}, {}, false), Code::kNotFound, "none");
+	refused(engine_->create_pool("other", {{"t", {disk("tiny", 1)}}}, {}, false), Code::kNoSpace);
+	refused(engine_->create_pool("o", {{"t", {disk("d")}}, {"t", {disk("e")}}}, {}, false), Code::kUsage);
+	refused(engine_->add_device("tank", {"fast", {dir_ / "b"}}, {}, false), Code::kBusy, "member of pool tank");
+	refused(engine_->import_pool("tank", "other", false, false), Code::kBusy);
+	EXPECT_EQ(listed, pools());
+}
+
+TEST_F(EngineTest, another_engine_finds_what_the_last_one_left)
+{
+	pool();
+	expect(engine_->rename_volume("tank", "v", "w", false), "renamed");
+	expect(engine_->resize_volume("tank", "w", 256 * kMib, false), "resized");
+	expect(engine_->add_device("tank", {"slow", {disk("d")}}, {}, false), "added");
+	const Json listed = pools();
+	stop();
+	start();
+	EXPECT_EQ(listed, pools());
+	expect(engine_->delete_volume("tank", "w", false), "deleted");
+	expect(engine_->delete_pool("tank", false), "deleted");
+	stop();
+	start();
+	EXPECT_TRUE(pools().empty());
+}
+
+TEST_F(EngineTest, pool_waits_for_its_members)
+{
+	pool();
+	stop();
+	fs::rename(dir_ / "b", dir_ / "elsewhere");
+	start();
+	EXPECT_EQ("down", state());
+	EXPECT_TRUE(has_problem(Id::kMemberMissing));
+	refused(engine_->activate("tank", false, false, false), Code::kNotFound, "missing");
+	expect(engine_->activate("tank", true, true, false), "activated");
+	EXPECT_EQ("read-only", state());
+	refused(engine_->create_volume("tank", "w", kMib, false), Code::kPermission);
+	expect(engine_->deactivate("tank", false), "deactivated");
+	fs::rename(dir_ / "elsewhere", dir_ / "b");
+	expect(engine_->activate("tank", false, false, false), "activated");
+	EXPECT_FALSE(has_problem(Id::kMemberMissing));
+}
+
+TEST_F(EngineTest, copies_of_a_member_keep_the_pool_down)
+{
+	pool();
+	stop();
+	fs::copy_file(dir_ / "c", dir_ / "copy");
+	kernel_ = make_failing_kernel(make_sim_kernel());
+	engine_ = std::make_unique<Engine>(*kernel_, EngineOptions{dir_, {dir_ / "a", dir_ / "b", dir_ / "c", dir_ / "copy"}, host('1')});
+	EXPECT_TRUE(engine_->scan().ok());
+	EXPECT_EQ("down", state());
+	EXPECT_TRUE(has_problem(Id::kMemberDuplicate));
+	refused(engine_->activate("tank", false, false, false), Code::kBusy, "copy");
+}
+
+TEST_F(EngineTest, pools_belong_to_one_host)
+{
+	pool();
+	stop();
+	start('2');
+	EXPECT_EQ("foreign", state());
+	refused(engine_->activate("tank", false, false, false), Code::kBusy, "host1");
+	refused(engine_->import_pool("tank", "", false, false), Code::kBusy, "--force");
+	stop();
+	start('1');
+	expect(engine_->export_pool("tank", false), "exported");
+	EXPECT_EQ("exported", state());
+	stop();
+	start('2');
+	EXPECT_EQ("exported", state());
+	expect(engine_->import_pool("tank", "vault", false, false), "imported");
+	EXPECT_EQ("active", state("vault"));
+	stop();
+	start('1');
+	EXPECT_EQ("foreign", state("vault"));
+}
+
+TEST_F(EngineTest, each_refusal_of_the_kernel_leaves_a_pool_that_agrees_with_it)
+{
+	pool();
+	for (uint64_t n = 1; n < 8; n++) {
+		engine_->fail_kernel_call(n);
+		(void)engine_->create_volume("tank", "w", kMib, false);
+		engine_->fail_kernel_call(n);
+		(void)engine_->rename_volume("tank", "w", "x", false);
+		engine_->fail_kernel_call(n);
+		(void)engine_->delete_volume("tank", "x", false);
+		engine_->fail_kernel_call(0);
+		(void)engine_->delete_volume("tank", "w", false);
+		(void)engine_->delete_volume("tank", "x", false);
+		for (const Json &volume : pools()[0]["volumes"])
+			EXPECT_TRUE(volume["name"] == "v" || volume["state"] == "deleting") << n << volume.dump();
+	}
+	stop();
+	start();
+	EXPECT_EQ("active", state());
+	ASSERT_EQ(1u, pools()[0]["volumes"].size()) << "what was deleted is gone";
+	EXPECT_EQ("v", pools()[0]["volumes"][0]["name"]);
+}
+
+}	// namespace
+}	// namespace svd
