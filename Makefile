@@ -36,7 +36,7 @@ $(BUILD)/.deps-debug: mk/deps.sh mk/debug-kernel.sh mk/debug.config $(APT)
 	@touch $@
 
 include mk/kmod.mk mk/install.mk mk/deb.mk
--include kmod/rules.mk daemon/rules.mk cli/rules.mk docs/man/rules.mk tests/unit/rules.mk tests/lint/rules.mk
+-include kmod/rules.mk daemon/rules.mk cli/rules.mk docs/man/rules.mk tests/unit/rules.mk tests/e2e/rules.mk tests/lint/rules.mk
 
 # --- tests --------------------------------------------------------------------
 
@@ -52,27 +52,31 @@ lint: suite-lint
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
 CHECK_SUITES = unit model e2e lint build vm
-FULL_SUITES = unit model e2e lint build-full vm-full
+FULL_SUITES = unit model e2e e2e-asan lint build-full vm-full
 
 check: deps
 	+@$(BUILD_ALL) all unit
 	@tests/summary $(BUILD)/check $(foreach s,$(CHECK_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-full: deps
-	+@$(BUILD_ALL) all unit
+	+@$(BUILD_ALL) all unit e2e-asan
 	@tests/summary $(BUILD)/check-full $(foreach s,$(FULL_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug guest-root
+.PHONY: suite-unit suite-e2e suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug guest-root
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
 
 suite-e2e:
 	@tests/e2e/run
+
+# Under ASan and UBSan.
+suite-e2e-asan: e2e-asan
+	@BIN_DIR=$(abspath $(BUILD))/bin-asan tests/e2e/run
 
 suite-model:
 	@tests/model/run
