@@ -234,8 +234,15 @@ void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
 	if (!(old & SV_XW_PARTIAL) || (old & SV_XW_FREED) || sv_xw_gen(old) != gen)
 		return;
 	pt = sv_partial_at(p, sv_xw_where(old));
-	if (pt->pos > p->durable || !sv_partial_all_valid(pt) || (atomic64_read(&pt->dirty) & SV_DIRTY_LISTED))
+	if (pt->pos > p->durable || !sv_partial_all_valid(pt))
 		return;
+	/*
+	 * A bit may be newer than this VALID, cleared since and set again by a write that has not listed the partial
+	 * yet. Whoever set a bit seen here still counts as in flight, or has listed it: the bits are read before that.
+	 */
+	smp_rmb();	/* pairs with plan.c: the barrier in begin_write(), and sv_write_done()'s order */
+	if ((u64)atomic64_read(&pt->dirty) & (SV_DIRTY_LISTED | ~SV_DIRTY_TAKE))
+		return;		/* the VALID of all that follows settles it, unless that write fails */
 	/* Pairs with the load of the word: who sees no PARTIAL sees all that was written. */
 	smp_store_release(w, sv_xw_make(pt->slot, sv_xw_member(old), gen, old & 0xfff & ~SV_XW_PARTIAL));
 	sv_partial_quarantine(p, sv_xw_where(old), sv_xw_member(old));
