@@ -21,6 +21,10 @@ struct target {				/* of one logical extent */
 	u32 extent;
 };
 
+/*
+ * A freed extent is as good as unmapped: its entry is gone, and who found that before must not follow the word, which
+ * RECYCLE makes one without PARTIAL while blocks of the slot may never have been valid.
+ */
 static bool look_up(const struct sv_volume *v, u64 index, struct target *t)
 {
 	const u64 *w;
@@ -29,7 +33,7 @@ static bool look_up(const struct sv_volume *v, u64 index, struct target *t)
 	t->extent = sv_entry_extent(t->entry);
 	w = sv_xt_word(v->pool, t->extent);
 	t->word = w ? smp_load_acquire(w) : 0;	/* pairs with each release of a word */
-	return t->word & SV_XW_LIVE;
+	return (t->word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE;
 }
 
 static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
@@ -282,7 +286,7 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 		return first_write(v, index, c, first, n, out);
 	if (WARN_ON_ONCE(!owned(v, t.entry)))
 		return SV_PLAN_IOERR;
-	if (t.word & (SV_XW_HOLD | SV_XW_FREED))
+	if (t.word & SV_XW_HOLD)
 		return SV_PLAN_DEFER;
 	if (t.word & SV_XW_PARTIAL)
 		return write_partial(v, &t, first, n, out);

@@ -125,4 +125,31 @@ TEST_F(CoreRaces, extent_is_not_settled_between_a_bit_and_its_mark) {
   EXPECT_FALSE(*word(0) & SV_XW_PARTIAL) << "settled now, by the second VALID of all";
 }
 
+// CPU A has found the extent in the map. Before it loads the extent's word CPU B discards the extent, which svd then has
+// recycled, up to the grace period that waits for A.
+TEST_F(CoreRaces, reader_never_sees_blocks_of_a_recycled_extent_that_were_not_valid) {
+  write(0, 1);
+  uint64_t entry = sv_map_lookup(volume_, 0);  // A
+  discard(0, SV_EXTENT_BLOCKS);
+  sv_freed freed{};
+  command(SV_OP_LIST_FREED, &freed);
+  commit();
+  sv_trim trim{.seq = pool_->next_seq - 1};
+  command(SV_OP_TRIM, &trim);
+  command(SV_OP_RECYCLE, &freed);  // its first step
+
+  sv_lock_flags_t f;
+  sv_lock(&pool_->lock, f);
+  sv_map_install(volume_, 0, entry);  // as A sees it
+  sv_unlock(&pool_->lock, f);
+  sv_piece piece{};
+  EXPECT_EQ(SV_PLAN_ZERO, sv_plan_read(volume_, 100, 1, &piece)) << "what another volume wrote there";
+  EXPECT_EQ(SV_PLAN_DEFER, sv_plan_write(volume_, 100, 1, SV_WRITE_NORMAL, &piece));
+
+  sv_lock(&pool_->lock, f);
+  sv_map_install(volume_, 0, 0);
+  sv_unlock(&pool_->lock, f);
+  sv_recycle_finish(pool_);
+}
+
 }  // namespace
