@@ -322,7 +322,7 @@ static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
  */
 static void owe(struct sv_volume *v, u32 member)
 {
-	smp_mb();	/* pairs with sv_commit_take() */
+	smp_mb();	/* pairs with sv_commit_round() */
 	if (!((u64)atomic64_read(&v->owed) & 1ull << member))
 		atomic64_or((s64)(1ull << member), &v->owed);
 }
@@ -343,7 +343,7 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 	if (!piece->resv)
 		return;
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_RESV_VALID);
-	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);
+	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);	/* full barrier */
 }
 
 /* ---- discard and WRITE_ZEROES ---- */
@@ -364,6 +364,15 @@ static void unmap(struct sv_volume *v, u64 index, const struct target *t)
 		sv_pool_raise(v->pool, SV_EVENT_FREED);
 }
 
+/* Has a write on its way, or one that has ended, something in an extent that has just got HOLD? */
+static bool in_use(const struct sv_partial *pt)
+{
+	u64 writes = (u64)atomic64_read(&pt->dirty) >> SV_DIRTY_INFLIGHT;
+
+	smp_rmb();	/* the count, then the bits: pairs with the full barrier that ends sv_write_done() */
+	return writes || !sv_partial_none_valid(pt);
+}
+
 /* An extent without a valid block, and without a write on its way to make one, is unmapped. */
 static void unmap_if_empty(struct sv_volume *v, u64 index, struct target *t, struct sv_partial *pt)
 {
@@ -374,7 +383,7 @@ static void unmap_if_empty(struct sv_volume *v, u64 index, struct target *t, str
 		return;
 	smp_store_release(w, t->word | SV_XW_HOLD);	/* pairs with look_up() */
 	smp_mb();				/* pairs with the atomic in begin_write() */
-	if ((u64)atomic64_read(&pt->dirty) >> SV_DIRTY_INFLIGHT || !sv_partial_none_valid(pt))
+	if (in_use(pt))
 		smp_store_release(w, t->word);	/* pairs with look_up() */
 	else
 		unmap(v, index, t);
