@@ -7,6 +7,7 @@
  *
  * Bios lie in the members themselves and in ring.c's structures: a commit allocates nothing [I9].
  */
+#include <linux/bitops.h>
 #include <linux/device-mapper.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
@@ -81,20 +82,29 @@ void sv_commit_init_disk(struct sv_disk *d)
 	INIT_WORK(&d->flush_work, sv_flush_work);
 }
 
+/* Takes the lowest member out of a mask that is not empty. Shifting a mask by i ends badly at i = 64. */
+static u32 sv_take_member(u64 *mask)
+{
+	u32 i = __ffs64(*mask);
+
+	*mask &= *mask - 1;
+	return i;
+}
+
 /* ---- the worker: rounds ---- */
 
 static void sv_end_flushes(struct sv_kpool *kp)
 {
-	u64 failed, ended = sv_take_ended(&kp->flushes, &failed);
-	u32 i;
+	u64 failed, ended = sv_take_ended(&kp->flushes, &failed), todo = ended;
 
 	if (failed)
 		DMERR_LIMIT("pool %pUb: flush failed on members %#llx", &kp->uuid, failed);
-	for (i = 0; ended >> i; i++)
-		if (ended >> i & 1) {
-			trace_sv_flush(i, failed >> i & 1);
-			sv_commit_flushed(kp->core, i, failed >> i & 1);
-		}
+	while (todo) {
+		u32 i = sv_take_member(&todo);
+
+		trace_sv_flush(i, failed >> i & 1);
+		sv_commit_flushed(kp->core, i, failed >> i & 1);
+	}
 	WRITE_ONCE(kp->flushing, kp->flushing & ~ended);
 }
 
@@ -141,14 +151,12 @@ static void sv_begin_batch(struct sv_kpool *kp)
 static void sv_collect_copies(struct sv_kpool *kp)
 {
 	u64 failed, ended = sv_take_ended(&kp->writes, &failed);
-	u32 i;
 
 	kp->copies_ok |= ended & ~failed;
-	for (i = 0; failed >> i; i++) {
+	while (failed) {
+		u32 i = sv_take_member(&failed);
 		struct sv_disk *d = kp->disks[i];
 
-		if (!(failed >> i & 1))
-			continue;
 		if (d->ring_tries++ < SV_BATCH_TRIES)
 			sv_ring_write_again(d->ring, msecs_to_jiffies(20 << (d->ring_tries - 1)));
 		else
@@ -171,12 +179,11 @@ static void sv_end_batch(struct sv_kpool *kp)
 /* The batch lies on another copy: those that have not answered are lost, and their writes left to themselves. */
 static void sv_give_up_copies(struct sv_kpool *kp, u64 hung)
 {
-	u32 i;
-
-	for (i = 0; hung >> i; i++) {
+	while (hung) {
+		u32 i = sv_take_member(&hung);
 		struct sv_disk *d = kp->disks[i];
 
-		if (!(hung >> i & 1) || !sv_ring_leave(d->ring))
+		if (!sv_ring_leave(d->ring))
 			continue;
 		DMERR("pool %pUb: journal write on %pg hangs, its copy is given up", &kp->uuid, d->dev.bdev);
 		d->ring = NULL;
