@@ -313,10 +313,15 @@ enum sv_run sv_io_run(struct sv_io *io)
 
 /* ---- ends ---- */
 
-/* bio_endio() will see this bio again: what it did for the member must not be done twice. */
+/*
+ * This bio will be sent or ended again, as if it had not been sent before: what bio_endio() did for the member must not
+ * be done twice; and a bio that the member has split has counted its parts down to 0, where the next split expects 1.
+ */
 static void sv_bio_keep(struct bio *bio)
 {
 	bio_clear_flag(bio, BIO_QOS_THROTTLED);
+	bio_clear_flag(bio, BIO_QOS_MERGED);
+	atomic_set(&bio->__bi_remaining, 1);
 }
 
 static bool sv_io_must_commit(struct sv_io *io)

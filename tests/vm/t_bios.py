@@ -3,6 +3,46 @@
 from t_module import pool_up, script, sv
 
 
+def test_pieces_that_a_member_splits_end_once(bench):
+    """A write over two extents waits for space, so the worker sends it in two pieces; the member splits both."""
+    disk = bench.disk("a", "64M")
+    with bench.boot([disk]) as guest:
+        guest.run(f"echo 64 > /sys/block/$(basename $(realpath {disk.dev}))/queue/max_sectors_kb")
+        pool_up(guest, [disk.dev], ring=4)
+        sv(guest, "create 1 1G")
+        sv(guest, "policy 0 1000")
+        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M oflag=direct status=none 2>/dev/null || true")
+        sv(guest, "policy 60000 1000")
+        script(guest, """
+import mmap, threading
+pool = sv.Pool()
+pool.attach()
+half = sv.MIB // 2
+fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT)
+ended = []
+
+def write(index, data):
+    buf = mmap.mmap(-1, sv.MIB)
+    buf[:] = data
+    ended.append(os.pwrite(fd, buf, index * sv.MIB + half))
+
+for turn in range(4):
+    data, index = os.urandom(sv.MIB), 600 + 3 * turn
+    waiting = threading.Thread(target=write, args=(index, data), daemon=True)
+    waiting.start()
+    time.sleep(1)
+    assert len(ended) == turn, "there is space already"
+    sv.subprocess.run(["blkdiscard", "-o", f"{2 * turn}M", "-l", "2M", "/dev/mapper/v1"], check=True)
+    assert pool.recycle() == 2
+    waiting.join(30)
+    assert ended == [sv.MIB] * (turn + 1), ended
+    back = mmap.mmap(-1, sv.MIB)
+    os.preadv(fd, [back], index * sv.MIB + half)
+    assert back[:] == data
+""", timeout=100)
+        guest.run("dmsetup remove v1; dmsetup remove pool; rmmod dm_sv")
+
+
 def test_pool_of_64_members(bench):
     """As many members as there may be, all of them written and flushed."""
     size = 16 << 11
