@@ -318,7 +318,11 @@ void sv_commit_stop(struct sv_kpool *kp)
 		sv_commit_wait(kp);
 	/* Tickets of a failed pool do not wait for flushes, but these use what is freed now. */
 	wait_event(kp->quiet_wait, sv_commit_quiet(kp));
-	synchronize_rcu();		/* sv_io_ended() of the last I/O may not have queued the worker yet */
+	/*
+	 * Who handed over the last I/O or bio may not have queued the worker yet: sv_io_ended(), sv_io_wait_commit(),
+	 * sv_defer_io().
+	 */
+	synchronize_rcu();
 	/* A commit that began before kp->dead was set may still arm the timer, one that the timer queues may not. */
 	flush_work(&kp->commit_work);
 	cancel_delayed_work_sync(&kp->tick);

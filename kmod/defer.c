@@ -15,10 +15,12 @@ void sv_defer_io(struct sv_kpool *kp, struct sv_io *io)
 {
 	unsigned long flags;
 
+	rcu_read_lock();	/* once listed, io may be gone, and the pool be stopped: see sv_commit_stop() */
 	spin_lock_irqsave(&kp->defer_lock, flags);
 	list_add_tail(&io->list, &kp->deferred);
 	spin_unlock_irqrestore(&kp->defer_lock, flags);
 	mod_delayed_work(kp->wq, &kp->defer_work, 0);
+	rcu_read_unlock();
 }
 
 /* Space or memory has come, or a target suspends: look again. */

@@ -120,8 +120,10 @@ static void sv_io_wait_done(struct sv_waiter *w)
 
 static int sv_map_flush(struct sv_io *io)
 {
+	struct sv_kpool *kp = io->target->pool;	/* dm holds the table as long as map() runs, and that holds kp */
+
 	if (sv_flush_ticket(io->target->vol->core, &io->waiter.ticket)) {
-		sv_commit_queue(io->target->pool);	/* io may be gone from here on */
+		sv_commit_queue(kp);		/* io may be gone from here on */
 	} else {
 		io->committed = true;
 		sv_io_end(io, BLK_STS_OK);
@@ -333,6 +335,23 @@ static bool sv_io_must_commit(struct sv_io *io)
 	return sv_fua_ticket(v, &io->piece, &io->waiter.ticket);
 }
 
+/*
+ * True: the bio ends when a commit has, and may have by now, as may the last device of the pool be gone. What keeps kp
+ * is the RCU section, which sv_commit_stop() waits for.
+ */
+static bool sv_io_wait_commit(struct sv_io *io)
+{
+	struct sv_kpool *kp = io->target->pool;
+	bool waits;
+
+	rcu_read_lock();
+	waits = sv_io_must_commit(io);
+	if (waits)
+		sv_commit_queue(kp);	/* io may be gone */
+	rcu_read_unlock();
+	return waits;
+}
+
 static bool sv_refused_zeroes(struct bio *bio, blk_status_t status)
 {
 	return bio_op(bio) == REQ_OP_WRITE_ZEROES && (status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET);
@@ -363,10 +382,7 @@ int sv_volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 	}
 	if (io->fua) {
 		sv_bio_keep(bio);
-		if (sv_io_must_commit(io)) {
-			sv_commit_queue(kp);	/* io may be gone from here on */
-			return DM_ENDIO_INCOMPLETE;
-		}
+		return sv_io_wait_commit(io) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
 	}
 	return DM_ENDIO_DONE;
 }
