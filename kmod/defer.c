@@ -78,15 +78,16 @@ static void sv_reclaim_work(struct work_struct *work)
 static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
 {
 	struct sv_vtarget *t = io->target;
+	bool suspending = smp_load_acquire(&t->suspending);	/* pairs with sv_volume_presuspend() */
 
 	if (!io->waits) {
 		io->waits = true;
 		io->since = jiffies;
 	}
-	if (!READ_ONCE(t->suspending) &&
+	if (!suspending &&
 	    time_before(jiffies, io->since + msecs_to_jiffies(sv_pool_no_space_ms(kp->core))))
 		return false;
-	sv_io_end(io, READ_ONCE(t->suspending) && t->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
+	sv_io_end(io, suspending && t->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
 	return true;
 }
 

@@ -206,7 +206,7 @@ static void sv_volume_presuspend(struct dm_target *ti)
 	struct sv_vtarget *t = ti->private;
 
 	t->requeue = dm_noflush_suspending(ti);
-	WRITE_ONCE(t->suspending, true);
+	smp_store_release(&t->suspending, true);	/* pairs with sv_give_up(): requeue is seen first */
 	sv_defer_kick(t->pool);
 }
 
