@@ -8,6 +8,13 @@
 
 #define CHUNK 4096u		/* slots or words handled under one hold of the lock */
 
+/* In a loop over extents, of which there may be thousands of millions. */
+static void breathe_at(u32 extent)
+{
+	if (!(extent % CHUNK))
+		sv_breathe();
+}
+
 typedef int (*op_fn)(struct sv_pool *p, void *payload, u32 *count, u32 *done);
 
 static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
@@ -282,6 +289,7 @@ static void free_mapped(struct sv_pool *p, const struct sv_node *n, u32 level)
 		return;
 	if (level == 1) {
 		free_leaf(p, n);
+		sv_breathe();
 		return;
 	}
 	for (i = 0; i < SV_NODE_ENTRIES; i++)
@@ -432,6 +440,7 @@ static int grant(struct sv_pool *p, const struct sv_grant *g)
 		for (at = 0; !r && at < g->count; at += n) {
 			n = min_t(u32, CHUNK, g->count - at);
 			r = grant_run(p, g->member, g->first + at, n, apply);
+			sv_breathe();
 		}
 		if (apply)
 			break;
@@ -523,8 +532,10 @@ static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done
 
 	if (!*count)
 		return -EINVAL;
-	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++)
+	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
 		n += list_one(p, x, &out[n]);
+		breathe_at(x);
+	}
 	*count = n;
 	return 0;
 }
@@ -646,6 +657,7 @@ static int op_dump_extents(struct sv_pool *p, void *payload, u32 *count, u32 *do
 		sv_lock_flags_t f;
 		u64 w;
 
+		breathe_at(x);
 		if (!(READ_ONCE(*sv_xt_word(p, x)) & SV_XW_LIVE))
 			continue;
 		sv_lock(&p->lock, f);
@@ -675,6 +687,7 @@ static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *d
 		sv_lock_flags_t f;
 		u64 w;
 
+		breathe_at(x);
 		if (!(READ_ONCE(*sv_xt_word(p, x)) & SV_XW_PARTIAL))
 			continue;
 		sv_lock(&p->lock, f);

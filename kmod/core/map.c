@@ -143,6 +143,7 @@ static u64 free_node(struct sv_node *n, u32 level)
 	for (i = 0; level > 1 && i < SV_NODE_ENTRIES; i++)
 		freed += free_node(n->child[i], level - 1);
 	sv_free(n);
+	sv_breathe();
 	return freed;
 }
 

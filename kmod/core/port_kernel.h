@@ -12,6 +12,7 @@
 #include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
@@ -25,6 +26,12 @@ typedef unsigned long sv_lock_flags_t;
 #define sv_lock(l, f)		spin_lock_irqsave((l), (f))
 #define sv_unlock(l, f)		spin_unlock_irqrestore((l), (f))
 #define sv_lock_assert(l)	lockdep_assert_held(l)
+
+/* In long loops that may sleep. */
+static inline void sv_breathe(void)
+{
+	cond_resched();
+}
 
 /* May sleep; zeroed; NULL on failure. */
 static inline void *sv_zalloc(size_t bytes)

@@ -101,6 +101,7 @@ static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }
 #define sv_unlock(l, f)	do { assert((l)->held); (l)->held = false; (void)(f); } while (0)
 #define sv_lock_assert(l) assert((l)->held)
 
+static inline void sv_breathe(void) {}
 static inline void *sv_zalloc(size_t bytes) { return calloc(1, bytes); }
 static inline void sv_free(void *p) { free(p); }
 
