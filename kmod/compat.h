@@ -85,4 +85,16 @@ static inline void sv_limits_discard(struct queue_limits *l, unsigned int sector
 #error "dm-sv builds for Linux 6.1 to 6.4 and for 6.10 or later"
 #endif
 
+/*
+ * Since 6.17 a device also says how much it zeroes fast and keeps allocated: all that it takes in one bio, or 0. What
+ * the members said of themselves is neither.
+ */
+static inline void sv_limits_write_zeroes(struct queue_limits *l, unsigned int sectors)
+{
+	l->max_write_zeroes_sectors = sectors;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+	l->max_hw_wzeroes_unmap_sectors = 0;
+#endif
+}
+
 #endif

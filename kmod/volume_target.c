@@ -266,7 +266,7 @@ static void sv_volume_io_hints(struct dm_target *ti, struct queue_limits *limits
 	limits->discard_granularity = SV_BLOCK_SIZE;
 	limits->discard_alignment = 0;
 	sv_limits_discard(limits, SV_DISCARD_SECTORS);
-	limits->max_write_zeroes_sectors = SV_DISCARD_SECTORS;
+	sv_limits_write_zeroes(limits, SV_DISCARD_SECTORS);
 }
 
 struct target_type sv_volume_target = {
