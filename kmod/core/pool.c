@@ -80,10 +80,14 @@ static int grow_extents(struct sv_pool *p, u64 nr)
 	return 0;
 }
 
-/* Directory for one partial an extent, and what quarantine may hold on top. */
+/*
+ * Directory for one partial an extent, and what quarantine may hold on top; not more than a word can name, 256 TiB of
+ * extents that are all partial at a time.
+ */
 static int grow_partials(struct sv_pool *p, u64 nr)
 {
-	u64 max = DIV_ROUND_UP(nr + 4 * SV_PARTIAL_RESERVE, SV_PARTIAL_CHUNK);
+	u64 want = DIV_ROUND_UP(nr + 4 * SV_PARTIAL_RESERVE, SV_PARTIAL_CHUNK);
+	u64 max = min_t(u64, want, SV_XW_WHERE_MAX / SV_PARTIAL_CHUNK);
 	struct sv_partial ***keep = sv_zalloc((p->nr_pt_old + 1) * sizeof(*keep));
 	struct sv_partial **dir = sv_zalloc(max * sizeof(*dir));
 	struct sv_partial ***old_keep;

@@ -32,6 +32,9 @@ extern "C" {
 #define SV_XW_GEN_SHIFT	12
 #define SV_XW_MEMBER_SHIFT 28
 #define SV_XW_WHERE_SHIFT 36
+#define SV_XW_WHERE_MAX	(1ull << (64 - SV_XW_WHERE_SHIFT))	/* slots of a member, and partials, are fewer */
+
+static_assert(SV_MAX_SLOTS <= SV_XW_WHERE_MAX, "a slot fits the word");
 
 static inline u32 sv_xw_where(u64 w) { return (u32)(w >> SV_XW_WHERE_SHIFT); }
 static inline u32 sv_xw_member(u64 w) { return (u32)(w >> SV_XW_MEMBER_SHIFT) & 0xff; }
