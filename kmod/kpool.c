@@ -193,13 +193,22 @@ void sv_kpool_get_user(struct sv_kpool *kp)
 	kp->users++;
 }
 
-/* The last user stops the pool: no I/O is under way, and none will come. */
-void sv_kpool_put_user(struct sv_kpool *kp)
+/* True: that was the last one, and sv_kpool_stop() must follow, without the lock. */
+bool sv_kpool_put_user(struct sv_kpool *kp)
 {
 	lockdep_assert_held(&sv_kpools_lock);
 	if (--kp->users)
-		return;
-	list_del(&kp->list);
+		return false;
+	kp->stopping = true;
+	return true;
+}
+
+/*
+ * No I/O of users is under way, and none will come. The last commit may wait for a member that hangs, so other pools
+ * must not wait for this; until it is over the pool is in the list, so that nobody makes another one of its members.
+ */
+void sv_kpool_stop(struct sv_kpool *kp)
+{
 	sv_cmd_dev_unregister(kp);
 	down_write(&kp->alive);
 	WRITE_ONCE(kp->dead, true);
@@ -208,6 +217,9 @@ void sv_kpool_put_user(struct sv_kpool *kp)
 	sv_commit_stop(kp);
 	sv_defer_stop(kp);
 	sv_kpool_unmake(kp);
+	mutex_lock(&sv_kpools_lock);
+	list_del(&kp->list);
+	mutex_unlock(&sv_kpools_lock);
 	sv_kpool_put(kp);
 }
 

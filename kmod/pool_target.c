@@ -135,6 +135,9 @@ static int sv_ptarget_join(struct sv_ptarget *t, struct dm_target *ti, const gui
 	if (!kp) {
 		kp = sv_kpool_create(uuid, dm_table_get_mode(ti->table), t->nr, t->devs, t->labels, &ti->error);
 		ret = PTR_ERR_OR_ZERO(kp);
+	} else if (kp->stopping) {
+		ti->error = "The pool is being stopped: try again when that is over";
+		ret = -EBUSY;
 	} else if (kp->pool_targets && kp->md != md) {
 		ti->error = "The pool already has a device";
 		ret = -EBUSY;
@@ -273,12 +276,15 @@ no_memory:
 static void sv_pool_dtr(struct dm_target *ti)
 {
 	struct sv_ptarget *t = ti->private;
+	bool last;
 
 	mutex_lock(&sv_kpools_lock);
 	if (!--t->pool->pool_targets)
 		t->pool->md = NULL;
-	sv_kpool_put_user(t->pool);
+	last = sv_kpool_put_user(t->pool);
 	mutex_unlock(&sv_kpools_lock);
+	if (last)
+		sv_kpool_stop(t->pool);
 	sv_ptarget_free(ti, t);
 }
 

@@ -4,11 +4,12 @@
  * here do the I/O, wait and wake.
  *
  * Who holds what. A struct sv_kpool is the pool of one uuid. Each sv-pool and sv-volume target is a user of it; the
- * last user's destructor stops it. So a pool device may be reloaded (a new member) or removed while volumes are
- * open, and they go on. The kpool opens the members itself, not exclusively, for as long as it lives; each target
- * also gets them by dm_get_device(), which claims them exclusively for device-mapper and makes dmsetup deps show
- * them. A volume may lie on a member that was added after its table was loaded: then the pool's claim is the only
- * exclusive one. An open control device holds only the kpool's memory (ref), and gets ENODEV once it is stopped.
+ * last user's destructor stops it, without sv_kpools_lock. So a pool device may be reloaded (a new member) or
+ * removed while volumes are open, and they go on. The kpool opens the members itself, not exclusively, for as long
+ * as it lives; each target also gets them by dm_get_device(), which claims them exclusively for device-mapper and
+ * makes dmsetup deps show them. A volume may lie on a member that was added after its table was loaded: then the
+ * pool's claim is the only exclusive one. An open control device holds only the kpool's memory (ref), and gets
+ * ENODEV once it is stopped.
  *
  * Locks, in this order: sv_kpools_lock (list of pools, users, members, volumes), alive, recycle_lock, cmd_lock (one
  * call into core/cmd.c at a time), refill_lock (one refill at a time), the core's locks. defer_lock is a leaf.
@@ -67,6 +68,7 @@ struct sv_kpool {
 	struct list_head list;
 	struct kref ref;
 	unsigned int users;		/* targets */
+	bool stopping;			/* the last one is gone; never again false */
 	unsigned int pool_targets;	/* of these, sv-pool ones */
 	struct mapped_device *md;	/* the pool device, while pool_targets */
 	struct list_head volumes;
@@ -171,7 +173,8 @@ struct sv_kpool *sv_kpool_create(const guid_t *uuid, blk_mode_t mode, u32 nr, st
 				 const struct sv_label *labels, char **error);
 int sv_kpool_add_disk(struct sv_kpool *kp, struct dm_dev *dev, const struct sv_label *l);
 void sv_kpool_get_user(struct sv_kpool *kp);
-void sv_kpool_put_user(struct sv_kpool *kp);
+bool __must_check sv_kpool_put_user(struct sv_kpool *kp);
+void sv_kpool_stop(struct sv_kpool *kp);
 void sv_kpool_put(struct sv_kpool *kp);
 void sv_kpool_check_mode(struct sv_kpool *kp);
 void sv_kpool_wait_readers(struct sv_kpool *kp, u64 members);

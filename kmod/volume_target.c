@@ -69,7 +69,8 @@ static struct sv_kvolume *sv_kvolume_get(struct sv_kpool *kp, u32 id, struct map
 	return kv;
 }
 
-static void sv_kvolume_put(struct sv_kvolume *kv)
+/* True: sv_kpool_stop() must follow. */
+static bool __must_check sv_kvolume_put(struct sv_kvolume *kv)
 {
 	struct sv_kpool *kp = kv->pool;
 
@@ -78,7 +79,7 @@ static void sv_kvolume_put(struct sv_kvolume *kv)
 		sv_volume_close(kv->core);
 		kfree(kv);
 	}
-	sv_kpool_put_user(kp);
+	return sv_kpool_put_user(kp);
 }
 
 /* ---- constructor ---- */
@@ -133,6 +134,10 @@ static int sv_vtarget_open(struct sv_vtarget *t, const guid_t *uuid, u32 id)
 		t->ti->error = "No such pool is running";
 		return -ENXIO;
 	}
+	if (kp->stopping) {
+		t->ti->error = "The pool is being stopped: try again when that is over";
+		return -EBUSY;
+	}
 	t->vol = sv_kvolume_get(kp, id, md, &t->ti->error);
 	if (IS_ERR(t->vol))
 		return PTR_ERR(t->vol);
@@ -142,7 +147,7 @@ static int sv_vtarget_open(struct sv_vtarget *t, const guid_t *uuid, u32 id)
 		ret = sv_vtarget_get_devices(t);
 	if (ret) {
 		sv_vtarget_put_devices(t);
-		sv_kvolume_put(t->vol);
+		WARN_ON_ONCE(sv_kvolume_put(t->vol));	/* the pool had users before, and has */
 	}
 	return ret;
 }
@@ -191,11 +196,14 @@ static int sv_volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 static void sv_volume_dtr(struct dm_target *ti)
 {
 	struct sv_vtarget *t = ti->private;
+	bool last;
 
 	mutex_lock(&sv_kpools_lock);
-	sv_vtarget_put_devices(t);
-	sv_kvolume_put(t->vol);
+	last = sv_kvolume_put(t->vol);
 	mutex_unlock(&sv_kpools_lock);
+	if (last)
+		sv_kpool_stop(t->pool);
+	sv_vtarget_put_devices(t);	/* at last: until the pool has stopped nobody else may claim its members */
 	kfree(t);
 }
 

@@ -1,6 +1,6 @@
 """Bios that dm-sv sends more than once, and pools at their limits: what only the real block layer shows."""
 
-from t_module import pool_up, script, sv
+from t_module import UUID, pool_up, script, sv
 
 
 def test_pieces_that_a_member_splits_end_once(bench):
@@ -67,3 +67,42 @@ os.close(fd)
 """, timeout=100)
         guest.run("dmsetup remove v1; dmsetup remove pool; for i in $(seq 0 63); do dmsetup remove m$i; done; rmmod dm_sv",
                   timeout=100)
+
+
+def test_pool_that_cannot_stop_holds_up_no_other(bench):
+    """Its last commit waits for a member whose flush takes long."""
+    disks = [bench.disk(n, "64M") for n in "ab"]
+    other = "99999999-2222-3333-4444-555555555555"
+    with bench.boot(disks) as guest:
+        size = (64 << 20) // 512
+        guest.run(f"modprobe dm-delay; dmsetup create slow --table '0 {size} linear {disks[0].dev} 0'")
+        pool_up(guest, ["/dev/mapper/slow"], ring=4)
+        sv(guest, "policy 1000 60000")
+        sv(guest, "create 1 32M")
+        at = f"{disks[0].dev} 0"
+        guest.run(f"dmsetup reload slow --table '0 {size} delay {at} 0 {at} 0 {at} 25000'; dmsetup suspend slow;"
+                  "dmsetup resume slow; dd if=/dev/zero of=/dev/mapper/v1 bs=4k count=1 oflag=direct status=none;"
+                  "dmsetup remove v1")
+        removing = guest.start("dmsetup remove pool; echo removed")
+        print(script(guest, f"""
+time.sleep(2)
+began = time.monotonic()
+labels = sv.label_devices(["{disks[1].dev}"], "{other}", 4)
+sv.dmsetup("create", "other", table=sv.pool_table(["{disks[1].dev}"], "{other}"))
+pool = sv.Pool("{other}")
+pool.load_empty(labels)
+pool.create_volume(1, 32 * sv.MIB)
+sv.dmsetup("create", "o1", table=sv.volume_table(1, 32 * sv.MIB, "{other}"))
+with open("/dev/mapper/o1", "r+b") as f:
+    f.write(b"x" * 4096)
+    os.fsync(f.fileno())
+pool.close()
+sv.dmsetup("remove", "o1")
+sv.dmsetup("remove", "other")
+print("the other pool:", time.monotonic() - began, "s")
+"""))
+        assert "removed" not in removing.output, "too slow a machine to tell"
+        again = f"dmsetup create again --table '0 2048 sv-pool {UUID} 1 /dev/mapper/slow'"
+        guest.run(f"refused {again} 2>/dev/null; dmesg | grep -q 'being stopped'")
+        removing.wait(60)
+        guest.run(again + "; dmsetup remove again; dmsetup remove slow; rmmod dm_sv")
