@@ -106,3 +106,59 @@ print("the other pool:", time.monotonic() - began, "s")
         guest.run(f"refused {again} 2>/dev/null; dmesg | grep -q 'being stopped'")
         removing.wait(60)
         guest.run(again + "; dmsetup remove again; dmsetup remove slow; rmmod dm_sv")
+
+
+def test_slot_is_not_used_again_under_a_slow_read(bench):
+    """[I2] RECYCLE waits for a read that has found the slot, and nobody else does."""
+    disks = [bench.disk(n, "64M") for n in "ab"]
+    with bench.boot(disks) as guest:
+        size = (64 << 20) // 512
+        guest.run(f"modprobe dm-delay; dmsetup create slow --table '0 {size} linear {disks[1].dev} 0'")
+        pool_up(guest, [disks[0].dev, "/dev/mapper/slow=1"], ring=4)
+        script(guest, f"""
+import mmap, threading
+size, under = {size}, {disks[1].dev!r}
+pool = sv.Pool()
+pool.attach()
+tier = lambda t: (1 << 64) - 1 & ~0xff | t
+fds = []
+for number in (1, 2):
+    pool.ask_nothing("VOLUME_CREATE", id=number, layer=1, owned_since=1, size=sv.MIB * 30, tiers=tier(2 - number))
+    sv.dmsetup("create", f"v{{number}}", table=sv.volume_table(number, sv.MIB * 30))
+    fds.append(os.open(f"/dev/mapper/v{{number}}", os.O_RDWR | os.O_DIRECT))
+slow, fast = fds
+def write(fd, index, byte):
+    buf = mmap.mmap(-1, sv.MIB)
+    buf[:] = byte * sv.MIB
+    assert os.pwrite(fd, buf, index * sv.MIB) == sv.MIB
+
+write(slow, 3, b"a")
+write(fast, 0, b"f")
+os.fsync(slow)
+sv.dmsetup("reload", "slow", table=f"0 {{size}} delay {{under}} 0 6000 {{under}} 0 0")   # reads take 6 s
+sv.dmsetup("suspend", "--noflush", "slow")
+sv.dmsetup("resume", "slow")
+got = mmap.mmap(-1, sv.MIB)
+read = threading.Thread(target=lambda: os.preadv(slow, [got], 3 * sv.MIB), daemon=True)
+began = time.monotonic()
+read.start()
+time.sleep(1)
+sv.subprocess.run(["blkdiscard", "-o", "3M", "-l", "1M", "/dev/mapper/v1"], check=True)
+freed = pool.dump("LIST_FREED")
+pool.ask_nothing("TRIM", seq=pool.ask("COMMIT")["committed_seq"])
+recycle = threading.Thread(target=lambda: pool.send("RECYCLE", freed), daemon=True)
+recycle.start()
+time.sleep(0.5)
+write(fast, 1, b"g")            # space, a commit and the other member: none of them waits
+os.fsync(fast)
+assert time.monotonic() - began < 5.5, "too slow a machine to tell"
+assert read.is_alive() and recycle.is_alive(), "the slot is free while a read of it is under way"
+recycle.join(30)
+read.join(1)
+assert not read.is_alive() and not recycle.is_alive()
+assert got[:] == b"a" * sv.MIB
+assert not pool.dump("LIST_FREED")
+for fd in fds:
+    os.close(fd)
+""", timeout=100)
+        guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
