@@ -143,6 +143,47 @@ static void sv_defer_work(struct work_struct *work)
 	memalloc_noio_restore(noio);
 }
 
+/* ---- bios of the worker on their way to a member ---- */
+
+/* Even submitting may block on a member that hangs, and must not keep the worker from the others' bios. */
+void sv_defer_send(struct sv_disk *d, struct bio *bio)
+{
+	spin_lock(&d->sends_lock);
+	bio_list_add(&d->sends, bio);
+	spin_unlock(&d->sends_lock);
+	queue_work(d->pool->wq, &d->send_work);
+}
+
+static struct bio *sv_next_send(struct sv_disk *d)
+{
+	struct bio *bio;
+
+	spin_lock(&d->sends_lock);
+	bio = bio_list_pop(&d->sends);
+	spin_unlock(&d->sends_lock);
+	return bio;
+}
+
+static void sv_send_work(struct work_struct *work)
+{
+	struct sv_disk *d = container_of(work, struct sv_disk, send_work);
+	unsigned int noio = memalloc_noio_save();
+	struct bio *bio;
+
+	while ((bio = sv_next_send(d))) {
+		submit_bio_noacct(bio);
+		cond_resched();
+	}
+	memalloc_noio_restore(noio);
+}
+
+void sv_defer_init_disk(struct sv_disk *d)
+{
+	spin_lock_init(&d->sends_lock);
+	bio_list_init(&d->sends);
+	INIT_WORK(&d->send_work, sv_send_work);
+}
+
 void sv_defer_init(struct sv_kpool *kp)
 {
 	spin_lock_init(&kp->defer_lock);

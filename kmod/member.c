@@ -80,6 +80,7 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 	d->pool = kp;
 	d->index = index;
 	sv_commit_init_disk(d);
+	sv_defer_init_disk(d);
 	ret = init_srcu_struct(&d->srcu);
 	if (ret)
 		goto free;

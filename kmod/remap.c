@@ -233,7 +233,7 @@ static void sv_io_send(struct sv_io *io, struct bio *bio)
 	bio->bi_status = BLK_STS_OK;
 	bio_advance_iter(bio, &io->iter, bytes);
 	sv_io_redirect(io, bio);
-	submit_bio_noacct(bio);
+	sv_defer_send(io->target->pool->disks[io->piece.member], bio);
 }
 
 /* Zeroes written by this thread, where the member has no command for it. */

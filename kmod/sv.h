@@ -48,6 +48,9 @@ struct sv_disk {
 	u32 ring_tries;			/* of the batch on its way; commit worker */
 	struct work_struct flush_work;	/* submits flush_bio */
 	struct bio flush_bio;
+	spinlock_t sends_lock;		/* leaf; guards sends */
+	struct bio_list sends;		/* from the pool's worker */
+	struct work_struct send_work;	/* submits them */
 	u32 index;
 	struct sv_kpool *pool;
 };
@@ -195,7 +198,9 @@ void sv_io_end(struct sv_io *io, blk_status_t status);
 
 /* defer.c */
 void sv_defer_init(struct sv_kpool *kp);
+void sv_defer_init_disk(struct sv_disk *d);
 void sv_defer_io(struct sv_kpool *kp, struct sv_io *io);
+void sv_defer_send(struct sv_disk *d, struct bio *bio);
 void sv_defer_kick(struct sv_kpool *kp);
 void sv_defer_refill(struct sv_kpool *kp);
 void sv_defer_reclaim(struct sv_kpool *kp);

@@ -162,3 +162,71 @@ for fd in fds:
     os.close(fd)
 """, timeout=100)
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
+
+
+def test_member_that_blocks_holds_up_no_bios_of_others(bench):
+    """One whose queue is full, so that even submitting blocks. Discards of the other one go through the same worker."""
+    disks = [bench.disk("fast", "64M"), bench.disk("under", "256M")]
+    with bench.boot(disks) as guest:
+        guest.load_sv()
+        guest.run(f"mkfs.ext4 -q {disks[1].dev}; mkdir -p /under; mount {disks[1].dev} /under; truncate -s 64M /under/slow;"
+                  "modprobe loop; losetup /dev/loop0 /under/slow; echo 4 > /sys/block/loop0/queue/nr_requests")
+        print(script(guest, f"""
+import mmap, threading
+devices = ["{disks[0].dev}=0", "/dev/loop0=1"]
+labels = sv.label_devices(devices, ring_mib=4)
+sv.dmsetup("create", "pool", table=sv.pool_table(devices))
+pool = sv.Pool()
+pool.attach()
+pool.ask_nothing("JOURNAL", next_seq=1)
+later = labels[1]["nr_slots"] - 4
+pool.call("GRANT", [dict(member=0, count=labels[0]["nr_slots"]), dict(member=1, count=later)])
+pool.ask_nothing("ACTIVATE")
+tier = lambda t: (1 << 64) - 1 & ~0xff | t
+fds = []
+for number in (1, 2):
+    pool.ask_nothing("VOLUME_CREATE", id=number, layer=1, owned_since=1, size=1 << 30, tiers=tier(2 - number))
+    sv.dmsetup("create", f"v{{number}}", table=sv.volume_table(number, 1 << 30))
+    fds.append(os.open(f"/dev/mapper/v{{number}}", os.O_RDWR | os.O_DIRECT))
+slow, fast = fds
+buf = mmap.mmap(-1, sv.MIB)
+pool.ask_nothing("POLICY", no_space_ms=0, commit_ms=60000)
+os.pwrite(fast, buf, 0)
+for fd in (slow, fast):
+    try:
+        for i in range(1, 200):
+            os.pwrite(fd, buf, i * sv.MIB)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    os.fsync(fd)
+pool.ask("COMMIT")
+pool.ask_nothing("POLICY", no_space_ms=60000, commit_ms=60000)
+
+def begin(index, off, size):
+    t = threading.Thread(target=lambda: os.pwrite(slow, memoryview(buf)[:size], index * sv.MIB + off), daemon=True)
+    t.start()
+    return t
+
+sv.subprocess.run(["fsfreeze", "-f", "/under"], check=True)
+waiting = [begin(i, 8192 * i, 4096) for i in range(1, 5)]       # all requests of the queue
+time.sleep(1)
+waiting.append(begin(900, 0, 4096))
+time.sleep(1)
+pool.call("GRANT", [dict(member=1, first=later, count=4)])      # the worker sends it, to the full queue
+time.sleep(1)
+began = time.monotonic()
+discard = sv.subprocess.Popen(["blkdiscard", "-o", "0", "-l", "4096", "/dev/mapper/v2"])
+try:
+    assert discard.wait(10) == 0
+    assert all(t.is_alive() for t in waiting), "nothing blocks"
+    print("discard on the other member:", time.monotonic() - began, "s")
+finally:
+    sv.subprocess.run(["fsfreeze", "-u", "/under"], check=True)
+for t in waiting:
+    t.join(20)
+    assert not t.is_alive()
+os.fsync(slow)
+for fd in fds:
+    os.close(fd)
+""", timeout=90))
+        guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; losetup -d /dev/loop0; umount /under; rmmod dm_sv")
