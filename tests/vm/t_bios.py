@@ -1,5 +1,6 @@
 """Bios that dm-sv sends more than once, and pools at their limits: what only the real block layer shows."""
 
+import vm
 from t_module import UUID, pool_up, script, sv
 
 
@@ -69,6 +70,7 @@ os.close(fd)
                   timeout=100)
 
 
+@vm.full
 def test_pool_that_cannot_stop_holds_up_no_other(bench):
     """Its last commit waits for a member whose flush takes long."""
     disks = [bench.disk(n, "64M") for n in "ab"]
@@ -108,6 +110,7 @@ print("the other pool:", time.monotonic() - began, "s")
         guest.run(again + "; dmsetup remove again; dmsetup remove slow; rmmod dm_sv")
 
 
+@vm.full
 def test_slot_is_not_used_again_under_a_slow_read(bench):
     """[I2] RECYCLE waits for a read that has found the slot, and nobody else does."""
     disks = [bench.disk(n, "64M") for n in "ab"]
@@ -164,6 +167,7 @@ for fd in fds:
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
 
 
+@vm.full
 def test_member_that_blocks_holds_up_no_bios_of_others(bench):
     """One whose queue is full, so that even submitting blocks. Discards of the other one go through the same worker."""
     disks = [bench.disk("fast", "64M"), bench.disk("under", "256M")]
