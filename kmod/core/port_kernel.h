@@ -11,6 +11,7 @@
 #include <linux/errno.h>
 #include <linux/llist.h>
 #include <linux/mm.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -43,6 +44,17 @@ static inline void sv_free(void *p)
 {
 	kvfree(p);
 }
+
+/*
+ * What each CPU has of its own, as many bytes for each that may ever be there. Adding takes no lock and is right in any
+ * context; others may read it meanwhile. Allocating may sleep; zeroed; NULL on failure.
+ */
+#define sv_percpu_zalloc(bytes)	__alloc_percpu((bytes), __alignof__(u64))
+#define sv_percpu_free(p)	free_percpu(p)
+#define sv_percpu_add(var, n)	this_cpu_add((var), (n))
+#define sv_percpu_of(p, cpu)	per_cpu_ptr((p), (cpu))
+#define sv_for_each_cpu(cpu)	for_each_possible_cpu(cpu)
+#define sv_nr_cpus()		num_possible_cpus()
 
 /* CRC32C with initial value ~0 and final xor ~0, continued from @crc (0 to begin). */
 static inline u32 sv_crc32c(u32 crc, const void *p, size_t n)

@@ -26,6 +26,7 @@ typedef int64_t s64;
 #endif
 #define __force
 #define __rcu
+#define __percpu
 #define __must_check	__attribute__((warn_unused_result))
 #ifndef __always_unused
 #define __always_unused	__attribute__((unused))
@@ -48,6 +49,7 @@ static inline __le64 cpu_to_le64(u64 v) { return (__le64)v; }
 #define ALIGN(x, a)	(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
 #define hweight64(x)	__builtin_popcountll(x)
+static inline int fls64(u64 x) { return x ? 64 - __builtin_clzll(x) : 0; }
 #define container_of(p, t, m) ((t *)((char *)(p) - offsetof(t, m)))
 
 #define READ_ONCE(x)	(*(const volatile __typeof__(x) *)&(x))
@@ -104,6 +106,14 @@ static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }
 static inline void sv_breathe(void) {}
 static inline void *sv_zalloc(size_t bytes) { return calloc(1, bytes); }
 static inline void sv_free(void *p) { free(p); }
+
+/* One CPU. */
+#define sv_percpu_zalloc(bytes)	calloc(1, (bytes))
+#define sv_percpu_free(p)	free(p)
+#define sv_percpu_add(var, n)	((void)((var) += (n)))
+#define sv_percpu_of(p, cpu)	(p)
+#define sv_for_each_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
+#define sv_nr_cpus()		1u
 
 #ifdef __cplusplus
 extern "C"

@@ -39,6 +39,7 @@
 #define SV_FEATURE_MOVE		(1ull << 2)	/* reserved */
 #define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
 #define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
+#define SV_FEATURE_HISTOGRAMS	(1ull << 5)	/* there is HISTOGRAMS */
 
 struct sv_cmd {
 	__u32	op;
@@ -81,6 +82,7 @@ enum sv_op {
 	SV_OP_DUMP_EXTENTS,	/* in first element's extent as start, out sv_extent[] of live extents */
 	SV_OP_DUMP_PARTIALS,	/* likewise, sv_partial_bits[] */
 	SV_OP_DUMP_MAP,		/* in first element's volume and index as start, out sv_map_entry[] */
+	SV_OP_HISTOGRAMS,	/* in first element's volume, out sv_histogram[] of it: SV_HISTOGRAMS_MAX at most */
 };
 
 struct sv_hello {
@@ -213,6 +215,31 @@ struct sv_event {
 	__u64	events;
 	__u32	timeout_ms;
 	__u32	mode;
+};
+
+enum sv_io_class { SV_IO_READ = 0, SV_IO_WRITE, SV_IO_DISCARD /* and WRITE_ZEROES */, SV_IO_FLUSH, SV_IO_CLASSES };
+
+#define SV_TIER_NONE		0xffu	/* no member served it: a read of what was never written, a flush */
+#define SV_HISTOGRAM_BUCKETS	54u	/* their bounds: core/latency.h */
+#define SV_HISTOGRAMS_MAX	20u	/* of a volume: reads and writes by tier or none, discards, flushes */
+
+/*
+ * I/O of a volume since its device was made, counted as it ends: never reset, gone with the device. Latency is from
+ * device-mapper handing the I/O in until it is handed back, with all waiting for space, memory and commits. An I/O
+ * that device-mapper splits counts as its parts; a write with PREFLUSH as a flush and a write. What comes again (a
+ * NOWAIT that would have waited, or a suspend) is not counted. Only what counted something is answered, ordered by
+ * class and tier.
+ */
+struct sv_histogram {
+	__u32	volume;
+	__u8	io_class;	/* enum sv_io_class */
+	__u8	tier;		/* rank of the tier that its last part went to, or SV_TIER_NONE */
+	__u16	pad;
+	__u64	ios;		/* the sum of buckets */
+	__u64	bytes;		/* of those that succeeded */
+	__u64	ns;		/* the sum of latencies */
+	__u64	errors;		/* of ios, those that failed */
+	__u64	buckets[SV_HISTOGRAM_BUCKETS];
 };
 
 #endif
