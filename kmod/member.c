@@ -79,6 +79,7 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 		return ERR_PTR(-ENOMEM);
 	d->pool = kp;
 	d->index = index;
+	d->tier = l->tier;
 	sv_commit_init_disk(d);
 	sv_defer_init_disk(d);
 	ret = init_srcu_struct(&d->srcu);

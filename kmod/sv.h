@@ -33,6 +33,7 @@
 
 #include "compat.h"
 #include "core/label.h"
+#include "core/latency.h"
 #include "core/pool.h"
 
 #define DM_MSG_PREFIX "sv"
@@ -52,6 +53,7 @@ struct sv_disk {
 	struct bio_list sends;		/* from the pool's worker */
 	struct work_struct send_work;	/* submits them */
 	u32 index;
+	u32 tier;
 	struct sv_kpool *pool;
 };
 
@@ -126,6 +128,7 @@ struct sv_kvolume {
 	struct list_head list;
 	struct sv_kpool *pool;
 	struct sv_volume *core;
+	struct sv_latency latency;	/* the core's */
 	struct mapped_device *md;
 	u32 id;
 	unsigned int users;
@@ -158,8 +161,11 @@ struct sv_io {
 	struct sv_piece piece;
 	struct sv_waiter waiter;
 	struct list_head list;		/* deferred; defer_lock */
+	u64 start;			/* ktime_get_ns() when it came */
 	unsigned long since;		/* jiffies; waiting for space */
+	u32 bytes;			/* of it when it came, or as far as map() took it */
 	int srcu_idx;
+	u8 row;				/* of the volume's latency: by its class, and the tier of its last piece */
 	bool planned;			/* piece and srcu_idx are held */
 	bool write;			/* piece ends with sv_write_done() */
 	bool fua;

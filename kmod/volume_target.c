@@ -40,11 +40,15 @@ static struct sv_kvolume *sv_kvolume_open(struct sv_kpool *kp, u32 id, struct ma
 	ret = kv->core ? sv_volume_open(kv->core) : -ENOENT;
 	mutex_unlock(&kp->cmd_lock);
 	if (ret) {
-		*error = ret == -ENOENT ? "No such volume in the pool" : "Pool is not active, or volume is open";
+		if (ret == -ENOENT)
+			*error = "No such volume in the pool";
+		else if (ret != -ENOMEM)
+			*error = "Pool is not active, or volume is open";
 		kfree(kv);
 		return ERR_PTR(ret);
 	}
 	kv->pool = kp;
+	kv->latency = *sv_volume_latency(kv->core);
 	kv->id = id;
 	kv->md = md;
 	list_add(&kv->list, &kp->volumes);
@@ -76,7 +80,9 @@ static bool __must_check sv_kvolume_put(struct sv_kvolume *kv)
 
 	if (!--kv->users) {
 		list_del(&kv->list);
+		mutex_lock(&kp->cmd_lock);
 		sv_volume_close(kv->core);
+		mutex_unlock(&kp->cmd_lock);
 		kfree(kv);
 	}
 	return sv_kpool_put_user(kp);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -17,6 +18,7 @@
 #include "kmod/core/port.h"
 extern "C" {
 #include "kmod/core/label.h"
+#include "kmod/core/latency.h"
 #include "kmod/core/pool.h"
 }
 
@@ -206,7 +208,7 @@ public:
 
 	Result<void> read(uint32_t id, uint64_t offset, std::span<uint8_t> to) override
 	{
-		return each_piece(id, offset, to.size(), [&](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
+		return each_piece(SV_IO_READ, id, offset, to.size(), [&](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
 			const enum sv_plan plan = sv_plan_read(v, block, blocks, piece);
 			uint8_t *at = to.data() + ((block << SV_BLOCK_SHIFT) - offset);
 			if (plan == SV_PLAN_ZERO)
@@ -221,7 +223,7 @@ public:
 	Result<void> write(uint32_t id, uint64_t offset, std::span<const uint8_t> from, bool fua) override
 	{
 		const enum sv_write_class kind = fua ? SV_WRITE_FUA : SV_WRITE_NORMAL;
-		return each_piece(id, offset, from.size(), [&](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
+		return each_piece(SV_IO_WRITE, id, offset, from.size(), [&](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
 			const enum sv_plan plan = sv_plan_write(v, block, blocks, kind, piece);
 			if (plan == SV_PLAN_REMAP)
 				return carry_out(v, piece, from.data() + ((block << SV_BLOCK_SHIFT) - offset), fua);
@@ -231,7 +233,7 @@ public:
 
 	Result<void> discard(uint32_t id, uint64_t offset, uint64_t bytes) override
 	{
-		return each_piece(id, offset, bytes, [](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
+		return each_piece(SV_IO_DISCARD, id, offset, bytes, [](sv_volume *v, u64 block, u32 blocks, sv_piece *piece) {
 			return sv_plan_discard(v, block, blocks, false, piece);
 		});
 	}
@@ -239,16 +241,26 @@ public:
 	Result<void> flush(uint32_t id) override
 	{
 		sv_volume *volume = sv_volume_find(pool_.get(), id);
-		if (volume == nullptr)
+		if (volume == nullptr || !open_volumes_.contains(id))
 			return not_in_kernel(id);
+		const auto start = Clock::now();
 		sv_ticket ticket{};
 		if (sv_flush_ticket(volume, &ticket))
 			commit(false);
+		count(volume, SV_IO_FLUSH, SV_TIER_NONE, 0, start, ticket.error == 0);
 		return ticket.error == 0 ? Status() : errno_error(EIO, "flush", fmt::format("volume {}", id));
 	}
 
 private:
 	using PieceFunction = std::function<enum sv_plan(sv_volume *, u64 block, u32 blocks, sv_piece *)>;
+	using Clock = std::chrono::steady_clock;
+
+	static void count(sv_volume *volume, sv_io_class kind, u32 tier, uint64_t bytes, Clock::time_point start, bool ok)
+	{
+		const sv_latency *l = sv_volume_latency(volume);
+		sv_latency_count(l->rows + sv_latency_row_of(l, kind, tier), bytes,
+				 static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - start).count()), ok);
+	}
 
 	explicit SimPool(const PoolSpec &spec) : spec_(spec) {}
 
@@ -284,8 +296,8 @@ private:
 		return ok && ticket.error == 0 ? SV_PLAN_REMAP : SV_PLAN_IOERR;
 	}
 
-	// Plans and carries out one piece after the other until all is done or one cannot be.
-	Result<void> each_piece(uint32_t id, uint64_t offset, uint64_t bytes, const PieceFunction &function)
+	Result<void> each_piece(sv_io_class kind, uint32_t id, uint64_t offset, uint64_t bytes,
+				const PieceFunction &function)
 	{
 		sv_volume *volume = sv_volume_find(pool_.get(), id);
 		if (volume == nullptr || !open_volumes_.contains(id))
@@ -294,8 +306,17 @@ private:
 		    offset > sv_volume_size(volume) || bytes > sv_volume_size(volume) - offset)
 			return Error{Code::kUsage, "access", fmt::format("volume {}", id),
 				     "not whole 4 KiB blocks within the volume", ""};
-		u64 block = offset >> SV_BLOCK_SHIFT;
-		const u64 end = block + (bytes >> SV_BLOCK_SHIFT);
+		const auto start = Clock::now();
+		u32 tier = SV_TIER_NONE;
+		const u64 block = offset >> SV_BLOCK_SHIFT;
+		Result<void> done = carry_out_pieces(volume, block, block + (bytes >> SV_BLOCK_SHIFT), function, &tier);
+		count(volume, kind, tier, bytes, start, done.ok());
+		return done;
+	}
+
+	// Plans and carries out one piece after the other until all is done or one cannot be. *tier: of the last one's member.
+	Result<void> carry_out_pieces(sv_volume *volume, u64 block, u64 end, const PieceFunction &function, u32 *tier)
+	{
 		int deferrals = 0;
 		while (block < end) {
 			sv_piece piece{};
@@ -308,6 +329,8 @@ private:
 			}
 			if (plan != SV_PLAN_REMAP && plan != SV_PLAN_ZERO)
 				return plan_error(plan);
+			if (plan == SV_PLAN_REMAP)
+				*tier = geometry_[piece.member].tier;
 			block += piece.blocks;
 		}
 		return {};

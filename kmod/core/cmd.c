@@ -23,7 +23,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
-	h->features = SV_FEATURE_KNOWN;
+	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -50,7 +50,7 @@ static u64 memory_of(const struct sv_pool *p)
 		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(struct sv_partial) + p->nr_extents / 8 +
 		(u64)p->pt_max * sizeof(void *);
 
-	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken);
+	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) + p->latency_bytes;
 	return n + p->total_slots / 4 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
 }
 
@@ -358,6 +358,17 @@ static int op_volumes(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 		sv_volume_get_info(v, &out[n++]);
 	sv_unlock(&p->lock, f);
 	*count = n;
+	return 0;
+}
+
+static int op_histograms(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	struct sv_histogram *out = payload;
+	const struct sv_volume *v = sv_volume_find(p, out[0].volume);
+
+	if (!v)
+		return -ENOENT;
+	*count = sv_volume_histograms(v, out, *count);
 	return 0;
 }
 
@@ -770,6 +781,7 @@ static const struct {
 	[SV_OP_DUMP_EXTENTS]	= { sizeof(struct sv_extent), true, ANY, op_dump_extents },
 	[SV_OP_DUMP_PARTIALS]	= { sizeof(struct sv_partial_bits), true, ANY, op_dump_partials },
 	[SV_OP_DUMP_MAP]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_map },
+	[SV_OP_HISTOGRAMS]	= { sizeof(struct sv_histogram), true, ANY, op_histograms },
 };
 
 u32 sv_op_size(u32 op)

@@ -7,6 +7,7 @@
 #define SV_CORE_INTERNAL_H
 
 #include "journal.h"
+#include "latency.h"
 #include "pool.h"
 
 #define SV_NODE_SHIFT		9
@@ -52,6 +53,7 @@ struct sv_volume {
 	struct sv_pool *pool;
 	struct sv_volume *next;		/* pool's list: RCU readers by sv_volume_find under pool->lock */
 	struct sv_root *root;		/* READ_ONCE / release under pool->lock */
+	struct sv_latency latency;	/* without rows while it is not open; the session's exclusivity */
 	u64 size;			/* bytes */
 	u32 id;
 	u32 layer;
@@ -146,6 +148,7 @@ struct sv_pool {
 	u64 node_count;
 
 	struct sv_volume *volumes;
+	u64 latency_bytes;		/* of open volumes; pool->lock */
 
 	/* Record stream: a byte ring; [durable, head) is not yet acknowledged. pool->lock */
 	u8 *stream;
@@ -251,6 +254,11 @@ void sv_partials_publish(struct sv_pool *p, u32 member);		/* what was taken, int
 void sv_partials_put_back(struct sv_pool *p, u32 member);		/* what was taken is dirty again */
 void sv_partial_forget(struct sv_pool *p, struct sv_partial *pt, u32 word, u64 bits);
 void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen);
+
+/* latency.c: with the session's exclusivity */
+int sv_latency_open(struct sv_volume *v);				/* may sleep; -ENOMEM */
+void sv_latency_close(struct sv_volume *v);
+u32 sv_volume_histograms(const struct sv_volume *v, struct sv_histogram *out, u32 room);
 
 /* stream.c: records on their way to the ring, and its space; under pool->lock but where said */
 bool sv_stream_room(const struct sv_pool *p, u32 bytes);

@@ -10,7 +10,12 @@
 #ifndef SV_CORE_LATENCY_H
 #define SV_CORE_LATENCY_H
 
+#include "port.h"
 #include "pool.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define SV_LATENCY_SHIFT	9	/* the first bucket is two of these units long: 2 << 9 ns */
 
@@ -40,6 +45,45 @@ static inline u64 sv_latency_below(u32 bucket)
 	return (u64)(2 + half % 2) << (half / 2 - 1 + SV_LATENCY_SHIFT);
 }
 
+/* What one CPU counted of one class and tier. */
+struct sv_latency_row {
+	u64 bytes;
+	u64 ns;
+	u64 errors;
+	u64 buckets[SV_HISTOGRAM_BUCKETS];
+};
+
+/* Rows of an open volume: one for each class without a tier, then one for reads and one for writes of each tier. */
+struct sv_latency {
+	struct sv_latency_row __percpu *rows;
+	u32 tiers;			/* as there were when it was opened; a later one counts as none */
+};
+
+static inline u32 sv_latency_nr_rows(u32 tiers)
+{
+	return SV_IO_CLASSES + 2 * tiers;
+}
+
+/* Less than 256. @tier: that served it, or SV_TIER_NONE; discards and flushes count without one. */
+static inline u32 sv_latency_row_of(const struct sv_latency *l, enum sv_io_class c, u32 tier)
+{
+	return c < SV_IO_DISCARD && tier < l->tiers ? SV_IO_CLASSES + 2 * tier + (u32)c : (u32)c;
+}
+
+/* An I/O of @bytes has ended, @ns after it came. Any context, no lock. */
+static inline void sv_latency_count(struct sv_latency_row __percpu *row, u64 bytes, u64 ns, bool ok)
+{
+	sv_percpu_add(row->buckets[sv_latency_bucket(ns)], 1);
+	sv_percpu_add(row->ns, ns);
+	if (likely(ok))
+		sv_percpu_add(row->bytes, bytes);
+	else
+		sv_percpu_add(row->errors, 1);
+}
+
+/* Of an open volume, until it is closed. */
+const struct sv_latency *sv_volume_latency(const struct sv_volume *v);
+
 /* Adds what @from counted; whose it is stays as it is in @to. */
 static inline void sv_histogram_add(struct sv_histogram *to, const struct sv_histogram *from)
 {
@@ -52,5 +96,9 @@ static inline void sv_histogram_add(struct sv_histogram *to, const struct sv_his
 	for (i = 0; i < SV_HISTOGRAM_BUCKETS; i++)
 		to->buckets[i] += from->buckets[i];
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

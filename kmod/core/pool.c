@@ -232,6 +232,7 @@ void sv_pool_free(struct sv_pool *p)
 		struct sv_volume *v = p->volumes;
 
 		p->volumes = v->next;
+		sv_latency_close(v);
 		sv_map_free(v);
 		sv_free(v);
 	}
@@ -392,15 +393,15 @@ struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id)
 int sv_volume_open(struct sv_volume *v)
 {
 	sv_lock_flags_t f;
-	int r = 0;
 
-	sv_lock(&v->pool->lock, f);
 	if (v->pool->state != SV_STATE_ACTIVE)
-		r = -EBUSY;
-	else
-		v->opens++;
+		return -EBUSY;
+	if (!v->opens && sv_latency_open(v))
+		return -ENOMEM;
+	sv_lock(&v->pool->lock, f);
+	v->opens++;
 	sv_unlock(&v->pool->lock, f);
-	return r;
+	return 0;
 }
 
 void sv_volume_close(struct sv_volume *v)
@@ -410,6 +411,8 @@ void sv_volume_close(struct sv_volume *v)
 	sv_lock(&v->pool->lock, f);
 	v->opens--;
 	sv_unlock(&v->pool->lock, f);
+	if (!v->opens)
+		sv_latency_close(v);
 }
 
 void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info)

@@ -134,7 +134,11 @@ u64 sv_pool_ring_members(const struct sv_pool *p);	/* mask of members whose ring
 
 /* --- volumes --- */
 struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id);
-int sv_volume_open(struct sv_volume *v);	/* by a table's constructor; -EBUSY: pool not active */
+/*
+ * By a table's constructor and destructor, and not while sv_cmd() runs; may sleep. -EBUSY: pool not active; -ENOMEM.
+ * Histograms are counted from the first open to the last close.
+ */
+int sv_volume_open(struct sv_volume *v);
 void sv_volume_close(struct sv_volume *v);
 void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info);
 u64 sv_volume_size(const struct sv_volume *v);	/* bytes */

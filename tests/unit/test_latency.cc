@@ -1,5 +1,9 @@
-// Latency histograms: the bounds of their buckets, and what svd makes of them.
+// Latency histograms: the bounds of their buckets, what is counted by class and tier, and what svd makes of it.
 #include <gtest/gtest.h>
+
+#include <cerrno>
+#include <utility>
+#include <vector>
 
 #include "daemon/engine/latency.h"
 #include "kmod/core/latency.h"
@@ -19,6 +23,166 @@ TEST(Latency, bounds_in_pairs) {
   EXPECT_EQ(SV_HISTOGRAM_BUCKETS - 1, sv_latency_bucket(~0ull));
   EXPECT_EQ(~0ull, sv_latency_below(SV_HISTOGRAM_BUCKETS - 1));
 }
+
+// ---- what the core counts ----
+
+// A pool with a member on each of two tiers, and volume 1, open.
+class CoreLatency : public testing::Test {
+ protected:
+  static constexpr sv_member_geometry member(uint32_t tier, bool ring) {
+    return {.slot_off = 1 << 20, .nr_slots = 100, .tier = tier, .flags = ring ? SV_LABEL_HAS_RING : 0u, .ring_off = 0,
+            .ring_len = ring ? 16ull << 20 : 0};
+  }
+
+  void SetUp() override {
+    const sv_member_geometry g[] = {member(0, true), member(1, false)};
+    const uint8_t uuid[16] = {1};
+    pool_ = sv_pool_new(uuid, 7, 2, g);
+    ASSERT_NE(nullptr, pool_);
+    sv_attach attach{};
+    ASSERT_EQ(0, command(SV_OP_ATTACH, &attach, 1).first);
+    epoch_ = attach.epoch;
+    sv_volume_info v{.id = 1, .layer = 1, .owned_since = 1, .flags = 0, .size = 1 << 20, .mapped = 0, .tiers = ~0ull};
+    ASSERT_EQ(0, command(SV_OP_VOLUME_CREATE, &v, 1).first);
+    sv_activate activate{};
+    ASSERT_EQ(0, command(SV_OP_ACTIVATE, &activate, 1).first);
+    volume_ = sv_volume_find(pool_, 1);
+    ASSERT_EQ(0, sv_volume_open(volume_));
+  }
+  void TearDown() override { sv_pool_free(pool_); }
+
+  // Result and elements answered.
+  template <typename T>
+  std::pair<int, uint32_t> command(uint32_t op, T* payload, uint32_t n) {
+    uint32_t done = 0;
+    uint64_t members = 0;
+    const int result = sv_cmd(pool_, op, epoch_, payload, &n, &done, &members);
+    return {result, n};
+  }
+
+  std::vector<sv_histogram> ask(uint32_t room = SV_HISTOGRAMS_MAX, uint32_t volume = 1) {
+    std::vector<sv_histogram> rows(room);
+    rows[0].volume = volume;
+    const auto [result, n] = command(SV_OP_HISTOGRAMS, rows.data(), room);
+    EXPECT_EQ(0, result);
+    rows.resize(n);
+    return rows;
+  }
+
+  uint64_t memory() {
+    sv_state s{};
+    EXPECT_EQ(0, command(SV_OP_STATE, &s, 1).first);
+    return s.memory;
+  }
+
+  void count(sv_io_class c, uint32_t tier, uint64_t bytes, uint64_t ns, bool ok) {
+    const sv_latency* l = sv_volume_latency(volume_);
+    sv_latency_count(l->rows + sv_latency_row_of(l, c, tier), bytes, ns, ok);
+  }
+
+  sv_pool* pool_ = nullptr;
+  sv_volume* volume_ = nullptr;
+  uint64_t epoch_ = 0;
+};
+
+using Keys = std::vector<std::pair<int, int>>;
+Keys keys(const std::vector<sv_histogram>& rows) {
+  Keys all;
+  for (const sv_histogram& h : rows) all.emplace_back(h.io_class, h.tier);
+  return all;
+}
+
+TEST_F(CoreLatency, counts_by_class_and_tier_in_order) {
+  EXPECT_TRUE(ask().empty());
+  count(SV_IO_FLUSH, SV_TIER_NONE, 0, 5000, true);
+  count(SV_IO_DISCARD, SV_TIER_NONE, 1 << 20, 1, true);
+  for (const uint32_t tier : {SV_TIER_NONE, 1u, 0u}) {
+    count(SV_IO_WRITE, tier, 8192, 2000, true);
+    count(SV_IO_READ, tier, 4096, 1000 + tier, true);
+  }
+  const auto rows = ask();
+  EXPECT_EQ((Keys{{SV_IO_READ, 0}, {SV_IO_READ, 1}, {SV_IO_READ, SV_TIER_NONE}, {SV_IO_WRITE, 0}, {SV_IO_WRITE, 1},
+                  {SV_IO_WRITE, SV_TIER_NONE}, {SV_IO_DISCARD, SV_TIER_NONE}, {SV_IO_FLUSH, SV_TIER_NONE}}), keys(rows));
+  EXPECT_EQ(1001u, rows[1].ns);
+  EXPECT_EQ(4096u, rows[1].bytes);
+  EXPECT_EQ(1u, rows[6].ios);
+  EXPECT_EQ(1u << 20, rows[6].bytes);
+  EXPECT_EQ(5000u, rows[7].ns);
+  for (const sv_histogram& h : rows) {
+    EXPECT_EQ(1u, h.volume);
+    EXPECT_EQ(0u, h.pad);
+    EXPECT_EQ(1u, h.ios);
+    EXPECT_EQ(1u, h.buckets[sv_latency_bucket(h.ns)]);
+  }
+  // A discard that wrote zeroes to a member is one all the same.
+  count(SV_IO_DISCARD, 1, 4096, 1, true);
+  EXPECT_EQ(2u, ask()[6].ios);
+}
+
+TEST_F(CoreLatency, failed_io_counts_without_its_bytes) {
+  count(SV_IO_READ, 0, 4096, 100, true);
+  count(SV_IO_READ, 0, 4096, 1ull << 40, false);
+  const auto rows = ask();
+  ASSERT_EQ(1u, rows.size());
+  EXPECT_EQ(2u, rows[0].ios);
+  EXPECT_EQ(1u, rows[0].errors);
+  EXPECT_EQ(4096u, rows[0].bytes);
+  EXPECT_EQ(100 + (1ull << 40), rows[0].ns);
+  EXPECT_EQ(1u, rows[0].buckets[0]);
+  EXPECT_EQ(1u, rows[0].buckets[SV_HISTOGRAM_BUCKETS - 1]);
+}
+
+TEST_F(CoreLatency, lives_from_first_open_to_last_close) {
+  const uint64_t open = memory();
+  ASSERT_EQ(0, sv_volume_open(volume_));
+  EXPECT_EQ(open, memory());
+  count(SV_IO_READ, 0, 4096, 100, true);
+  sv_volume_close(volume_);
+  EXPECT_EQ(1u, ask().size());
+  sv_volume_close(volume_);
+  EXPECT_TRUE(ask().empty());
+  EXPECT_GT(open, memory());
+  ASSERT_EQ(0, sv_volume_open(volume_));
+  EXPECT_TRUE(ask().empty());
+  EXPECT_EQ(open, memory());
+}
+
+TEST_F(CoreLatency, tier_added_while_open_counts_as_none) {
+  const sv_member_geometry same = member(1, false), later = member(2, false);
+  ASSERT_EQ(0, sv_pool_add_member(pool_, &same));
+  ASSERT_EQ(0, sv_pool_add_member(pool_, &later));
+  count(SV_IO_WRITE, 1, 4096, 100, true);
+  count(SV_IO_WRITE, 2, 4096, 100, true);
+  EXPECT_EQ((Keys{{SV_IO_WRITE, 1}, {SV_IO_WRITE, SV_TIER_NONE}}), keys(ask()));
+  sv_volume_close(volume_);
+  ASSERT_EQ(0, sv_volume_open(volume_));
+  count(SV_IO_WRITE, 2, 4096, 100, true);
+  EXPECT_EQ((Keys{{SV_IO_WRITE, 2}}), keys(ask()));
+}
+
+TEST_F(CoreLatency, answers_what_there_is_room_for) {
+  for (const uint32_t tier : {0u, 1u}) count(SV_IO_READ, tier, 4096, 100, true);
+  EXPECT_EQ((Keys{{SV_IO_READ, 0}}), keys(ask(1)));
+  EXPECT_EQ(2u, ask(2).size());
+  sv_histogram other{};
+  other.volume = 2;
+  EXPECT_EQ(-ENOENT, command(SV_OP_HISTOGRAMS, &other, 1).first);
+}
+
+TEST_F(CoreLatency, all_rows_fit) {
+  for (uint32_t tier = 2; tier < SV_MAX_TIERS; tier++) {
+    const sv_member_geometry g = member(tier, false);
+    ASSERT_EQ(0, sv_pool_add_member(pool_, &g));
+  }
+  sv_volume_close(volume_);
+  ASSERT_EQ(0, sv_volume_open(volume_));
+  for (uint32_t c = 0; c < SV_IO_CLASSES; c++)
+    for (uint32_t m = 0; m <= SV_MAX_TIERS; m++)
+      count(static_cast<sv_io_class>(c), m < SV_MAX_TIERS ? m : SV_TIER_NONE, 4096, 100, true);
+  EXPECT_EQ(SV_HISTOGRAMS_MAX, ask(SV_HISTOGRAMS_MAX + 1).size());
+}
+
+// ---- what svd makes of it ----
 
 sv_histogram histogram(uint8_t kind, uint8_t tier, uint64_t ios, uint32_t bucket) {
   sv_histogram h{};

@@ -11,13 +11,14 @@ import vm
 
 SOURCES = ["Makefile", "mk", "kmod", "daemon"]
 GROWN = ["sv_hello", "sv_attach", "sv_state", "sv_member_state", "sv_extent", "sv_partial_bits", "sv_volume_info",
-         "sv_map_entry", "sv_grant", "sv_freed", "sv_policy", "sv_event"]
+         "sv_map_entry", "sv_grant", "sv_freed", "sv_policy", "sv_event", "sv_histogram"]
 
 # file, text, replacement
 MUTATIONS = [
     ("kmod/uapi/sv.h", "	SV_OP_DUMP_MAP,", "	SV_OP_NEXT = 40,	/* out sv_next */\n	SV_OP_DUMP_MAP = SV_OP_DUMP_PARTIALS + 1,"),
     ("kmod/uapi/sv.h", "struct sv_hello {", "#define SV_FEATURE_NEXT (1ull << 40)\nstruct sv_next {\n	__u64	answer;\n};\n\nstruct sv_hello {"),
-    ("kmod/core/cmd.c", "	h->features = SV_FEATURE_KNOWN;", "	h->features = SV_FEATURE_KNOWN | SV_FEATURE_NEXT;\n	h->next = 1;"),
+    ("kmod/core/cmd.c", "	h->features = SV_FEATURE_KNOWN |", "	h->next = 1;\n	h->features = SV_FEATURE_NEXT | SV_FEATURE_KNOWN |"),
+    ("kmod/core/latency.h", "sizeof(struct sv_histogram) == 472", "sizeof(struct sv_histogram) == 480"),
     ("kmod/core/cmd.c", "/* ---- dispatch ---- */", """static int op_next(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	((struct sv_next *)payload)->answer = 42;

@@ -33,7 +33,7 @@ EXTENT_PARTIAL, EXTENT_FREED = 1, 2
 EVENT_RING, EVENT_SPACE, EVENT_MODE, EVENT_FREED, EVENT_COPY_LOST = 1, 2, 4, 8, 16
 
 OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME_RESIZE VOLUME_DROP VOLUMES MAP "
-       "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP").split()
+       "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS").split()
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
@@ -67,6 +67,7 @@ TRIM = Struct("Q", "seq")
 FREED = Struct("IHH", "extent gen pad")
 POLICY = Struct("II", "no_space_ms commit_ms")
 EVENT = Struct("QII", "events timeout_ms mode")
+HISTOGRAM = Struct("IBBH58Q", "volume io_class tier pad ios bytes ns errors " + " ".join(f"b{i}" for i in range(54)))
 LABEL = Struct("8sII3Q16s16s16s32s16s9Q6I", "magic version crc compat ro_compat incompat pool_uuid member_uuid "
                "host_id pool_name tier_name generation incarnation size copy_off ring_off ring_len cat_off cat_len "
                "slot_off nr_slots member nr_members tier flags extent_shift")
@@ -75,7 +76,7 @@ TYPES = {"HELLO": HELLO, "ATTACH": ATTACH, "STATE": STATE, "MEMBERS": MEMBER, "J
          "PARTIALS": PARTIAL, "VOLUME_CREATE": VOLUME, "VOLUME_RESIZE": VOLUME, "VOLUME_DROP": VOLUME,
          "VOLUMES": VOLUME, "MAP": MAP, "GRANT": GRANT, "ACTIVATE": ACTIVATE, "COMMIT": STATE, "TRIM": TRIM,
          "LIST_FREED": FREED, "RECYCLE": FREED, "POLICY": POLICY, "WAIT": EVENT, "DUMP_EXTENTS": EXTENT,
-         "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP}
+         "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM}
 
 
 def crc32c_table():
