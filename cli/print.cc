@@ -60,6 +60,40 @@ void format_tree(const json &value, const std::string &indent, bool exact, std::
 	}
 }
 
+std::string human_time(uint64_t ns)
+{
+	if (ns < 1000000)
+		return fmt::format("{:.3g} us", static_cast<double>(ns) / 1e3);
+	if (ns < 1000000000)
+		return fmt::format("{:.3g} ms", static_cast<double>(ns) / 1e6);
+	return fmt::format("{:.3g} s", static_cast<double>(ns) / 1e9);
+}
+
+// "read: 1200 ios, p50 < 98.3 us, p99 < 197 us, p99.9 < 393 us, all < 1.57 ms"
+std::string latency_line(const json &latency)
+{
+	static constexpr std::pair<const char *, const char *> kBounds[] = {{"p50", "p50_below_ns"}, {"p99", "p99_below_ns"},
+		{"p99.9", "p999_below_ns"}, {"all", "all_below_ns"}};
+	std::string line = fmt::format("{}: {} ios", text_of(latency, "class"), text_of(latency, "ios"));
+	for (const auto &[name, key] : kBounds)
+		line += latency.contains(key) ? fmt::format(", {} < {}", name, human_time(latency[key])) :
+						fmt::format(", {} 69 s or more", name);
+	return line;
+}
+
+// A line for each class of I/O; the histograms are for programs.
+std::string format_volume(json answer, bool exact)
+{
+	std::string lines;
+	for (const json &latency : answer.value("latency", json::array()))
+		lines += "  " + latency_line(latency) + "\n";
+	answer.erase("latency");
+	answer.erase("histograms");
+	std::string out;
+	format_tree(answer, "", exact, out);
+	return lines.empty() ? out : out + "latency:\n" + lines;
+}
+
 Colour colour_of(const std::string &word)
 {
 	static const std::map<std::string, Colour> kColours = {
@@ -171,6 +205,8 @@ std::string format_answer(const Request &request, const json &answer)
 		return format_jobs(answer, request.view);
 	if (answer.contains("message") && answer["message"].is_string())
 		return answer["message"].get<std::string>() + "\n";
+	if (request.method == "ShowVolume")
+		return format_volume(answer, request.view.bytes);
 	std::string out;
 	format_tree(answer, "", request.view.bytes, out);
 	return out;

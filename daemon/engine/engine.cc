@@ -9,6 +9,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/base/memory_file.h"
+#include "kmod/core/latency.h"
 
 namespace svd {
 
@@ -331,12 +332,61 @@ Result<Json> Engine::list()
 	return json;
 }
 
+namespace {
+
+Json buckets_json(const sv_histogram &h)
+{
+	Json buckets = Json::array();
+	for (uint32_t i = 0; i < SV_HISTOGRAM_BUCKETS; i++) {
+		if (h.buckets[i] == 0)
+			continue;
+		Json bucket = {{"from_ns", i == 0 ? 0 : sv_latency_below(i - 1)}, {"ios", h.buckets[i]}};
+		if (i < SV_HISTOGRAM_BUCKETS - 1)
+			bucket["below_ns"] = sv_latency_below(i);
+		buckets.push_back(bucket);
+	}
+	return buckets;
+}
+
+Json summary_json(const sv_histogram &h)
+{
+	Json json = {{"class", io_class_name(h.io_class)}, {"ios", h.ios}};
+	for (const auto &[name, per_mille] : {std::pair("p50_below_ns", 500), {"p99_below_ns", 990},
+					      {"p999_below_ns", 999}, {"all_below_ns", 1000}})
+		if (const auto below = latency_below(h, per_mille))
+			json[name] = *below;
+	return json;
+}
+
+}	// namespace
+
+Status Engine::add_latency(Pool &pool, uint32_t volume, Json &json)
+{
+	SV_ASSIGN(const auto latency, pool.latency(volume));
+	if (!latency)
+		return {};
+	json["latency"] = Json::array();
+	json["histograms"] = Json::array();
+	for (const sv_io_class kind : {SV_IO_READ, SV_IO_WRITE, SV_IO_DISCARD, SV_IO_FLUSH})
+		if (const sv_histogram all = latency->total(kind); all.ios > 0)
+			json["latency"].push_back(summary_json(all));
+	for (const sv_histogram &row : latency->rows) {
+		Json histogram = {{"class", io_class_name(row.io_class)}, {"ios", row.ios}, {"bytes", row.bytes},
+				  {"errors", row.errors}, {"total_ns", row.ns}, {"buckets", buckets_json(row)}};
+		if (row.tier != SV_TIER_NONE)
+			histogram["tier"] = pool.tier_name(row.tier);
+		json["histograms"].push_back(histogram);
+	}
+	return {};
+}
+
 Result<Json> Engine::show_volume(const std::string &pool_name, const std::string &volume)
 {
 	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
 	Json json = volume_json(*found.first, found.second, found.first->mapped());
 	for (const auto &[index, count] : found.first->damage(found.second.id).ranges)
 		json["damaged"].push_back({{"offset", index << SV_EXTENT_SHIFT}, {"length", count << SV_EXTENT_SHIFT}});
+	SV_TRY(add_latency(*found.first, found.second.id, json));
 	return json;
 }
 

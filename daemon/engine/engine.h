@@ -131,6 +131,7 @@ private:
 	void remember(const std::string &path);
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
+	Status add_latency(Pool &pool, uint32_t volume, Json &json);
 	std::vector<Problem> problems_of(Pool &pool);
 	void holder_problems(const Pool &pool, std::vector<Problem> &problems);
 	Json problems_json(Pool &pool);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // How long a volume's I/O took, as the kernel counts it. Pool::latency() asks for it; what svctl show says of it
 // (latency.cc) and svd's metrics are made of this type. Counters grow from when the volume's device was made and begin
-// again at 0 with the next device: at an activation, not when svd is restarted. What fills it in comes with the kernel's part.
+// again at 0 with the next device: at an activation, not when svd is restarted.
 #pragma once
 
 #include <cstdint>

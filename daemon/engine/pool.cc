@@ -277,6 +277,30 @@ std::map<uint32_t, uint64_t> Pool::mapped()
 	return extents;
 }
 
+Result<std::optional<VolumeLatency>> Pool::latency(uint32_t volume)
+{
+	if ((features_ & SV_FEATURE_HISTOGRAMS) == 0)
+		return std::optional<VolumeLatency>();
+	VolumeLatency latency;
+	latency.rows.resize(SV_HISTOGRAMS_MAX);
+	latency.rows[0].volume = volume;
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_HISTOGRAMS, latency.rows.data(), sizeof(sv_histogram),
+						       SV_HISTOGRAMS_MAX));
+	latency.rows.resize(answer.count);
+	return std::optional<VolumeLatency>(std::move(latency));
+}
+
+std::string Pool::tier_name(uint32_t rank) const
+{
+	for (const auto &[index, member] : members_)
+		if (member.label.tier == rank)
+			return member.label.tier_name;
+	for (const auto &[index, row] : absent_)
+		if (row.tier == rank)
+			return row.tier_name;
+	return "";
+}
+
 Result<VolumeRow> Pool::create_volume(const std::string &name, uint64_t size)
 {
 	VolumeRow wanted;

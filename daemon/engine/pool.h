@@ -18,6 +18,7 @@
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
+#include "daemon/engine/latency.h"
 #include "daemon/engine/problem.h"
 #include "daemon/kernel/kernel.h"
 
@@ -84,6 +85,9 @@ public:
 	Status rename_volume(const VolumeRow &volume, const std::string &to);
 	Status delete_volume(const VolumeRow &volume);
 	std::string volume_path(const VolumeRow &volume) const;
+	// Nothing: the module is older than its histograms.
+	Result<std::optional<VolumeLatency>> latency(uint32_t volume);
+	std::string tier_name(uint32_t rank) const;	// empty: no member is of it
 	std::map<uint32_t, uint64_t> mapped();	// extents of each volume; of the last checkpoint where the kernel does not say
 
 	// ---- checkpoint ----
@@ -197,6 +201,7 @@ private:
 	bool wanted_down_ = false;
 	std::optional<Problem> problem_;
 	bool journal_copy_lost_ = false;	// since this activation, as the kernel told
+	uint64_t features_ = 0;			// SV_FEATURE_*, likewise
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point tried_{};	// to activate

@@ -416,6 +416,7 @@ Status Pool::load_kernel(bool existed)
 		return Error{Code::kMissingFeature, "use dm-sv for pool", name_,
 			     fmt::format("it speaks ABI {}, svd {}", hello.abi, SV_ABI_VERSION),
 			     "install module and daemon of one version"}.with(Id::kModuleVersion);
+	features_ = hello.features;
 	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
 	channel_->set_epoch(attach.epoch);
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());

@@ -2,10 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
 #include <utility>
 #include <vector>
 
+#include "daemon/engine/engine.h"
 #include "daemon/engine/latency.h"
+#include "daemon/kernel/sim_kernel.h"
 #include "kmod/core/latency.h"
 
 namespace {
@@ -230,6 +236,77 @@ TEST(Latency, percentiles_of_few_none_and_the_slowest) {
   EXPECT_EQ(std::nullopt, svd::latency_below(histogram(SV_IO_READ, 0, 2, SV_HISTOGRAM_BUCKETS - 1), 1000));
   const uint64_t most = ~0ull;
   EXPECT_EQ(sv_latency_below(9), svd::latency_below(histogram(SV_IO_READ, 0, most, 9), 1000));
+}
+
+// A module of before there were histograms.
+class OldPool : public svd::KernelPool {
+ public:
+  explicit OldPool(std::unique_ptr<svd::KernelPool> inner) : inner_(std::move(inner)) {}
+
+  svd::Result<svd::CommandResult> command(uint32_t op, void* payload, uint32_t size, uint32_t count) override {
+    EXPECT_LE(op, static_cast<uint32_t>(SV_OP_DUMP_MAP)) << "not without its feature bit";
+    inner_->set_epoch(epoch());
+    auto result = inner_->command(op, payload, size, count);
+    if (op == SV_OP_HELLO) static_cast<sv_hello*>(payload)->features &= ~SV_FEATURE_HISTOGRAMS;
+    return result;
+  }
+  svd::Status reload(const svd::PoolSpec& spec) override { return inner_->reload(spec); }
+  svd::Status remove() override { return inner_->remove(); }
+  svd::Status create_volume(const svd::VolumeSpec& v) override { return inner_->create_volume(v); }
+  svd::Status resize_volume(const svd::VolumeSpec& v) override { return inner_->resize_volume(v); }
+  svd::Status rename_volume(const svd::VolumeSpec& v, const std::string& to) override { return inner_->rename_volume(v, to); }
+  svd::Status remove_volume(const svd::VolumeSpec& v) override { return inner_->remove_volume(v); }
+  svd::Result<bool> volume_in_use(const svd::VolumeSpec& v) override { return inner_->volume_in_use(v); }
+  std::string volume_path(const svd::VolumeSpec& v) const override { return inner_->volume_path(v); }
+
+ private:
+  std::unique_ptr<svd::KernelPool> inner_;
+};
+
+class OldKernel : public svd::Kernel {
+ public:
+  svd::Status probe() override { return {}; }
+  svd::Result<std::unique_ptr<svd::KernelPool>> open_pool(const svd::PoolSpec& spec) override {
+    auto pool = inner_->open_pool(spec);
+    if (!pool.ok()) return pool.error();
+    return std::unique_ptr<svd::KernelPool>(std::make_unique<OldPool>(std::move(pool).value()));
+  }
+  svd::Result<svd::RunningPool> running(const svd::Uuid& pool) override { return inner_->running(pool); }
+  bool simulated() const override { return true; }
+
+ private:
+  std::unique_ptr<svd::Kernel> inner_ = svd::make_sim_kernel();
+};
+
+// What svd shows of a new volume on that kernel.
+svd::Json shown_by(svd::Kernel& kernel) {
+  char dir[] = "/tmp/svctl-latency-XXXXXX";
+  EXPECT_NE(nullptr, mkdtemp(dir));
+  const std::string disk = std::string(dir) + "/disk";
+  std::ofstream(disk).close();
+  std::filesystem::resize_file(disk, 256 << 20);
+  svd::Host host;
+  host.id.bytes[0] = 1;
+  svd::Json json;
+  {
+    svd::Engine engine(kernel, {dir, {disk}, host});
+    const auto created = engine.create_pool("tank", {{"only", {disk}}}, {}, false);
+    EXPECT_TRUE(created.ok()) << created.error().message();
+    EXPECT_TRUE(engine.create_volume("tank", "v", 1 << 20, false).ok());
+    auto shown = engine.show_volume("tank", "v");
+    EXPECT_TRUE(shown.ok()) << shown.error().message();
+    json = shown.value();
+  }
+  std::filesystem::remove_all(dir);
+  return json;
+}
+
+TEST(Latency, does_without_with_an_older_module) {
+  OldKernel old;
+  const svd::Json json = shown_by(old);
+  EXPECT_FALSE(json.contains("latency") || json.contains("histograms")) << json;
+  const auto present = svd::make_sim_kernel();
+  EXPECT_EQ(svd::Json::array(), shown_by(*present)["histograms"]);
 }
 
 }  // namespace

@@ -41,7 +41,8 @@ def changes(number, disk):
     return (f"svctl create-volume tank/v{number} --size 1G; svctl resize-volume tank/v{number} --size 2G\n"
             f"dd if=/dev/urandom of=/dev/sv/tank/v{number} bs=1M count=8 oflag=direct status=none\n"
             f"svctl rename-volume tank/v{number} w{number}; svctl delete-volume --yes tank/w{number}\n"
-            f"svctl add-device tank slow={disk.dev}; svctl scan; svctl show tank\n")
+            f"svctl add-device tank slow={disk.dev}; svctl scan; svctl show tank\n"
+            "svctl show tank/busy | grep '^  write: [1-9]'\n")
 
 
 @vm.full
