@@ -24,8 +24,10 @@ struct target {				/* of one logical extent */
 /*
  * A freed extent is as good as unmapped: its entry is gone, and who found that before must not follow the word, which
  * RECYCLE makes one without PARTIAL while blocks of the slot may never have been valid.
+ *
+ * Inline, so that a target lies in registers: with its address taken the kernel clears it and guards the stack.
  */
-static bool look_up(const struct sv_volume *v, u64 index, struct target *t)
+static __always_inline bool look_up(const struct sv_volume *v, u64 index, struct target *t)
 {
 	const u64 *w;
 
