@@ -19,7 +19,7 @@ copy_tree() {
 	if same_rules; then mv "$out/src/build" "$out/kept"; fi
 	rm -rf "$out"/src "$out"/*.deb "$out"/*.changes "$out"/*.buildinfo
 	mkdir "$out/src"
-	git ls-files -co --exclude-standard -z | xargs -0 cp -p --parents -t "$out/src"
+	mk/files.sh | xargs -d '\n' cp -p --parents -t "$out/src"
 	cp -rp "$out/src/mk/debian" "$out/src/debian"
 	if [[ -d $out/kept ]]; then mv "$out/kept" "$out/src/build"; fi
 }

@@ -1,8 +1,8 @@
 """What the lints share. Each takes the tree to look at as its argument (default: this one), prints a line for each
 fault, and exits 1 if there was one; lints_can_fail.py tries each on a tree that has one."""
 
+import os
 import pathlib
-import subprocess
 import sys
 
 
@@ -11,12 +11,12 @@ def root():
 
 
 def tracked(top):
-    """Files that git tracks or would; of a tree without git, all."""
-    if (top / ".git").exists():
-        names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=top, check=True,
-                               capture_output=True, text=True).stdout.splitlines()
-        return sorted(top / name for name in set(names) if (top / name).is_file())
-    return sorted(path for path in top.rglob("*") if path.is_file())
+    """The tree's files, as mk/files.sh lists them."""
+    found = []
+    for directory, names, files in os.walk(top):
+        names[:] = [n for n in names if n not in (".git", "__pycache__") and (directory, n) != (str(top), "build")]
+        found += [pathlib.Path(directory) / f for f in files if f != ".git" and not f.endswith((".o", ".ko"))]
+    return sorted(path for path in found if path.is_file())
 
 
 def text(path):

@@ -48,6 +48,8 @@ FAULTS = [
     ("codes.py", "docs/commands.md", lambda old: old + "\nSV-NO-SUCH-CODE\n"),
     ("no_paths.py", "docs/x.md", lambda old: "see /" + "home/me/notes\n"),
     ("no_paths.py", "docs/x.md", lambda old: "see '/" + "work/me'\n"),
+    ("no_git.py", "mk/deb.sh", lambda old: old.replace("mk/files.sh", "git ls-files")),
+    ("no_git.py", "tests/vm/x.py", lambda old: 'run(["git", "ls-files"])\n'),
     ("testing_md.py", "docs/testing.md", lambda old: old.replace("`A.b`", "`A.c`", 1)),
     ("testing_md.py", "docs/testing.md", lambda old: old.replace("`A.b` `e2e.c`", "A.b", 1)),
     ("testing_md.py", "docs/testing.md", lambda old: old.replace(" `e2e.c`", "", 1)),

@@ -55,9 +55,7 @@ def python_tests(source):
 def known_tests(top):
     """name: its source"""
     tests = {}
-    for path in lint.tracked(top / "tests") if not (top / ".git").exists() else lint.tracked(top):
-        if top / "tests" not in path.parents:
-            continue
+    for path in lint.tracked(top / "tests"):
         source = lint.text(path) or ""
         tests[str(path.relative_to(top))] = source
         if path.suffix == ".cc":

@@ -70,9 +70,7 @@ def mutate(top):
 
 
 def files():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "--", *SOURCES], cwd=vm.REPO, check=True,
-                            stdout=subprocess.PIPE, text=True).stdout.split()
-    return sorted(f for f in set(listed) if os.path.exists(os.path.join(vm.REPO, f)))
+    return sorted(subprocess.run(["mk/files.sh", *SOURCES], cwd=vm.REPO, check=True, stdout=subprocess.PIPE, text=True).stdout.split())
 
 
 def key(names, kernel):
