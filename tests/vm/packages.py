@@ -64,6 +64,13 @@ def made_by_dkms(bench, package):
         return run(os.path.join(vm.REPO, "mk/dkms.sh"), vm.BUILD, bench.kver, package).splitlines()[-1]
 
 
+def bring_module(guest, archive, version):
+    """What DKMS built elsewhere is there: its package's scripts take it before they compile."""
+    with open(archive, "rb") as f:
+        there = guest.put("module.tar.gz", f.read())
+    guest.run(f"mkdir -p /usr/share/dm-sv-dkms; cp {there} /usr/share/dm-sv-dkms/dm-sv-{version}.dkms.tar.gz")
+
+
 def broken_kernel(directory, release):
     """A kernel's package, with headers for which nothing builds; its scripts do what Debian's kernels do."""
     modules = os.path.join(directory, "lib/modules", release)

@@ -5,17 +5,11 @@ import subprocess
 
 import packages
 import vm
-from host import Machine
+from host import Machine, with_few_modules
 
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root"
 WRITE = """while ! test -e /run/enough; do
 dd if=/dev/urandom of=/data/more bs=64k count=16 conv=fsync status=none; sha256sum --quiet -c /root/sums; sleep 0.3; done"""
-# depmod reads each module there is, and each step of DKMS runs it: the guest keeps the few that it uses.
-FEW_MODULES = """here=/lib/modules/$(uname -r); few=/var/few-modules; mkdir -p $few; cp -P $here/modules.{builtin,builtin.modinfo,order} $here/build $few
-for m in $(cut -d ' ' -f 1 /proc/modules) dm-mod libcrc32c crc32c_generic ext4 loop; do modprobe --show-depends $m; done |
-    sed -n 's/^insmod \\([^ ]*\\).*/\\1/p' | sort -u | while read f; do install -D $f $few/${f#$here/}; done
-echo "$few $here none bind 0 0" >> /etc/fstab; systemctl daemon-reload; mount $here; depmod
-"""
 BROKEN = "9.9.9-broken"
 
 
@@ -30,9 +24,7 @@ class Packages:
 
     def bring_module(self, package, version):
         """What DKMS built elsewhere is there: its scripts take it before they compile."""
-        with open(packages.made_by_dkms(self.bench, package), "rb") as f:
-            archive = self.guest.put("module.tar.gz", f.read())
-        self.guest.run(f"mkdir -p /usr/share/dm-sv-dkms; cp {archive} /usr/share/dm-sv-dkms/dm-sv-{version}.dkms.tar.gz")
+        packages.bring_module(self.guest, packages.made_by_dkms(self.bench, package), version)
 
     def apt(self, words, check=True, timeout=180):
         return self.guest.run(f"{APT} {words} 2>&1", timeout=timeout, check=check)
@@ -81,10 +73,10 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
     disk = bench.disk("pool", "512M")
     machine = Machine(bench, [disk])
     create = f"svctl create-pool tank --tier t={disk.dev}"
-    with machine.boot() as guest:
+    kernel = with_few_modules(bench)
+    with machine.boot(kernel=kernel) as guest:
         p = Packages(bench, guest, here, after)
         release = guest.kernel.release
-        guest.run(FEW_MODULES)
 
         # Without headers there is no module, and that is said: by the installation, by status, by who needs it.
         said = p.install("here", "svctl", "dm-sv-dkms")
@@ -130,7 +122,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         guest.run("svctl check tank; sha256sum -c /root/sums; umount /data; fsck.ext4 -fn /dev/sv/tank/a")
 
     # Its key unknown to a kernel that wants signatures (module.sig_enforce=1 stands for Secure Boot).
-    with machine.boot(cmdline="module.sig_enforce=1") as guest:
+    with machine.boot(kernel=kernel, cmdline="module.sig_enforce=1") as guest:
         guest.run("udevadm settle; svctl scan")  # no mount waits for either here
         expect(guest.run(f"svctl create-pool other --tier t={disk.dev} && exit 1; test $? -eq 8"), "Secure Boot", "mokutil --import")
         expect(guest.run("svctl status"), "Secure Boot", "mokutil --import")
@@ -146,8 +138,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
 def test_dkms_compiles_in_the_guest(bench):
     here, after = packages.build()
     disk = bench.disk("pool", "512M")
-    with Machine(bench, [disk]).boot(mem="2G") as guest:
-        guest.run(FEW_MODULES)
+    with Machine(bench, [disk]).boot(kernel=with_few_modules(bench), mem="2G") as guest:
         p = Packages(bench, guest, here, after)
         headers = os.path.join(p.guest.share_path(""), "headers.tar")
         subprocess.run(["tar", "-C", guest.kernel.dir, "-cf", headers, "usr/src", "usr/lib"], check=True)
