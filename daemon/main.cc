@@ -19,6 +19,7 @@
 
 #include "daemon/api/commands.h"
 #include "daemon/api/varlink.h"
+#include "daemon/base/journal_socket.h"
 #include "daemon/base/log.h"
 #include "daemon/base/man.h"
 #include "daemon/engine/engine.h"
@@ -117,6 +118,8 @@ int print_kernels_without_module()
 
 Status serve(const Options &options)
 {
+	if (leads_to_journal(STDERR_FILENO, getenv("JOURNAL_STREAM")))
+		log::use_journal(kJournalSocket);
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	SV_ASSIGN(const Host host, this_host(options.host_id));

@@ -180,6 +180,17 @@ std::string outcome_of(const Reply &reply)
 	return reply.parameters.value(reply.error.empty() ? "result" : "message", reply.error);
 }
 
+// What is logged while the call is carried out is about what it names.
+log::About subject_of(const Json &parameters)
+{
+	const auto text = [](const Json &json) {
+		return json.is_string() ? json.get<std::string>().substr(0, kMostAudited) : std::string();
+	};
+	const Json devices = parameters.value("devices", Json());
+	return {text(parameters.value("pool", Json())), text(parameters.value("volume", Json())),
+		devices.is_array() && devices.size() == 1 ? text(devices[0]) : ""};
+}
+
 std::string described(const Call &call)
 {
 	return call.method + " " + call.parameters.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, kMostAudited);
@@ -353,6 +364,7 @@ std::optional<Reply> Service::svctl_call(const std::string &name, Request &reque
 std::optional<Reply> Service::dispatch(Request &request)
 {
 	const std::string &method = request.call.method;
+	const log::Scope scope(subject_of(request.call.parameters));
 	const size_t dot = method.rfind('.');
 	const std::string interface = dot == std::string::npos ? "" : method.substr(0, dot);
 	const std::string name = dot == std::string::npos ? method : method.substr(dot + 1);

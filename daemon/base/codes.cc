@@ -6,6 +6,8 @@
 #include <iterator>
 #include <string>
 
+#include <fmt/format.h>
+
 namespace svd {
 
 namespace {
@@ -176,6 +178,16 @@ std::span<const CodeText> all_codes() { return kCodes; }
 const CodeText &code_text(Id id) { return kCodes[static_cast<size_t>(id)]; }
 
 const char *code_of(Id id) { return code_text(id).code; }
+
+// A UUID of version 8: 64 bits that stand for svctl, and 64 of FNV-1a of the code.
+std::string message_id(Id id)
+{
+	constexpr uint64_t kSvctl = 0x2d8c6f1e7b428c55;
+	uint64_t hash = 0xcbf29ce484222325;
+	for (const char c : std::string_view(code_of(id)))
+		hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+	return fmt::format("{:016x}{:016x}", kSvctl, (hash & ~(3ull << 62)) | 2ull << 62);
+}
 
 const char *severity_name(Severity severity)
 {

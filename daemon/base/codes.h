@@ -5,6 +5,7 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace svd {
@@ -71,6 +72,8 @@ struct CodeText {
 std::span<const CodeText> all_codes();		// in the order of Id
 const CodeText &code_text(Id id);
 const char *code_of(Id id);
+// The journal's MESSAGE_ID of messages with that code, 32 hexadecimal digits. Made of the code's text: as constant as that.
+std::string message_id(Id id);
 const char *severity_name(Severity severity);
 // In any case, and with or without "SV-".
 const CodeText *find_code(std::string_view code);

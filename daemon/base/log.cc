@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// Writes log lines without ever waiting for whoever reads them.
+// Writes log messages without ever waiting for whoever reads them. See log.h.
 #include "daemon/base/log.h"
 
 #include <poll.h>
@@ -7,39 +7,107 @@
 
 #include <atomic>
 #include <climits>
-#include <string>
+#include <mutex>
+
+#include "daemon/base/journal_socket.h"
 
 namespace svd::log {
 
+static constexpr size_t kMost = 16384;  // bytes of a message
+
 static std::atomic<int> g_level{static_cast<int>(Level::kInfo)};
 static std::atomic<unsigned long> g_dropped{0};
+static std::mutex g_lock;  // of what follows; never held while anything is waited for
+static std::optional<JournalSocket> g_journal;
+static unsigned long g_told;  // of those dropped
+static thread_local About t_about;
 
 void set_level(Level highest) { g_level = static_cast<int>(highest); }
 unsigned long dropped() { return g_dropped; }
 
-// True if a short line can be written at once. A pipe that polls writable has room for PIPE_BUF bytes.
-static bool stderr_ready()
+void use_journal(const std::string &socket)
 {
-	pollfd p{STDERR_FILENO, POLLOUT, 0};
-	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0;
+	const std::lock_guard guard(g_lock);
+	g_journal = JournalSocket::open(socket);
 }
 
-void write(Level level, std::string_view text)
+// ---- what messages are about ----
+
+About swap_about(About about) { return std::exchange(t_about, std::move(about)); }
+
+Scope::Scope(About about) : outer_(t_about)
 {
-	if (static_cast<int>(level) > g_level)
-		return;
+	if (!about.pool.empty())
+		t_about.pool = std::move(about.pool);
+	if (!about.volume.empty())
+		t_about.volume = std::move(about.volume);
+	if (!about.device.empty())
+		t_about.device = std::move(about.device);
+}
+
+Scope::~Scope() { t_about = std::move(outer_); }
+
+// ---- the two ways out ----
+
+// A pipe that polls writable has room for PIPE_BUF bytes, and a stream socket for more.
+static bool to_stderr(Level level, std::string_view text)
+{
 	std::string line = fmt::format("<{}>{}", static_cast<int>(level), text.substr(0, PIPE_BUF - 8));
 	for (char &c : line)
 		if (c == '\n')
 			c = ' ';
 	line += '\n';
-	if (!stderr_ready() || ::write(STDERR_FILENO, line.data(), line.size()) < 0)
-		g_dropped++;
+	pollfd p{STDERR_FILENO, POLLOUT, 0};
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0 &&
+	       ::write(STDERR_FILENO, line.data(), line.size()) == static_cast<ssize_t>(line.size());
 }
+
+static bool to_journal(Level level, const CodeText *code, std::string_view text)
+{
+	if (!g_journal)
+		return false;
+	JournalEntry entry;
+	entry.add("MESSAGE", text.substr(0, kMost));
+	entry.add("PRIORITY", std::to_string(static_cast<int>(level)));
+	entry.add("SYSLOG_IDENTIFIER", "svd");
+	entry.add("SV_POOL", t_about.pool);
+	entry.add("SV_VOLUME", t_about.volume);
+	entry.add("SV_DEVICE", t_about.device);
+	if (code != nullptr) {
+		entry.add("SV_CODE", code->code);
+		entry.add("MESSAGE_ID", message_id(code->id));
+	}
+	return g_journal->send(entry);
+}
+
+static bool put(Level level, const CodeText *code, std::string_view text)
+{
+	return to_journal(level, code, text) || to_stderr(level, text);
+}
+
+static void write(Level level, const CodeText *code, std::string_view text)
+{
+	if (static_cast<int>(level) > g_level)
+		return;
+	const std::lock_guard guard(g_lock);
+	if (!put(level, code, text)) {
+		g_dropped++;
+		return;
+	}
+	const unsigned long lost = g_dropped - g_told;
+	if (lost == 0)
+		return;
+	const About about = swap_about({});
+	if (put(Level::kWarning, nullptr, fmt::format("{} earlier messages were dropped: nobody took them", lost)))
+		g_told += lost;
+	swap_about(about);
+}
+
+void write(Level level, std::string_view text) { write(level, nullptr, text); }
 
 void write(Level level, Id id, std::string_view text)
 {
-	write(level, fmt::format("{} [{}]", text.substr(0, PIPE_BUF - 64), code_of(id)));
+	write(level, &code_text(id), fmt::format("{} [{}]", text.substr(0, PIPE_BUF - 64), code_of(id)));
 }
 
 }  // namespace svd::log

@@ -204,6 +204,7 @@ Result<std::unique_ptr<Region>> Region::open(std::span<const CatalogueCopy> copi
 		if (same && region->load_sums(other).ok()) {
 			other.live = true;
 		} else if (!options.read_only) {
+			const log::Scope scope({"", "", copies[i].device->name()});
 			log::warning(Id::kCatalogueCopyStale, "{} is out of date or damaged ({}): copying the other one to it",
 				     where(copies[i]), found[i].sb ? "older" : found[i].why);
 			SV_TRY(region->resync(region->copies_[*best], other));
@@ -267,6 +268,7 @@ Status Region::resync(Copy &from, Copy &to)
 					    to.sums.size() * sizeof(uint32_t));
 	// Until all is copied the target must not look valid, whatever happens to the source meanwhile.
 	const Block zero{};
+	const log::Scope scope({"", "", to.place.device->name()});
 	auto attempt = [&]() -> Status {
 		for (uint64_t slot = 0; slot < 2; slot++)
 			SV_TRY(to.place.device->write(to.place.offset + slot * kBlockSize, zero));
@@ -289,6 +291,7 @@ Status Region::resync(Copy &from, Copy &to)
 Status Region::drop(Copy &copy, const Error &why)
 {
 	copy.live = false;
+	const log::Scope scope({"", "", copy.place.device->name()});
 	log::error(Id::kCatalogueCopyLost, "{} failed and is no longer used: {}", where(copy.place), why.message());
 	if (any_live())
 		return write_superblock(durable_);
@@ -349,6 +352,7 @@ void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
 {
 	if (read_only_)
 		return;
+	const log::Scope scope({"", "", copy.place.device->name()});
 	log::warning(Id::kCatalogueRepaired, "{}: repairing block {} from the other copy", where(copy.place), block);
 	copy.sums[block] = sv_crc32c(0, data.data(), data.size());
 	dirty_sums_.insert(block / kSumsPerBlock);
@@ -371,6 +375,7 @@ Status Region::read_block(uint64_t block, std::span<uint8_t> data, bool verify)
 				repair(*bad[i], block, data);
 			return {};
 		}
+		const log::Scope scope({"", "", copy.place.device->name()});
 		log::error("{}: block {}: {}", where(copy.place), block,
 			   s.ok() ? "its checksum is wrong" : s.error().message());
 		bad[nr_bad++] = &copy;

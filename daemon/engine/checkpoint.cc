@@ -89,6 +89,7 @@ Status Pool::apply_journal(uint64_t committed_seq)
 			return {};
 		}
 		const bool unreadable = result.ok();
+		const log::Scope scope({name_, "", member.path});
 		if (unreadable)
 			result = Error{Code::kNeedsCheck, "read the journal on", member.path, why, "svctl check " + name_};
 		log::warning(unreadable ? Id::kJournalCopyDamaged : result.error().id(), "pool {}: {}", name_, result.error().message());
@@ -182,6 +183,7 @@ void Pool::tick(Clock::time_point now)
 {
 	if (!up())
 		return;
+	const log::Scope scope({name_});
 	last_tick_ = now;
 	channel_->tick();
 	const auto event = channel_->ask<sv_event>(SV_OP_WAIT);

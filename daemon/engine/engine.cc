@@ -79,6 +79,7 @@ void Engine::shut_down()
 	for (auto &[uuid, pool] : pools_) {
 		if (pool->state() != PoolState::kActive)
 			continue;
+		const log::Scope scope({pool->name()});
 		const Status result = pool->checkpoint();
 		if (!result.ok())
 			log::error(Id::kCheckpointFailed, "pool {}: last checkpoint: {}", pool->name(), result.error().message());

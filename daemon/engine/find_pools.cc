@@ -101,6 +101,7 @@ void Engine::activate_complete(bool all)
 	for (auto &[uuid, pool] : pools_) {
 		if (!pool->down() || pool->wanted_down() || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
 			continue;
+		const log::Scope scope({pool->name()});
 		const std::string before = pool->problem() ? pool->problem()->what : "";
 		const Status result = pool->activate({});
 		if (!result.ok() && result.error().message() != before)

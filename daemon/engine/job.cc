@@ -48,7 +48,9 @@ void Job::run()
 void Job::run_step()
 {
 	step_ends_ = coarse_now() + kStep;
+	const log::About outer = log::swap_about(std::move(about_));
 	fiber_->resume();
+	about_ = log::swap_about(outer);
 	if (!ended())
 		return;
 	ended_at_ = Clock::now();

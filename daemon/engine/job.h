@@ -25,6 +25,7 @@
 #include <nlohmann/json.hpp>
 
 #include "daemon/base/fiber.h"
+#include "daemon/base/log.h"
 #include "daemon/base/pace.h"
 #include "daemon/base/peer.h"
 #include "daemon/base/socket.h"
@@ -47,7 +48,7 @@ public:
 	using Clock = std::chrono::steady_clock;
 	using Work = std::function<Result<Json>(Job &)>;
 
-	Job(uint64_t id, JobSpec spec, Work work) : id_(id), spec_(std::move(spec)), work_(std::move(work)) {}
+	Job(uint64_t id, JobSpec spec, Work work) : id_(id), spec_(std::move(spec)), work_(std::move(work)), about_{spec_.pool} {}
 
 	uint64_t id() const { return id_; }
 	const JobSpec &spec() const { return spec_; }
@@ -76,6 +77,7 @@ private:
 	JobSpec spec_;
 	Work work_;
 	std::unique_ptr<Fiber> fiber_;
+	log::About about_;	// of what it logs, where it stopped
 	std::time_t since_ = std::time(nullptr);
 	Progress progress_;
 	Clock::time_point phase_began_ = Clock::now();

@@ -120,6 +120,7 @@ const Pool::Damage &Pool::damage(uint32_t volume) const
 Status Pool::erase_labels()
 {
 	for (auto &[index, member] : members_) {
+		const log::Scope scope({name_, "", member.path});
 		SV_ASSIGN(const auto there, read_label(member.path));
 		if (!there || std::memcmp(there->label.member_uuid, member.label.member_uuid, 16) != 0) {
 			log::warning("pool {}: {} is not its member any more: left alone", name_, member.path);
@@ -139,6 +140,7 @@ void Pool::add_member(const FoundMember &added)
 {
 	members_[added.label.member] = Member{added.path, added.named, added.label, LabelState::kSound, nullptr, false, false};
 	const Status done = admit_members();
+	const log::Scope scope({name_, "", added.path});
 	if (!done.ok())
 		log::warning(Id::kMemberPending, "pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
 }

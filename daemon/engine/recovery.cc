@@ -67,6 +67,7 @@ Status Pool::activate(How how, Pace &pace)
 	tried_ = Clock::now();
 	tried_with_ = members_.size();
 	pace_ = &pace;
+	const log::Scope scope({name_});
 	Status result = bring_up(how);
 	pace_ = &NoPace::instance();
 	set_problem(result, Id::kActivationFailed);
@@ -185,6 +186,7 @@ Status Pool::refuse_reused(const Member &member) const
 Status Pool::open_members()
 {
 	for (auto &[index, member] : members_) {
+		const log::Scope scope({name_, "", member.path});
 		if (member.label_state == LabelState::kFrontBad)
 			SV_TRY(refuse_reused(member));
 		const auto mode = read_only_ ? BlockFile::Mode::kReadOnly : BlockFile::Mode::kReadWrite;
@@ -277,6 +279,7 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 	bool refuse = best.error < 0;
 	for (const CopyState &copy : copies) {
 		const std::string &path = members_.at(copy.member).path;
+		const log::Scope scope({name_, "", path});
 		order->push_back(copy.member);
 		refuse = refuse || std::max(copy.last_seq, copy.later_seq) > best.last_seq;
 		if (copy.error < 0) {
