@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // svd: reads its options, protects itself, makes sure that it is alone, and turns the reactor: one thread, which
-// serves the socket and gives the engine its ticks.
+// serves the socket and gives the engine its ticks. A second one only looks at it (base/watchdog.h).
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -22,6 +22,8 @@
 #include "daemon/base/journal_socket.h"
 #include "daemon/base/log.h"
 #include "daemon/base/man.h"
+#include "daemon/base/waiting.h"
+#include "daemon/base/watchdog.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
@@ -135,6 +137,7 @@ Status serve(const Options &options)
 	const UniqueFd stop = termination_fd();
 	if (!options.sim)
 		protect();
+	SV_ASSIGN(const auto watchdog, Watchdog::start());
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
 	// Pools may take long to come up. Nothing that boots waits for that: mounts wait for their devices.
 	sd_notify(0, "READY=1");
@@ -146,6 +149,7 @@ Status serve(const Options &options)
 		if (woken || engine.due() <= std::chrono::steady_clock::now())
 			engine.tick();
 		busy = service.turn(server);
+		made_a_step();
 	}
 	sd_notify(0, "STOPPING=1");
 	service.stop(server);

@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "daemon/base/waiting.h"
+
 namespace svd {
 
 static constexpr size_t kMaxTransfer = 1 << 20;
@@ -52,6 +54,7 @@ Result<std::unique_ptr<BlockFile>> BlockFile::open(const std::string &path, Mode
 	if (mode == Mode::kExclusive && stat(path.c_str(), &st) == 0 && S_ISBLK(st.st_mode))
 		flags |= O_EXCL;
 	bool direct = true;
+	const Waiting waiting("the opening of", Activity::Of::kDevice, path);
 	UniqueFd fd(::open(path.c_str(), flags | O_DIRECT));
 	if (!fd && errno == EINVAL) {  // tmpfs
 		direct = false;
@@ -105,6 +108,7 @@ static bool aligned(const void *p) { return reinterpret_cast<uintptr_t>(p) % kBl
 Status BlockFile::read(uint64_t offset, std::span<uint8_t> data)
 {
 	SV_TRY(check_range("read", offset, data.size()));
+	const Waiting waiting("a read from", Activity::Of::kDevice, path_);
 	auto op = [this](uint8_t *p, size_t n, off_t at) { return pread(fd_.get(), p, n, at); };
 	int err = 0;
 	if (!direct_ || aligned(data.data())) {
@@ -125,6 +129,7 @@ Status BlockFile::read(uint64_t offset, std::span<uint8_t> data)
 Status BlockFile::write(uint64_t offset, std::span<const uint8_t> data)
 {
 	SV_TRY(check_range("write", offset, data.size()));
+	const Waiting waiting("a write to", Activity::Of::kDevice, path_);
 	auto op = [this](const uint8_t *p, size_t n, off_t at) { return pwrite(fd_.get(), p, n, at); };
 	int err = 0;
 	if (!direct_ || aligned(data.data())) {
@@ -144,6 +149,7 @@ Status BlockFile::write(uint64_t offset, std::span<const uint8_t> data)
 
 Status BlockFile::sync()
 {
+	const Waiting waiting("a flush of", Activity::Of::kDevice, path_);
 	if (fdatasync(fd_.get()) < 0)
 		return errno_error(errno, "sync", path_);
 	return {};

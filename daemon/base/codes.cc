@@ -43,7 +43,7 @@ constexpr CodeText kCodes[] = {
 	 "systemctl status svd; systemctl start svd."},
 	{Id::kTimeout, "SV-TIMEOUT", Severity::kWarning, "svd did not answer in time",
 	 "The command was sent; svd may still carry it out. A device that hangs holds svd up, too. Exit code 21.",
-	 "svctl status and svctl list show what came of it; --timeout waits longer."},
+	 "systemctl status svd says what it waits for; svctl status and svctl list show what came of it; --timeout waits longer."},
 
 	{Id::kMemberMissing, "SV-MEMBER-MISSING", Severity::kCritical, "a member of a pool is missing",
 	 "No device with that member's label was found. Without all its members a pool does not come up, since what is "
@@ -152,6 +152,17 @@ constexpr CodeText kCodes[] = {
 	{Id::kCatalogueRepaired, "SV-CATALOGUE-REPAIRED", Severity::kWarning, "a block of the catalogue was repaired",
 	 "It could not be read from one copy or contradicted its checksum; the other copy had it.",
 	 "A device that needs this more than once is failing: smartctl -a DEVICE."},
+
+	{Id::kDeviceHangs, "SV-DEVICE-HANGS", Severity::kWarning, "svd waits for a device",
+	 "A member has not answered for 10 s or longer, or the kernel while it waits for one, or udev. svd does one thing at a "
+	 "time: until that ends, no command is answered, for any pool. I/O goes on in the kernel, but for what needs that device. "
+	 "Restarting svd would not help, and systemd's watchdog does not do it: the next svd would wait for the same.",
+	 "The message names device or pool, systemctl status svd what it waits for now. journalctl -k: a path that failed, a "
+	 "controller that resets, a device-mapper device that somebody left suspended (dmsetup info)."},
+	{Id::kSvdStuck, "SV-SVD-STUCK", Severity::kCritical, "svd runs in a circle",
+	 "It has made no step for 10 s or longer and waits for nothing: a fault of svd's own. Pools go on in the kernel. systemd's "
+	 "watchdog ends svd after WatchdogSec= of its unit, with a core dump where the host keeps those, and starts it anew.",
+	 "Report it, with journalctl -u svd and the core dump: coredumpctl info svd."},
 };
 static_assert(std::size(kCodes) == static_cast<size_t>(Id::kCount));
 

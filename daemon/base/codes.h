@@ -57,6 +57,9 @@ enum class Id {
 	kCatalogueCopyStale,
 	kCatalogueCopyLost,
 	kCatalogueRepaired,
+	// svd itself.
+	kDeviceHangs,
+	kSvdStuck,
 	kCount,
 };
 

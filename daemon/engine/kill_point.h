@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-// Named places at which a test has svd die by SIGKILL: SVD_KILL_AT=name in its environment. Always compiled in, so
-// that what is tested is what runs; without the variable a kill point costs one comparison.
+// Named places at which a test has svd die by SIGKILL, or run in a circle for ever: SVD_KILL_AT=name, SVD_SPIN_AT=name in
+// its environment. Always compiled in, so that what is tested is what runs; without the variables a kill point costs two
+// comparisons.
 #pragma once
 
 namespace svd {

@@ -19,6 +19,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/base/unique_fd.h"
+#include "daemon/base/waiting.h"
 #include "daemon/kernel/device_events.h"
 #include "daemon/kernel/module.h"
 
@@ -53,6 +54,8 @@ Task new_task(int type, const std::string &name)
 
 Status run(const Task &task, const char *what, const std::string &name)
 {
+	const std::string described = fmt::format("device-mapper to {}", what);
+	const Waiting waiting(described, Activity::Of::kOther, name);
 	if (task && dm_task_run(task.get()))
 		return {};
 	const int error = task ? dm_task_get_errno(task.get()) : ENOMEM;
@@ -66,6 +69,7 @@ Status run_and_settle(const Task &task, const char *what, const std::string &nam
 	if (task && !dm_task_set_cookie(task.get(), &cookie, udev_flags))
 		return Error{Code::kFailure, what, name, "no udev cookie", ""};
 	const Status result = run(task, what, name);
+	const Waiting waiting("udev, behind", Activity::Of::kOther, name);
 	dm_udev_wait(cookie);
 	return result;
 }
@@ -218,6 +222,7 @@ void make_node(const std::string &name)
 Result<UniqueFd> open_control(const Uuid &uuid)
 {
 	const std::string name = "svctl-" + uuid.str();
+	const Waiting waiting("the control device", Activity::Of::kOther, name);
 	for (int i = 0;; i++) {
 		UniqueFd fd(open(("/dev/" + name).c_str(), O_RDWR | O_CLOEXEC));
 		if (fd)
@@ -252,6 +257,8 @@ public:
 		cmd.count = count;
 		cmd.epoch = epoch();
 		cmd.addr = reinterpret_cast<uintptr_t>(payload);
+		const std::string described = fmt::format("the kernel's {} of pool", op_name(op));
+		const Waiting waiting(described, Activity::Of::kPool, spec_.name);
 		int result;
 		do
 			result = ioctl(control_.get(), SV_IOC_CMD, &cmd);

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "daemon/base/unique_fd.h"
+#include "daemon/base/waiting.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
 
@@ -80,6 +81,7 @@ struct Table {
 
 Result<Table> read_table(const std::string &path)
 {
+	const Waiting waiting("the partition table of", Activity::Of::kDevice, path);
 	const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", path);
@@ -219,6 +221,7 @@ Status write_partition_table(int fd, const std::string &path)
 
 Result<std::string> partition_disk(const std::string &path)
 {
+	const Waiting waiting("the partitioning of", Activity::Of::kDevice, path);
 	{
 		const UniqueFd fd(open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 		if (!fd)
@@ -259,6 +262,7 @@ Status remove_partition_table(const std::string &partition)
 	SV_ASSIGN(const Table table, read_table(disk));
 	if (!table.gpt || table.partitions != 1 || table.ours != 1)
 		return {};
+	const Waiting waiting("the partition table of", Activity::Of::kDevice, disk);
 	const UniqueFd fd(open(disk.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", disk, "see lsblk " + disk);

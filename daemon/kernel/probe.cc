@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "daemon/base/unique_fd.h"
+#include "daemon/base/waiting.h"
 #include "daemon/kernel/partition.h"
 
 namespace svd {
@@ -84,6 +85,7 @@ Result<std::string> device_identity(const std::string &path)
 
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 {
+	const Waiting waiting("a look at", Activity::Of::kDevice, path);
 	struct stat st;
 	if (stat(path.c_str(), &st) < 0)
 		return errno_error(errno, "find", path);
@@ -117,6 +119,7 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 
 Result<std::string> foreign_signature(const std::string &path)
 {
+	const Waiting waiting("a look at", Activity::Of::kDevice, path);
 	UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", path);
@@ -126,6 +129,7 @@ Result<std::string> foreign_signature(const std::string &path)
 
 Result<bool> is_raid_part(const std::string &path)
 {
+	const Waiting waiting("a look at", Activity::Of::kDevice, path);
 	UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", path);
@@ -138,6 +142,7 @@ Result<bool> is_raid_part(const std::string &path)
 
 Status wipe_signatures(const std::string &path)
 {
+	const Waiting waiting("the wiping of", Activity::Of::kDevice, path);
 	UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", path);
