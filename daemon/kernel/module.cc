@@ -21,14 +21,16 @@ namespace fs = std::filesystem;
 
 constexpr const char *kModule = "dm-sv";
 
-// Lines are "updates/dkms/dm-sv.ko.xz: kernel/lib/libcrc32c.ko.xz ...".
-bool lists_module(const fs::path &modules_dep)
+// By its modules.dep, whose lines are "updates/dkms/dm-sv.ko.xz: kernel/lib/libcrc32c.ko.xz ...", and which may be older than
+// what is there.
+bool has_module(const fs::path &directory)
 {
-	std::ifstream file(modules_dep);
+	std::error_code error;
+	std::ifstream file(directory / "modules.dep");
 	for (std::string line; std::getline(file, line);) {
 		const std::string path = line.substr(0, line.find(':'));
 		const std::string name = path.substr(path.rfind('/') + 1);	// whole, where there is no '/'
-		if (name.starts_with(std::string(kModule) + ".ko"))
+		if (name.starts_with(std::string(kModule) + ".ko") && fs::exists(directory / path, error))
 			return true;
 	}
 	return false;
@@ -95,7 +97,7 @@ InstalledKernel look_at_kernel(const fs::path &root, const std::string &release)
 	const fs::path directory = root / "lib/modules" / release;
 	std::error_code error;
 	InstalledKernel kernel{release};
-	kernel.module = lists_module(directory / "modules.dep");
+	kernel.module = has_module(directory);
 	kernel.headers = fs::exists(directory / "build" / "include", error);
 	kernel.dkms = has_dkms_source(root);
 	return kernel;

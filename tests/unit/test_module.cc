@@ -39,6 +39,9 @@ protected:
 	bool has_module(const std::string &modules_dep)
 	{
 		kernel(kRelease, modules_dep);
+		for (size_t from = 0, colon; (colon = modules_dep.find(':', from)) != std::string::npos;
+		     from = modules_dep.find('\n', colon) + 1)
+			write(std::string("lib/modules/") + kRelease + "/" + modules_dep.substr(from, colon - from));
 		return look_at_kernel(root_, kRelease).module;
 	}
 
@@ -57,6 +60,13 @@ TEST_F(Modules, of_other_names_are_not_taken_for_it)
 	for (const char *line : {"", "kernel/dm-svx.ko:\n", "kernel/xdm-sv.ko:\n", "kernel/a.ko: updates/dm-sv.ko\n",
 				 "dm-sv/other.ko:\n"})
 		EXPECT_FALSE(has_module(line)) << line;
+}
+
+TEST_F(Modules, that_are_listed_and_gone_are_not_there)
+{
+	EXPECT_TRUE(has_module("updates/dm-sv.ko:\n"));
+	fs::remove(root_ / "lib/modules" / kRelease / "updates/dm-sv.ko");
+	EXPECT_FALSE(look_at_kernel(root_, kRelease).module);
 }
 
 TEST_F(Modules, leftovers_of_removed_kernels_are_no_kernels)
