@@ -139,11 +139,51 @@ Request rename_volume(const Values &v, const std::string &)
 	return request;
 }
 
-Request show(const Values &v, const std::string &noun)
+// A pool's method, or that of a volume, as the name and the command's noun want it.
+Request of_pool_or_volume(const Values &v, const std::string &noun, const char *of_pool, const char *of_volume)
 {
 	const std::string &name = v.text("POOL[/VOLUME]");
-	Request request = noun == "volume" || (noun.empty() && name.find('/') != std::string::npos) ?
-		Request{"ShowVolume", split_volume(name)} : Request{"ShowPool", {{"pool", name}}};
+	return noun == "volume" || (noun.empty() && name.find('/') != std::string::npos) ?
+		Request{of_volume, split_volume(name)} : Request{of_pool, {{"pool", name}}};
+}
+
+Request activate(const Values &v, const std::string &noun)
+{
+	Request request = of_pool_or_volume(v, noun, "Activate", "ActivateVolume");
+	const bool of_pool = request.method == "Activate";
+	for (const char *option : {"read-only", "missing"})
+		if (v.flag(option) && !of_pool)
+			throw UsageError(fmt::format("--{} is for a pool: a volume is as its pool is", option));
+	if (of_pool) {
+		request.parameters["read_only"] = v.flag("read-only");
+		request.parameters["missing"] = v.flag("missing");
+	}
+	return request;
+}
+
+Request deactivate(const Values &v, const std::string &noun)
+{
+	return of_pool_or_volume(v, noun, "Deactivate", "DeactivateVolume");
+}
+
+bool yes_or_no(const std::string &option, const std::string &text)
+{
+	if (text != "yes" && text != "no")
+		throw UsageError(fmt::format("{} {}: write yes or no", option, text));
+	return text == "yes";
+}
+
+Request set_volume(const Values &v, const std::string &)
+{
+	Request request{"SetVolume", split_volume(v.text("POOL/VOLUME"))};
+	if (!v.text("autoactivate").empty())
+		request.parameters["autoactivate"] = yes_or_no("--autoactivate", v.text("autoactivate"));
+	return request;
+}
+
+Request show(const Values &v, const std::string &noun)
+{
+	Request request = of_pool_or_volume(v, noun, "ShowPool", "ShowVolume");
 	request.view.bytes = v.flag("bytes");
 	return request;
 }
@@ -207,19 +247,14 @@ std::vector<Command> pool_commands()
 		 {{"POOL", "", ""}}, "delete-pool tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {
 			 return {"DeletePool", {{"pool", v.text("POOL")}}, true}; }},
-		{"activate", "activate", {"pool"}, "bring a pool up",
-		 {{"POOL", "", ""},
+		{"activate", "activate", {"pool", "volume"}, "bring a pool up, or one volume of a pool that is up",
+		 {{"POOL[/VOLUME]", "", "a pool comes up with the volumes that set-volume --autoactivate does not keep down"},
 		  {"--read-only", "", "write nothing to its devices; volumes are read-only", Kind::kFlag, false},
 		  {"--missing", "", "with --read-only: go on without devices that are missing; what lies on them cannot be read",
 		   Kind::kFlag, false}},
-		 "activate tank", "3: a member is missing; 7: a member or the catalogue is damaged",
-		 [](const Values &v, const std::string &) -> Request {
-			 return {"Activate", {{"pool", v.text("POOL")}, {"read_only", v.flag("read-only")},
-				 {"missing", v.flag("missing")}}}; }},
-		{"deactivate", "deactivate", {"pool"}, "take a pool down; its data stays",
-		 {{"POOL", "", ""}}, "deactivate tank", "5: a volume is in use",
-		 [](const Values &v, const std::string &) -> Request {
-			 return {"Deactivate", {{"pool", v.text("POOL")}}}; }},
+		 "activate tank", "3: a member is missing; 7: a member or the catalogue is damaged", activate},
+		{"deactivate", "deactivate", {"pool", "volume"}, "take a pool down, or one volume until its pool comes up again; data stays",
+		 {{"POOL[/VOLUME]", "", ""}}, "deactivate tank", "5: a volume is in use", deactivate},
 		{"export-pool", "export", {"pool"}, "take a pool down and give it up, for another host to import",
 		 {{"POOL", "", ""}}, "export-pool tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {
@@ -260,6 +295,10 @@ std::vector<Command> volume_commands()
 		{"rename-volume", "rename", {"volume"}, "give a volume another name",
 		 {{"POOL/VOLUME", "", ""}, {"NEW", "", "the new name, without the pool's"}},
 		 "rename-volume tank/train train-2", "5: that name is taken", rename_volume},
+		{"set-volume", "set", {"volume"}, "change a volume's properties",
+		 {{"POOL/VOLUME", "", ""},
+		  {"--autoactivate", "yes|no", "does it come up with its pool, at boot for one? Now it stays as it is", Kind::kOption, false}},
+		 "set-volume tank/train --autoactivate no", "2: nothing is to be set", set_volume},
 		{"delete-volume", "delete", {"volume"}, "destroy a volume",
 		 {{"POOL/VOLUME", "", ""}}, "delete-volume tank/train", "5: it is in use",
 		 [](const Values &v, const std::string &) -> Request {

@@ -17,7 +17,7 @@ constexpr Column kColumns[] = {
 	{"name"}, {"state"}, {"size", Kind::kBytes}, {"used", Kind::kBytes}, {"free", Kind::kBytes}, {"device"},
 	{"type", Kind::kText, false}, {"pool", Kind::kText, false}, {"tier", Kind::kText, false},
 	{"percent", Kind::kPercent, false}, {"members", Kind::kNumber, false}, {"problems", Kind::kNumber, false},
-	{"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
+	{"autoactivate", Kind::kText, false}, {"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
 };
 constexpr const char *kTypes[] = {"pool", "tier", "volume", "device"};
 

@@ -56,6 +56,12 @@ const std::map<std::string, Method> kMethods = {
 		return e.rename_volume(p.text("pool"), p.text("volume"), p.text("to"), p.flag("dry_run")); }}},
 	{"DeleteVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
+	{"ActivateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.activate_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
+	{"DeactivateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.deactivate_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
+	{"SetVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.set_volume(p.text("pool"), p.text("volume"), p.choice("autoactivate"), p.flag("dry_run")); }}},
 	{"List", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.list(); }}},
 	{"ShowPool", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) { return e.show_pool(p.text("pool")); }}},
 	{"ShowVolume", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {

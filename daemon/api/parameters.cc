@@ -57,6 +57,11 @@ bool Parameters::flag(const char *name) const
 	return json_[name].get<bool>();
 }
 
+std::optional<bool> Parameters::choice(const char *name) const
+{
+	return has(name) ? std::optional<bool>(flag(name)) : std::nullopt;
+}
+
 std::vector<std::string> Parameters::texts(const char *name) const
 {
 	return has(name) ? texts_in(json_[name], name) : std::vector<std::string>();

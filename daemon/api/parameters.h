@@ -3,6 +3,7 @@
 // with org.varlink.service.InvalidParameter.
 #pragma once
 
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ public:
 	std::string text_or_empty(const char *name) const;
 	uint64_t number(const char *name) const;
 	bool flag(const char *name) const;				// false without it
+	std::optional<bool> choice(const char *name) const;
 	std::vector<std::string> texts(const char *name) const;		// none without it
 	std::vector<TierRequest> tiers(const char *name) const;
 	int fd(const char *name, const Fds &fds) const;			// a position among them

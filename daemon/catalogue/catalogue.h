@@ -68,6 +68,8 @@ struct VolumeRow {
 	uint64_t created = 0;
 	uint32_t flags = 0;       // SV_VOLUME_*
 	uint64_t tiers = ~0ull;   // as in sv_volume_info
+	bool autoactivate = true;  // comes up with its pool
+	bool active = true;        // has a device, now that the pool is up
 	bool operator==(const VolumeRow&) const = default;
 };
 
@@ -151,6 +153,9 @@ class Catalogue {
 	// To what it had before a growth that came to nothing: nobody has written there.
 	Status take_back_growth(uint32_t id, uint64_t size);
 	Status set_volume_flags(uint32_t id, uint32_t flags);
+	Status set_autoactivate(uint32_t id, bool on);
+	Status set_active(uint32_t id, bool on);
+	Status begin_session();  // the pool comes up: active are those that come up with it
 	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
 	// A bounded step; repeat until done. The volume must be deleting, and all its records applied.
 	Result<DeleteProgress> delete_step(uint32_t id, uint32_t max_extents = 65536);

@@ -6,10 +6,12 @@
 //	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained
 //	next VOLUME LAYER                           numbers not used yet
 //	member INDEX UUID TIER TIER_NAME SLOTS FLAGS
-//	volume ID NAME SIZE active|deleting LAYER OWNED_SINCE CREATED FLAGS TIERS
+//	volume ID NAME SIZE active|deleting LAYER OWNED_SINCE CREATED FLAGS TIERS [manual]
 //	map VOLUME INDEX COUNT MEMBER SLOT [EXTENT GEN]
 //	hole VOLUME INDEX COUNT                     hides what an older layer maps there
 //	partial EXTENT VALID                        64 hexadecimal digits, block 0 last
+//
+// manual: it does not come up with its pool. Which volumes are up now is not in it: a pool that is restored comes up anew.
 //
 // A map line stands for COUNT extents at consecutive indexes in consecutive slots with consecutive numbers. Where
 // EXTENT is left out restore takes the numbers behind the highest one so far, and generation 1.
@@ -122,9 +124,9 @@ Status Dumper::entry(uint32_t volume, const sv_map_entry &e, Run &run)
 
 Status Dumper::volume(const VolumeRow &v)
 {
-	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}\n", v.id, v.name, v.size,
+	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}\n", v.id, v.name, v.size,
 			    v.state == VolumeState::kActive ? "active" : "deleting", v.layer, v.owned_since, v.created,
-			    v.flags, v.tiers);
+			    v.flags, v.tiers, v.autoactivate ? "" : " manual");
 	Run run;
 	SV_TRY(catalogue_.for_each_map(v.id, [&](std::span<const sv_map_entry> entries) -> Status {
 		for (const sv_map_entry &e : entries)
@@ -317,6 +319,12 @@ Status Restorer::volume()
 	SV_ASSIGN(v.created, number(~0ull));
 	SV_ASSIGN(const uint64_t flags, number(UINT32_MAX));
 	SV_ASSIGN(v.tiers, number(~0ull));
+	if (more()) {
+		SV_ASSIGN(const std::string_view manual, word());
+		if (manual != "manual")
+			return bad(fmt::format("'{}' is not 'manual', which may stand there", manual.substr(0, 20)));
+		v.autoactivate = v.active = false;
+	}
 	if (Status s = check_volume_name(v.name); !s)
 		return bad(s.error().message());
 	if (id == 0 || layer == 0 || v.size == 0 || v.size % SV_BLOCK_SIZE != 0 ||
@@ -330,11 +338,12 @@ Status Restorer::volume()
 	v.owned_since = static_cast<uint32_t>(owned);
 	v.flags = static_cast<uint32_t>(flags);
 	SV_ASSIGN(Query l, db_.query("INSERT INTO layers VALUES (?, ?, 0)"));
-	SV_ASSIGN(Query q, db_.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+	SV_ASSIGN(Query q, db_.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
 	Status s = l.bind(v.layer).bind(v.id).run();
 	if (s)
 		s = q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(static_cast<uint64_t>(v.state))
-			    .bind(v.layer).bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers).run();
+			    .bind(v.layer).bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers)
+			    .bind(v.autoactivate).bind(v.active).run();
 	if (!s && s.error().code == Code::kBusy)
 		return bad("its number, name or layer is already used");
 	SV_TRY(std::move(s));

@@ -78,7 +78,13 @@ CREATE TABLE heat (page INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE history (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, what TEXT NOT NULL);
 )sql";
 
-static const char *const kSteps[] = {kVersion1};
+// autoactivate: does the volume come up with its pool? active: since the pool came up, is it?
+static const char kVersion2[] = R"sql(
+ALTER TABLE volumes ADD COLUMN autoactivate INTEGER NOT NULL DEFAULT 1 CHECK (autoactivate IN (0, 1));
+ALTER TABLE volumes ADD COLUMN active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1));
+)sql";
+
+static const char *const kSteps[] = {kVersion1, kVersion2};
 
 uint32_t schema_version() { return static_cast<uint32_t>(std::size(kSteps)); }
 
@@ -90,12 +96,12 @@ static Error newer(uint64_t version)
 		     "install the newer svctl");
 }
 
-Status upgrade_schema(Database &db)
+Status upgrade_schema(Database &db, uint32_t to)
 {
 	SV_ASSIGN(const uint64_t version, db.number("PRAGMA user_version"));
 	if (version > schema_version())
 		return newer(version);
-	for (uint64_t v = version; v < schema_version(); v++) {
+	for (uint64_t v = version; v < to; v++) {
 		SV_TRY(db.transaction([&]() -> Status {
 			SV_TRY(db.exec(kSteps[v]));
 			return db.exec(fmt::format("PRAGMA user_version={}", v + 1).c_str());

@@ -9,6 +9,7 @@
 namespace svd {
 
 uint32_t schema_version();                           // of this svd; PRAGMA user_version
-Status upgrade_schema(Database &db);                 // from any older version (0: empty) in one transaction each step
+// From any older version (0: empty), in one transaction each step. `to`: an older one, for tests.
+Status upgrade_schema(Database &db, uint32_t to = schema_version());
 
 }  // namespace svd

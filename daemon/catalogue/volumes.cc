@@ -6,7 +6,8 @@
 
 namespace svd {
 
-static constexpr char kColumns[] = "SELECT id, name, size, state, layer, owned_since, created, flags, tiers FROM volumes ";
+static constexpr char kColumns[] = "SELECT id, name, size, state, layer, owned_since, created, flags, tiers, autoactivate, "
+				   "active FROM volumes ";
 
 static VolumeRow row_of(const Query &q)
 {
@@ -20,6 +21,8 @@ static VolumeRow row_of(const Query &q)
 	v.created = q.u64(6);
 	v.flags = q.u32(7);
 	v.tiers = q.u64(8);
+	v.autoactivate = q.u32(9) != 0;
+	v.active = q.u32(10) != 0;
 	return v;
 }
 
@@ -74,9 +77,9 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 		SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
 		SV_ASSIGN(Query l, db.query("INSERT INTO layers VALUES (?, ?, 0)"));
 		SV_TRY(l.bind(v.layer).bind(v.id).run());
-		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?)"));
+		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"));
 		return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(v.layer).bind(v.owned_since)
-			.bind(v.created).bind(v.flags).bind(v.tiers).run();
+			.bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active).run();
 	}));
 	return v;
 }
@@ -161,6 +164,32 @@ Status Catalogue::set_volume_flags(uint32_t id, uint32_t flags)
 		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET flags = ? WHERE id = ?"));
 		return q.bind(flags).bind(v.id).run();
 	});
+}
+
+Status Catalogue::set_autoactivate(uint32_t id, bool on)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET autoactivate = ? WHERE id = ?"));
+		return q.bind(on).bind(v.id).run();
+	});
+}
+
+Status Catalogue::set_active(uint32_t id, bool on)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET active = ? WHERE id = ?"));
+		return q.bind(on).bind(v.id).run();
+	});
+}
+
+Status Catalogue::begin_session()
+{
+	SV_ASSIGN(const uint64_t others, impl_->db->number("SELECT count(*) FROM volumes WHERE active <> autoactivate"));
+	if (others == 0)
+		return {};
+	return transaction([&] { return impl_->db->exec("UPDATE volumes SET active = autoactivate"); });
 }
 
 Status Catalogue::begin_delete_volume(uint32_t id)

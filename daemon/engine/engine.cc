@@ -260,6 +260,52 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 	return done("deleted", fmt::format("volume {} deleted", name));
 }
 
+Result<Json> Engine::activate_volume(const std::string &pool_name, const std::string &volume, bool dry_run)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	const auto &[pool, row] = found;
+	const std::string name = pool_name + "/" + volume;
+	if (row.active)
+		return done("no change", fmt::format("volume {}: no change", name));
+	SV_TRY(refuse_job(*pool, "change"));
+	if (dry_run)
+		return done("dry run", fmt::format("volume {} would be activated", name));
+	SV_TRY(pool->activate_volume(row));
+	return done("activated", fmt::format("volume {} is active: {}", name, pool->volume_path(row)));
+}
+
+Result<Json> Engine::deactivate_volume(const std::string &pool_name, const std::string &volume, bool dry_run)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, volume));
+	const auto &[pool, row] = found;
+	const std::string name = pool_name + "/" + volume;
+	if (!row.active)
+		return done("no change", fmt::format("volume {}: no change", name));
+	SV_TRY(refuse_job(*pool, "change"));
+	if (dry_run)
+		return done("dry run", fmt::format("volume {} would be deactivated", name));
+	SV_TRY(pool->deactivate_volume(row));
+	return done("deactivated", fmt::format("volume {} is inactive{}", name, row.autoactivate ?
+					       ", until its pool comes up the next time" : ""));
+}
+
+Result<Json> Engine::set_volume(const std::string &pool_name, const std::string &volume, std::optional<bool> autoactivate,
+				bool dry_run)
+{
+	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
+	const auto &[pool, row] = found;
+	const std::string name = pool_name + "/" + volume;
+	if (!autoactivate)
+		return Error{Code::kUsage, "set volume", name, "nothing is to be set", "svctl set-volume --help says what there is"};
+	if (*autoactivate == row.autoactivate)
+		return done("no change", fmt::format("volume {}: no change", name));
+	const std::string comes = fmt::format("volume {} {} with its pool", name, *autoactivate ? "comes up" : "does not come up");
+	if (dry_run)
+		return done("dry run", "from then on " + comes);
+	SV_TRY(pool->catalogue().set_autoactivate(row.id, *autoactivate));
+	return done("set", "from now on " + comes);
+}
+
 // ---- reports ----
 
 Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped)
@@ -267,8 +313,8 @@ Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32
 	const auto extents = mapped.find(row.id);
 	Json json = {{"name", row.name}, {"id", row.id}, {"size", row.size},
 		     {"used", (extents == mapped.end() ? 0 : extents->second) << SV_EXTENT_SHIFT},
-		     {"state", row.state == VolumeState::kActive ? state_name(pool.state()) : "deleting"},
-		     {"device", pool.volume_path(row)}};
+		     {"state", row.state != VolumeState::kActive ? "deleting" : row.active ? state_name(pool.state()) : "inactive"},
+		     {"autoactivate", row.autoactivate}, {"device", pool.volume_path(row)}};
 	if (!pool.absent().empty())
 		json["damaged_extents"] = pool.damage(row.id).extents;
 	return json;

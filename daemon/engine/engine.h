@@ -53,6 +53,12 @@ public:
 	Result<Json> rename_volume(const std::string &pool, const std::string &volume, const std::string &to,
 				   bool dry_run);
 	Result<Json> delete_volume(const std::string &pool, const std::string &volume, bool dry_run);
+	// Of a pool that is up; until it is taken down.
+	Result<Json> activate_volume(const std::string &pool, const std::string &volume, bool dry_run);
+	Result<Json> deactivate_volume(const std::string &pool, const std::string &volume, bool dry_run);
+	// What is empty stays as it is.
+	Result<Json> set_volume(const std::string &pool, const std::string &volume, std::optional<bool> autoactivate,
+				bool dry_run);
 	Result<Json> list();
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);

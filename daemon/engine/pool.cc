@@ -329,7 +329,7 @@ Status Pool::grow_volume(const VolumeRow &volume, uint64_t size)
 	SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(grown)));
 	SV_TRY(catalogue_->resize_volume(volume.id, size));
 	kill_point("resize-volume-in-catalogue");
-	const Status done = channel_->resize_volume(volume_spec(grown));
+	const Status done = volume.active ? channel_->resize_volume(volume_spec(grown)) : Status();
 	if (!done.ok())
 		note(catalogue_->take_back_growth(volume.id, volume.size));
 	return done;
@@ -339,9 +339,40 @@ Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 {
 	SV_TRY(catalogue_->rename_volume(volume.id, to));
 	kill_point("rename-volume-in-catalogue");
-	const Status done = channel_->rename_volume(volume_spec(volume), to);
+	const Status done = volume.active ? channel_->rename_volume(volume_spec(volume), to) : Status();
 	if (!done.ok())
 		note(catalogue_->rename_volume(volume.id, volume.name));
+	return done;
+}
+
+Status Pool::refuse_open(const char *attempt, const VolumeRow &volume) const
+{
+	SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
+	if (!busy)
+		return {};
+	return Error{Code::kBusy, attempt, name_ + "/" + volume.name, "it is in use", "unmount it: findmnt " + volume_path(volume)};
+}
+
+// svd may die between the two steps of these: the next one finds the volume active in the catalogue, and makes its device
+// if there is none. So the first comes up, and the second, which nobody was told of, has not happened.
+Status Pool::activate_volume(const VolumeRow &volume)
+{
+	SV_TRY(catalogue_->set_active(volume.id, true));
+	kill_point("activate-volume-in-catalogue");
+	const Status done = channel_->create_volume(volume_spec(volume));
+	if (!done.ok())
+		note(catalogue_->set_active(volume.id, false));
+	return done;
+}
+
+Status Pool::deactivate_volume(const VolumeRow &volume)
+{
+	SV_TRY(refuse_open("deactivate volume", volume));
+	SV_TRY(channel_->remove_volume(volume_spec(volume)));
+	kill_point("deactivate-volume-removed");
+	const Status done = catalogue_->set_active(volume.id, false);
+	if (!done.ok())
+		note(channel_->create_volume(volume_spec(volume)));
 	return done;
 }
 
@@ -349,14 +380,11 @@ Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 // the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
 {
-	SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
-	if (busy)
-		return Error{Code::kBusy, "delete volume", name_ + "/" + volume.name, "it is in use",
-			     "unmount it: findmnt " + volume_path(volume)};
+	SV_TRY(refuse_open("delete volume", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	const Status begun = catalogue_->begin_delete_volume(volume.id);
 	if (!begun.ok()) {
-		note(channel_->create_volume(volume_spec(volume)));
+		note(volume.active ? channel_->create_volume(volume_spec(volume)) : Status());
 		return begun;
 	}
 	kill_point("delete-volume-in-catalogue");

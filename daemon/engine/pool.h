@@ -84,6 +84,8 @@ public:
 	Status grow_volume(const VolumeRow &volume, uint64_t size);
 	Status rename_volume(const VolumeRow &volume, const std::string &to);
 	Status delete_volume(const VolumeRow &volume);
+	Status activate_volume(const VolumeRow &volume);
+	Status deactivate_volume(const VolumeRow &volume);	// kBusy: it is open, nothing changed
 	std::string volume_path(const VolumeRow &volume) const;
 	// Nothing: the module is older than its histograms.
 	Result<std::optional<VolumeLatency>> latency(uint32_t volume);
@@ -155,6 +157,8 @@ private:
 	Status load_maps();
 	Status load_grants();
 	Status create_volume_devices();
+	Status find_active_volumes();
+	Status refuse_open(const char *attempt, const VolumeRow &volume) const;
 	Status find_unadmitted();
 	Status catalogue_new_members();
 	Status catalogue_name();

@@ -391,6 +391,8 @@ Status Pool::catch_up()
 		SV_TRY(reconcile_volumes());
 		SV_TRY(find_unadmitted());
 		note(admit_members());	// repeated
+	} else {
+		SV_TRY(find_active_volumes());
 	}
 	return create_volume_devices();
 }
@@ -427,6 +429,7 @@ Status Pool::load_kernel(bool existed)
 		return catch_up();
 	if (existed)
 		SV_TRY(reopen_channel());
+	SV_TRY(catalogue_->begin_session());	// before it is up: who dies then leaves that to be caught up with
 	if (!read_only_)
 		SV_TRY(finish_deletions());
 	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
@@ -501,11 +504,23 @@ Status Pool::load_grants()
 	return channel_->tell_all(SV_OP_GRANT, grants);
 }
 
+// What a read-only pool's catalogue says was true when somebody last wrote to the pool.
+Status Pool::find_active_volumes()
+{
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	for (const VolumeRow &volume : volumes) {
+		SV_ASSIGN(const bool exists, channel_->volume_exists(volume_spec(volume)));
+		if (exists != volume.active)
+			SV_TRY(catalogue_->set_active(volume.id, exists));
+	}
+	return {};
+}
+
 Status Pool::create_volume_devices()
 {
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes)
-		if (volume.state == VolumeState::kActive)
+		if (volume.state == VolumeState::kActive && volume.active)
 			SV_TRY(channel_->create_volume(volume_spec(volume)));
 	return {};
 }

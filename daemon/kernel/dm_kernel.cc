@@ -291,10 +291,9 @@ public:
 	Status create_volume(const VolumeSpec &volume) override
 	{
 		const std::string name = dm_name(spec_.name, volume.name);
-		const std::string uuid = fmt::format("SV-{}-{}", spec_.uuid.str(), volume.id);
-		SV_ASSIGN(const Existing existing, find_by_uuid(uuid));
+		SV_ASSIGN(const Existing existing, find_by_uuid(uuid_of(volume)));
 		if (existing.name.empty())
-			SV_TRY(create_device(name, uuid, volume_table(volume)));
+			SV_TRY(create_device(name, uuid_of(volume), volume_table(volume)));
 		else
 			SV_TRY(catch_up(existing, volume, name));
 		make_link(spec_.name, volume.name);
@@ -327,9 +326,17 @@ public:
 		return info.exists && info.open_count > 0;
 	}
 
+	Result<bool> volume_exists(const VolumeSpec &volume) override
+	{
+		SV_ASSIGN(const Existing existing, find_by_uuid(uuid_of(volume)));
+		return !existing.name.empty();
+	}
+
 	std::string volume_path(const VolumeSpec &volume) const override { return link_of(spec_.name, volume.name); }
 
 private:
+	std::string uuid_of(const VolumeSpec &volume) const { return fmt::format("SV-{}-{}", spec_.uuid.str(), volume.id); }
+
 	Table volume_table(const VolumeSpec &volume) const
 	{
 		return {"sv-volume", fmt::format("{} {}", spec_.uuid.str(), volume.id), volume.size / kSector,

@@ -68,6 +68,13 @@ public:
 		return inner_->volume_in_use(volume);
 	}
 
+	Result<bool> volume_exists(const VolumeSpec &volume) override
+	{
+		if (countdown_.expired())
+			return no_memory("look at device", volume.name);
+		return inner_->volume_exists(volume);
+	}
+
 	std::string volume_path(const VolumeSpec &volume) const override { return inner_->volume_path(volume); }
 	int event_fd() const override { return inner_->event_fd(); }
 	void tick() override { inner_->tick(); }

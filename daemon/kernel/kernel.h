@@ -74,6 +74,7 @@ public:
 	virtual Result<void> rename_volume(const VolumeSpec &volume, const std::string &to) = 0;
 	virtual Result<void> remove_volume(const VolumeSpec &volume) = 0;	// success if it is not there
 	virtual Result<bool> volume_in_use(const VolumeSpec &volume) = 0;
+	virtual Result<bool> volume_exists(const VolumeSpec &volume) = 0;
 	virtual std::string volume_path(const VolumeSpec &volume) const = 0;	// where users find it
 
 	// Readable while SV_OP_WAIT has events to report; negative: there is none, ask.

@@ -198,6 +198,7 @@ public:
 	}
 
 	Result<bool> volume_in_use(const VolumeSpec &) override { return false; }
+	Result<bool> volume_exists(const VolumeSpec &spec) override { return open_volumes_.contains(spec.id); }
 
 	std::string volume_path(const VolumeSpec &spec) const override
 	{

@@ -88,6 +88,12 @@ def test_kernel_refuses_calls_of_volume_commands(host):
     assert refused >= 2
     refused, done = trial.run(delete, [create])
     assert refused >= 2 and done and host.logged("kernel command VOLUME_DROP")
+    up, down = ["activate", "tank/w"], ["deactivate", "tank/w"]
+    refused, _ = trial.run(down, [up])
+    assert refused == 2
+    refused, _ = trial.run(up, [down])
+    assert refused == 1
+    host.svctl(*up)
     refused, _ = trial.run(["rename-volume", "tank/w", "z"], [["rename-volume", "tank/z", "w"]])
     assert refused == 1
     anew = [["delete-volume", "tank/x", "--yes"], create]

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+// Catalogues of each earlier schema, opened by today's code.
+#include <gtest/gtest.h>
+
+#include <sstream>
+
+#include <fmt/format.h>
+
+#include "daemon/base/memory_device.h"
+#include "daemon/catalogue/catalogue.h"
+#include "daemon/catalogue/database.h"
+#include "daemon/catalogue/region.h"
+#include "daemon/catalogue/schema.h"
+
+namespace svd {
+namespace {
+
+// A catalogue as the svd of that version made it, with two volumes and an extent.
+struct Old {
+	explicit Old(uint32_t version) : device("mem0", 32 * kMiB), uuid(Uuid::random())
+	{
+		auto region = Region::format(copies(), uuid);
+		EXPECT_TRUE(region.ok());
+		auto opened = Database::open(std::move(region).value());
+		EXPECT_TRUE(opened.ok());
+		Database &db = *opened.value();
+		EXPECT_TRUE(upgrade_schema(db, version).ok());
+		EXPECT_EQ(db.number("PRAGMA user_version").value(), version);
+		std::string hex;
+		for (const uint8_t byte : uuid.bytes)
+			hex += fmt::format("{:02x}", byte);
+		EXPECT_TRUE(db.transaction([&]() -> Status {
+			for (const std::string &sql : {
+				"INSERT INTO pool VALUES (1, x'" + hex + "', 'tank', 1700000000, 42, 1, 60000, 1000, 0, 0, 0, 4, 4)",
+				std::string("INSERT INTO members VALUES (0, x'00112233445566778899aabbccddeeff', 0, 'fast', 100, 0)"),
+				std::string("INSERT INTO layers VALUES (1, 1, 0), (3, 3, 0)"),
+				std::string("INSERT INTO volumes VALUES (1, 'a', 1073741824, 0, 1, 1, 1700000001, 0, -1)"),
+				std::string("INSERT INTO volumes VALUES (3, 'gone', 1048576, 1, 3, 3, 1700000002, 0, -1)"),
+			})
+				SV_TRY(db.exec(sql.c_str()));
+			return {};
+		}).ok());
+		EXPECT_TRUE(db.checkpoint().ok());
+		EXPECT_TRUE(db.region().set_ready().ok());
+		EXPECT_TRUE(db.close().ok());
+	}
+	std::vector<CatalogueCopy> copies() { return {{&device, 0, device.size()}}; }
+
+	MemoryDevice device;
+	Uuid uuid;
+};
+
+std::string dump_of(Catalogue &catalogue)
+{
+	std::ostringstream out;
+	EXPECT_TRUE(catalogue.dump(out).ok());
+	return out.str();
+}
+
+TEST(Schema, volumes_of_version_1_come_up_with_their_pool)
+{
+	Old old(1);
+	auto c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok()) << c.error().message();
+	const auto volumes = c.value()->volumes();
+	ASSERT_TRUE(volumes.ok());
+	ASSERT_EQ(volumes.value().size(), 2u);
+	EXPECT_TRUE(volumes.value()[0].autoactivate && volumes.value()[0].active);
+	const std::string dump = dump_of(*c.value());
+	EXPECT_NE(dump.find("volume 1 a 1073741824 active 1 1 1700000001 0 18446744073709551615\n"), std::string::npos) << dump;
+	EXPECT_TRUE(c.value()->set_autoactivate(1, false).ok());
+	EXPECT_TRUE(c.value()->check().value().empty());
+	ASSERT_TRUE(c.value()->close().ok());
+
+	// Once is enough.
+	c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok());
+	EXPECT_FALSE(c.value()->volume("a").value().autoactivate);
+}
+
+TEST(Schema, read_only_upgrade_writes_nothing)
+{
+	Old old(1);
+	const std::vector<uint8_t> before = old.device.contents();
+	{
+		Catalogue::OpenOptions options;
+		options.read_only = true;
+		auto c = Catalogue::open(old.copies(), old.uuid, options);
+		ASSERT_TRUE(c.ok()) << c.error().message();
+		EXPECT_TRUE(c.value()->volume("a").value().active);
+	}
+	EXPECT_TRUE(old.device.contents() == before);
+}
+
+TEST(Schema, upgrade_survives_a_power_cut_at_each_write)
+{
+	for (uint64_t n = 1;; n++) {
+		Old old(1);
+		old.device.settle();
+		old.device.fail_from(n);
+		const bool done = Catalogue::open(old.copies(), old.uuid).ok();
+		old.device.heal();
+		old.device.crash(n);
+		auto c = Catalogue::open(old.copies(), old.uuid);
+		ASSERT_TRUE(c.ok()) << n << ": " << c.error().message();
+		EXPECT_TRUE(c.value()->volume("a").value().autoactivate);
+		EXPECT_TRUE(c.value()->check().value().empty());
+		if (done)
+			break;
+		ASSERT_LT(n, 1000u);
+	}
+}
+
+}	// namespace
+}	// namespace svd
