@@ -106,11 +106,13 @@ suite-vm-debug:
 guest-root:
 	@mk/guest-root.sh $(BUILD)
 
-# Power cuts under load, as many as SOAK_CUTS says, and rebuilt states; SEED=N repeats a run.
+# Power cuts under load, as many as SOAK_CUTS says, and rebuilt states; SEED=N repeats a run. And SOAK_BOOTS boots of a
+# machine that mounts a volume.
 soak: export SOAK_CUTS ?= 200
-soak: deps
+soak: export SOAK_BOOTS ?= 20
+soak: deps guest-root
 	+@$(BUILD_ALL) all
-	@$(VM_RUN) -k '^crash\.' $(VM_FLAGS)
+	@$(VM_RUN) -k '^(crash\.|host\.fstab_)' $(VM_FLAGS)
 
 vm-check: deps
 	+@$(BUILD_ALL) all
