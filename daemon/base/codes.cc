@@ -27,7 +27,7 @@ constexpr CodeText kCodes[] = {
 	 "Run svctl as root; of a device: blockdev --getro DEVICE."},
 	{Id::kBusy, "SV-BUSY", Severity::kInfo, "it is in use, or in conflict with what is there",
 	 "A device or a volume is in use, holds something, or has that name already. Nothing was changed. Exit code 5.",
-	 "The message says by what. Unmount a volume (findmnt); to destroy what a device holds, name it with --wipe."},
+	 "The message says by what, and of a volume how that is ended; to destroy what a device holds, name it with --wipe."},
 	{Id::kNoSpace, "SV-NO-SPACE", Severity::kWarning, "there is no space for this",
 	 "A device is too small, or the pool has no room for what the command needs. Exit code 6.",
 	 "svctl list shows free space; svctl add-device adds some."},

@@ -178,14 +178,24 @@ Status Pool::admit_members()
 
 // ---- life ----
 
+Status Pool::refuse_open_volume(const char *attempt, const std::string &object, const std::string &called,
+				const VolumeRow &volume) const
+{
+	SV_ASSIGN(const VolumeUse use, channel_->volume_use(volume_spec(volume)));
+	if (!use.in_use)
+		return {};
+	const std::string path = volume_path(volume);
+	if (use.by.empty())
+		return Error{Code::kBusy, attempt, object, called + " is in use by something that cannot be seen from here",
+			     fmt::format("a mount in a container, an export: lsblk {0}; lsof {0}", path)};
+	return Error{Code::kBusy, attempt, object, fmt::format("{} is in use: {}", called, use.by), use.next};
+}
+
 Status Pool::refuse_open_volumes(const char *attempt) const
 {
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes) {
-		SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
-		if (busy)
-			return Error{Code::kBusy, attempt, name_, fmt::format("volume {} is in use", volume.name),
-				     "unmount it: findmnt " + channel_->volume_path(volume_spec(volume))};
+		SV_TRY(refuse_open_volume(attempt, name_, "volume " + volume.name, volume));
 	}
 	return {};
 }
@@ -345,14 +355,6 @@ Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 	return done;
 }
 
-Status Pool::refuse_open(const char *attempt, const VolumeRow &volume) const
-{
-	SV_ASSIGN(const bool busy, channel_->volume_in_use(volume_spec(volume)));
-	if (!busy)
-		return {};
-	return Error{Code::kBusy, attempt, name_ + "/" + volume.name, "it is in use", "unmount it: findmnt " + volume_path(volume)};
-}
-
 // svd may die between the two steps of these: the next one finds the volume active in the catalogue, and makes its device
 // if there is none. So the first comes up, and the second, which nobody was told of, has not happened.
 Status Pool::activate_volume(const VolumeRow &volume)
@@ -367,7 +369,7 @@ Status Pool::activate_volume(const VolumeRow &volume)
 
 Status Pool::deactivate_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open("deactivate volume", volume));
+	SV_TRY(refuse_open_volume("deactivate volume", name_ + "/" + volume.name, "it", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	kill_point("deactivate-volume-removed");
 	const Status done = catalogue_->set_active(volume.id, false);
@@ -380,7 +382,7 @@ Status Pool::deactivate_volume(const VolumeRow &volume)
 // the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open("delete volume", volume));
+	SV_TRY(refuse_open_volume("delete volume", name_ + "/" + volume.name, "it", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	const Status begun = catalogue_->begin_delete_volume(volume.id);
 	if (!begun.ok()) {

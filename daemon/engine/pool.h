@@ -134,6 +134,9 @@ private:
 	Result<std::vector<std::string>> differences(Pace &pace);
 	Status once_still(Pace &pace, const std::function<Status(Pace &)> &work);
 
+	Status refuse_open_volume(const char *attempt, const std::string &object, const std::string &called,
+				  const VolumeRow &volume) const;
+
 	// recovery.cc
 	Status bring_up(How how);
 	void take_back_devices();
@@ -158,7 +161,6 @@ private:
 	Status load_grants();
 	Status create_volume_devices();
 	Status find_active_volumes();
-	Status refuse_open(const char *attempt, const VolumeRow &volume) const;
 	Status find_unadmitted();
 	Status catalogue_new_members();
 	Status catalogue_name();

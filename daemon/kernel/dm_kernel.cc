@@ -2,6 +2,7 @@
 // See dm_kernel.h.
 #include "daemon/kernel/dm_kernel.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdarg>
 #include <cstdlib>
@@ -12,6 +13,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 #include <libdevmapper.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -21,6 +23,7 @@
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
 #include "daemon/kernel/device_events.h"
+#include "daemon/kernel/device_users.h"
 #include "daemon/kernel/module.h"
 
 namespace svd {
@@ -28,6 +31,8 @@ namespace svd {
 namespace {
 
 constexpr uint64_t kSector = 512;
+constexpr int kLookTries = 20;
+constexpr auto kLookPause = std::chrono::milliseconds(50);
 constexpr int kOpenTries = 50;
 constexpr auto kOpenPause = std::chrono::milliseconds(100);
 
@@ -320,10 +325,22 @@ public:
 		return {};
 	}
 
-	Result<bool> volume_in_use(const VolumeSpec &volume) override
+	// After an unmount udev looks into the volume: nobody is to be told to end that.
+	Result<VolumeUse> volume_use(const VolumeSpec &volume) override
 	{
-		SV_ASSIGN(const dm_info info, info_of(dm_name(spec_.name, volume.name)));
-		return info.exists && info.open_count > 0;
+		for (int i = 0;; i++) {
+			SV_ASSIGN(const dm_info info, info_of(dm_name(spec_.name, volume.name)));
+			if (!info.exists || info.open_count <= 0)
+				return VolumeUse{};
+			const auto users = users_of_device(makedev(info.major, info.minor), volume_path(volume));
+			const auto passing = [](const DeviceUser &user) { return user.passing; };
+			if (std::all_of(users.begin(), users.end(), passing) && i < kLookTries) {
+				std::this_thread::sleep_for(kLookPause);
+				continue;
+			}
+			const DeviceUser all = summary_of(users);
+			return VolumeUse{true, all.what, fmt::format("{}", fmt::join(all.next, "; "))};
+		}
 	}
 
 	Result<bool> volume_exists(const VolumeSpec &volume) override

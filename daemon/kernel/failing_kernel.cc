@@ -61,11 +61,11 @@ public:
 		return countdown_.expired() ? no_memory("remove device", volume.name) : inner_->remove_volume(volume);
 	}
 
-	Result<bool> volume_in_use(const VolumeSpec &volume) override
+	Result<VolumeUse> volume_use(const VolumeSpec &volume) override
 	{
 		if (countdown_.expired())
 			return no_memory("look at device", volume.name);
-		return inner_->volume_in_use(volume);
+		return inner_->volume_use(volume);
 	}
 
 	Result<bool> volume_exists(const VolumeSpec &volume) override

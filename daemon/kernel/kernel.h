@@ -50,6 +50,13 @@ struct MissingModule {
 	std::string next;
 };
 
+// Whether somebody has a volume open. In words: by whom, and what ends it; empty where that cannot be seen.
+struct VolumeUse {
+	bool in_use = false;
+	std::string by;
+	std::string next;
+};
+
 // Commands that answered: how many elements came back, or how many were applied.
 struct CommandResult {
 	uint32_t count = 0;
@@ -73,7 +80,7 @@ public:
 	virtual Result<void> resize_volume(const VolumeSpec &volume) = 0;
 	virtual Result<void> rename_volume(const VolumeSpec &volume, const std::string &to) = 0;
 	virtual Result<void> remove_volume(const VolumeSpec &volume) = 0;	// success if it is not there
-	virtual Result<bool> volume_in_use(const VolumeSpec &volume) = 0;
+	virtual Result<VolumeUse> volume_use(const VolumeSpec &volume) = 0;
 	virtual Result<bool> volume_exists(const VolumeSpec &volume) = 0;
 	virtual std::string volume_path(const VolumeSpec &volume) const = 0;	// where users find it
 

@@ -197,7 +197,7 @@ public:
 		return {};
 	}
 
-	Result<bool> volume_in_use(const VolumeSpec &) override { return false; }
+	Result<VolumeUse> volume_use(const VolumeSpec &) override { return VolumeUse{}; }
 	Result<bool> volume_exists(const VolumeSpec &spec) override { return open_volumes_.contains(spec.id); }
 
 	std::string volume_path(const VolumeSpec &spec) const override
