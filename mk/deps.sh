@@ -18,6 +18,7 @@ packages=(
 	debhelper dh-dkms lintian
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
+	cryptsetup-bin mdadm lvm2 btrfs-progs # what users put above and below: t_stacks.py
 	python3 python3-varlink util-linux fdisk mmdebstrap shellcheck groff-base zsh fish
 	libelf1 libssl3 pahole # the kernel's build tools
 )
