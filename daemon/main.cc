@@ -70,8 +70,9 @@ Result<UniqueFd> lock_state(const std::string &directory)
 	mkdir(directory.c_str(), 0755);
 	const std::string path = directory + "/svd.lock";
 	UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	const int error = errno;
 	if (!fd)
-		return errno_error(errno, "open", path);
+		return errno_error(error, "open", path, (error == EROFS ? "findmnt -T " : "df -h -i ") + directory);
 	if (flock(fd.get(), LOCK_EX | LOCK_NB) < 0)
 		return Error{Code::kBusy, "start svd", directory, "another svd is running", "stop it first"};
 	return fd;

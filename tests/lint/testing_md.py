@@ -16,8 +16,8 @@ SKIPS = re.compile(r"\bGTEST_SKIP\b|\braise\s+(?:vm\.)?Skip\b|\bpytest\.skip\b|\
 GTEST = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+)\s*,\s*(\w+)\s*\)")
 SUITES = re.compile(r"^@vm\.(debug|full)$", re.M)
 # What has svd in it, and how its tests compare: Host.unchanged() of tests/e2e/harness.py, or by hand.
-RUNS_SVD = ("debug.svctl", "e2e.", "service.", "stacks.", "svctl.", "trouble.")
-COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bdump\(\) == before|\bcmp /tmp/before /tmp/after\b")
+RUNS_SVD = ("debug.svctl", "e2e.", "environment.", "service.", "stacks.", "svctl.", "trouble.")
+COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bdump\(\) == before|\bcmp (/\S+)/before \1/after\b")
 
 
 def pieces(pattern, text):
