@@ -13,7 +13,7 @@ packages=(
 	systemd-sysv udev dbus kmod dmsetup e2fsprogs xfsprogs util-linux fdisk
 	libsqlite3-0 libfmt9 libblkid1 libfdisk1 libdevmapper1.02.1 libkmod2
 	busybox-static procps
-	mdadm cryptsetup-bin
+	mdadm cryptsetup-bin lvm2
 	dkms libelf1 libssl3 pahole # and the compiler, to build the module: t_packages.py
 )
 
