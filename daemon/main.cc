@@ -72,7 +72,7 @@ Result<UniqueFd> lock_state(const std::string &directory)
 	UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
 	const int error = errno;
 	if (!fd)
-		return errno_error(error, "open", path, (error == EROFS ? "findmnt -T " : "df -h -i ") + directory);
+		return errno_error(error, "open", path, (error == ENOSPC ? "df -h -i " : "findmnt -T ") + directory);
 	if (flock(fd.get(), LOCK_EX | LOCK_NB) < 0)
 		return Error{Code::kBusy, "start svd", directory, "another svd is running", "stop it first"};
 	return fd;

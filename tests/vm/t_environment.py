@@ -99,4 +99,9 @@ def test_full_and_read_only_file_systems_of_the_host(bench):
         # As when the system's disk fails.
         s.run(f"echo 1 > /sys/fs/ext4/$(basename $(readlink -f {host.dev}))/trigger_fs_error; mount -o remount,ro /\n"
               "refused touch /run/svctl/more 2>&1; refused touch /more 2>&1\n" + ALIVE)
-        s.run("mount -o remount,rw /; svctl check tank; cmp -n 8388608 /tmp/data /dev/sv/tank/a")
+        guest.run("mount -o remount,rw /; kill -9 $(pidof svd); for i in $(seq 100); do umount /run/svctl && break; sleep 0.1; done\n"
+                  f"mount -o ro,noload {host.dev} /run/svctl")
+        s.run(START.format(dev=disk.dev, code=4, words="/run/svctl/svd.lock: Read-only file system (findmnt -T /run/svctl"))
+        s.run(f"umount /run/svctl; {mount}")
+        s.start()
+        s.run("svctl check tank; cmp -n 8388608 /tmp/data /dev/sv/tank/a")
