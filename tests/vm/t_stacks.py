@@ -109,8 +109,8 @@ def members_below(verb, disks):
 ON_LUKS = f"""svctl create-volume tank/sec --size 256M; mkdir -p /sec
 {LUKS} /dev/sv/tank/sec
 cryptsetup luksDump /dev/sv/tank/sec | grep -E 'sector: +4096'
-{OPEN} --allow-discards /dev/sv/tank/sec secret; mkfs.ext4 -q /dev/mapper/secret; mount /dev/mapper/secret /sec
-fill /sec 12; fill /sec 20; trimmed sec /sec 20
+{OPEN} --allow-discards /dev/sv/tank/sec secret; mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 /dev/mapper/secret
+mount /dev/mapper/secret /sec; fill /sec 12; fill /sec 20; trimmed sec /sec 20
 svctl resize-volume tank/sec --size 320M; cryptsetup resize --key-file /root/key secret; resize2fs /dev/mapper/secret 2>&1; larger /sec 260
 fill /sec 10
 in_use sec "held by /dev/mapper/secret (LUKS), which is mounted on /sec (umount /sec; cryptsetup close secret)"
