@@ -50,6 +50,7 @@ struct Options {
 	std::vector<std::string> devices;
 	std::string host_id;
 	RoleGroups groups;
+	std::vector<std::string> low_space;
 };
 
 // svd serves the disks that its own pages might have to be written to: it must not wait for itself.
@@ -123,10 +124,11 @@ Status serve(const Options &options)
 {
 	if (leads_to_journal(STDERR_FILENO, getenv("JOURNAL_STREAM")))
 		log::use_journal(kJournalSocket);
+	SV_ASSIGN(const LowSpace low_space, LowSpace::parse(options.low_space));
 	SV_ASSIGN(const UniqueFd lock, lock_state(options.state_dir));
 	const auto kernel = options.sim ? make_failing_kernel(make_sim_kernel()) : make_dm_kernel();
 	SV_ASSIGN(const Host host, this_host(options.host_id));
-	Engine engine(*kernel, {options.state_dir, options.devices, host});
+	Engine engine(*kernel, {options.state_dir, options.devices, host, low_space});
 	Service service(engine, options.sim, options.groups);
 	VarlinkServer::Handler handler;
 	handler.call = [&](Request request) { return service.call(std::move(request)); };
@@ -179,6 +181,9 @@ int main(int argc, char **argv)
 		->type_name("GROUP")->capture_default_str();
 	app.add_option("--read-group", options.groups.read, "who is in this one may look")
 		->type_name("GROUP")->capture_default_str();
+	app.add_option("--low-space", options.low_space, "how many percent of a pool are used when a warning and a critical "
+		       "alert begin (80,95); of POOL alone; may be repeated")
+		->type_name("[POOL=]PERCENT,PERCENT")->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 	std::string udev_device;
 	std::string udev_volume;
 	app.add_option("--udev", udev_device, "only print what udev is to know of this device, if it is a member")

@@ -64,6 +64,10 @@ constexpr CodeText kCodes[] = {
 	 "The device has its label and belongs to the pool, but catalogue or kernel have not taken it so far. svd tries again by "
 	 "itself.",
 	 "svctl list shows when its space is there; the journal says why it took so long."},
+	{Id::kMemberFailing, "SV-MEMBER-FAILING", Severity::kCritical, "a member has I/O errors",
+	 "Reads, writes or flushes of the device failed. It ends when there was none for 24 hours, or the pool has been taken "
+	 "down. The number counts from the pool's activation.",
+	 "smartctl -a DEVICE and journalctl -k say what fails. Replace the device, or what it is connected by."},
 	{Id::kLabelDamaged, "SV-LABEL-DAMAGED", Severity::kCritical, "a device has a damaged label",
 	 "The label and its copy contradict their checksums, or the device is smaller than its label says. svd does not use "
 	 "the device; the pool that it belonged to misses a member.",
@@ -83,6 +87,19 @@ constexpr CodeText kCodes[] = {
 	 "Writes that need new space fail with ENOSPC. Reads, overwrites and flushes go on, and a little is kept for file "
 	 "systems' logs, so that they stay mounted.",
 	 "svctl add-device POOL TIER=DEVICE, or delete files and run fstrim, or delete volumes."},
+	{Id::kSpaceLow, "SV-SPACE-LOW", Severity::kWarning, "a pool's space runs low",
+	 "Of its space more than svd's --low-space says is used (80 %). It begins there and ends two points below. Volumes are "
+	 "thin: what file systems show as free may be more than the pool has.",
+	 "svctl add-device POOL TIER=DEVICE, or delete files and run fstrim, or delete volumes."},
+	{Id::kSpaceCritical, "SV-SPACE-CRITICAL", Severity::kCritical, "a pool is nearly full",
+	 "Of its space more than the second number of svd's --low-space is used (95 %). Once it is full, writes that need new "
+	 "space fail.",
+	 "Now: svctl add-device POOL TIER=DEVICE, or delete files and run fstrim, or delete volumes."},
+	{Id::kFullSoon, "SV-FULL-SOON", Severity::kWarning, "a pool will be full within a day",
+	 "It fills so fast that it lasts for less than 24 hours, by what it took in the last two hours and in the last quarter of "
+	 "an hour, whichever is less. It ends when that has been more than 36 hours for a quarter of an hour. svd forgets what "
+	 "was when it is restarted.",
+	 "svctl list shows which volume grows (-o +percent); svctl add-device POOL TIER=DEVICE makes room."},
 	{Id::kPoolFailed, "SV-POOL-FAILED", Severity::kCritical, "the kernel stopped a pool",
 	 "A write to its journal failed on all copies. Nothing is acknowledged any more, so that nothing is lost that was.",
 	 "journalctl -k names the device. Replace or reattach it, then svctl deactivate POOL; svctl activate POOL."},
@@ -140,6 +157,11 @@ constexpr CodeText kCodes[] = {
 	{Id::kJournalTorn, "SV-JOURNAL-TORN", Severity::kWarning, "the end of a journal was torn and dropped",
 	 "The last batch was written in part only. A power cut does that, and nothing is lost that was acknowledged.",
 	 "If there was no power cut, the device is damaged and the last writes are lost: smartctl -a DEVICE."},
+	{Id::kJournalPressure, "SV-JOURNAL-PRESSURE", Severity::kWarning, "a pool's journal fills faster than it is emptied",
+	 "More than half of it has been in use for a minute, and no less than a minute before; it ends below three eighths. When "
+	 "it is full, writes that need a record wait. svd empties it at a quarter: it is held up by a device that is slow or "
+	 "fails, or by a long check or dump.",
+	 "svctl jobs, svctl status, and journalctl -u svd -k say what holds it up."},
 	{Id::kCatalogueDamaged, "SV-CATALOGUE-DAMAGED", Severity::kCritical, "a pool's catalogue is damaged",
 	 "A block of it cannot be read from any copy.",
 	 "svctl check POOL says what is affected. Restore the pool from a dump."},

@@ -73,6 +73,11 @@ void notice(fmt::format_string<Args...> f, Args&&... args)
 	write(Level::kNotice, fmt::format(f, std::forward<Args>(args)...));
 }
 template <typename... Args>
+void notice(Id id, fmt::format_string<Args...> f, Args&&... args)
+{
+	write(Level::kNotice, id, fmt::format(f, std::forward<Args>(args)...));
+}
+template <typename... Args>
 void info(fmt::format_string<Args...> f, Args&&... args)
 {
 	write(Level::kInfo, fmt::format(f, std::forward<Args>(args)...));

@@ -172,6 +172,7 @@ class Catalogue {
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t volume);      // extents that its head layer maps
 	Result<Usage> usage();
+	uint32_t copies_in_use() const;  // mask of the copies as open() got them
 
 	// --- check, dump, restore ---
 	// Long. At a step of check and dump others may read this catalogue, and nobody may change it; at one of restore

@@ -151,6 +151,8 @@ Result<std::vector<FreeRange>> Catalogue::free_ranges()
 	return ranges;
 }
 
+uint32_t Catalogue::copies_in_use() const { return impl_->db->region().in_sync(); }
+
 Result<Usage> Catalogue::usage()
 {
 	Usage u;

@@ -142,7 +142,7 @@ Pool::Clock::time_point Pool::due() const
 		return Clock::time_point::max();
 	if (channel_->event_fd() < 0)
 		return last_tick_ + kAskEvery;
-	return state_ == PoolState::kActive || asked_ ? checkpoint_due() : Clock::time_point::max();
+	return std::min(look_due_, state_ == PoolState::kActive || asked_ ? checkpoint_due() : Clock::time_point::max());
 }
 
 int Pool::event_fd(Clock::time_point now) const
@@ -161,9 +161,8 @@ void Pool::tell_mode(uint32_t mode) const
 void Pool::note_events(const sv_event &event)
 {
 	const uint64_t events = event.events;
-	journal_copy_lost_ = journal_copy_lost_ || (events & SV_EVENT_COPY_LOST);
 	if (events & SV_EVENT_COPY_LOST)
-		log::error(Id::kJournalCopyLost, "pool {}: one copy of the journal is lost", name_);
+		look_due_ = {};	// at once: that tells which
 	if (events & SV_EVENT_SPACE)
 		log::warning(Id::kPoolFull, "pool {}: a write found no space", name_);
 	if (events & SV_EVENT_MODE)

@@ -70,8 +70,11 @@ void Engine::tick()
 		rescan();
 		activate_complete(false);
 	}
-	for (auto &[uuid, pool] : pools_)
+	for (auto &[uuid, pool] : pools_) {
 		pool->tick(now);
+		if (pool->look_due() <= now)
+			look(*pool, now);
+	}
 }
 
 void Engine::shut_down()
@@ -324,20 +327,13 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 {
 	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_of(pool)},
 		     {"problems", problems_json(pool)}, {"tiers", Json::array()}, {"devices", Json::array()}};
-	std::map<uint32_t, uint32_t> free;
-	if (pool.up()) {
-		std::vector<sv_member_state> states(SV_MAX_MEMBERS);
-		const auto answer = pool.kernel().command(SV_OP_MEMBERS, states.data(), sizeof(states[0]),
-							  SV_MAX_MEMBERS);
-		for (uint32_t i = 0; answer.ok() && i < answer.value().count; i++)
-			free[states[i].member] = states[i].free_slots;
-	}
+	std::map<uint32_t, sv_member_state> states = pool.member_states();
 	std::map<uint32_t, Json> tiers;
 	uint64_t size = 0;
 	uint64_t free_bytes = 0;
 	for (const auto &[index, member] : pool.members()) {
 		const uint64_t bytes = static_cast<uint64_t>(member.label.nr_slots) << SV_EXTENT_SHIFT;
-		const uint64_t unused = static_cast<uint64_t>(free[index]) << SV_EXTENT_SHIFT;
+		const uint64_t unused = static_cast<uint64_t>(states[index].free_slots) << SV_EXTENT_SHIFT;
 		Json &tier = tiers[member.label.tier];
 		if (tier.is_null())
 			tier = {{"name", member.label.tier_name}, {"members", 0}, {"size", 0u}, {"free", 0u}, {"used", 0u}};
@@ -349,6 +345,7 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 		size += bytes;
 		free_bytes += unused;
 		if (pool.up()) {
+			json["devices"].back()["errors"] = states[index].errors;
 			tier["free"] = tier["free"].get<uint64_t>() + unused;
 			tier["used"] = tier["size"].get<uint64_t>() - tier["free"].get<uint64_t>();
 		}

@@ -24,6 +24,7 @@ struct EngineOptions {
 	std::string state_dir;			// small things that may be lost: known device names
 	std::vector<std::string> devices;	// look for members here only; empty: all block devices
 	Host host;				// this one
+	LowSpace low_space = {};
 };
 
 struct TierRequest {
@@ -138,6 +139,7 @@ private:
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
 	Status add_latency(Pool &pool, uint32_t volume, Json &json);
+	void look(Pool &pool, Pool::Clock::time_point now);
 	std::vector<Problem> problems_of(Pool &pool);
 	void holder_problems(const Pool &pool, std::vector<Problem> &problems);
 	Json problems_json(Pool &pool);

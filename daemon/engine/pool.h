@@ -20,6 +20,7 @@
 #include "daemon/engine/label_io.h"
 #include "daemon/engine/latency.h"
 #include "daemon/engine/problem.h"
+#include "daemon/engine/watch.h"
 #include "daemon/kernel/kernel.h"
 
 namespace svd {
@@ -98,6 +99,13 @@ public:
 	Clock::time_point due() const;			// of the next tick; max() where only events call for one
 	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
 
+	// ---- what is known of it, and its alerts (facts.cc) ----
+	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
+	PoolFacts facts(const std::string &name);		// as commands call it
+	void look(const std::string &name, const SpaceLimits &limits, Clock::time_point now);	// logs what began or ended
+	Clock::time_point look_due() const;			// max() while it is down
+	std::vector<Problem> alerts() const { return watch_.problems(); }
+
 	// ---- check, dump, restore: long ----
 	Status restore(int text, Pace &pace);	// a file; into a pool without volumes; goes down and up again
 	Result<std::vector<std::string>> check(Pace &pace);	// what is wrong, a line each
@@ -123,7 +131,6 @@ public:
 	KernelPool &kernel() { return *channel_; }
 	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
 	void clear_problem() { problem_.reset(); }
-	bool journal_copy_lost() const { return journal_copy_lost_; }
 	bool wanted_down() const { return wanted_down_; }	// deactivated by command
 	void set_wanted_down(bool down) { wanted_down_ = down; }
 
@@ -188,6 +195,7 @@ private:
 	void set_problem(const Status &result, Id otherwise);	// the code, if the error has none of its own
 	void tell_mode(uint32_t mode) const;
 	void note(const Status &result) const;	// logs a failure
+	void tell(const std::vector<Watch::Change> &changes) const;
 	PoolSpec spec() const;
 	VolumeSpec volume_spec(const VolumeRow &volume) const;
 	sv_volume_info volume_info(const VolumeRow &volume) const;
@@ -206,8 +214,9 @@ private:
 	bool said_full_ = false;  // to the kernel, in this session
 	bool wanted_down_ = false;
 	std::optional<Problem> problem_;
-	bool journal_copy_lost_ = false;	// since this activation, as the kernel told
-	uint64_t features_ = 0;			// SV_FEATURE_*, likewise
+	uint64_t features_ = 0;			// SV_FEATURE_*, since this activation, as the kernel told
+	Watch watch_;
+	Clock::time_point look_due_{};
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point tried_{};	// to activate

@@ -58,8 +58,15 @@ void failed_work(const Pool &pool, const std::string &name, std::vector<Problem>
 	problems.back().next = "svctl " + std::string(pool.up() ? "check " : "activate ") + name;
 }
 
+bool is_about_space(const Problem &problem)
+{
+	return problem.id == Id::kSpaceLow || problem.id == Id::kSpaceCritical || problem.id == Id::kFullSoon;
+}
+
+// With the alerts, of which a full pool has no more about its space.
 void kernel_state(Pool &pool, std::vector<Problem> &problems)
 {
+	std::vector<Problem> alerts = pool.alerts();
 	const auto state = pool.kernel().ask<sv_state>(SV_OP_STATE);
 	if (!state.ok())
 		problems.push_back({Id::kKernelSilent, state.error().message(), "dmsetup status; journalctl -k"});
@@ -69,10 +76,9 @@ void kernel_state(Pool &pool, std::vector<Problem> &problems)
 	else if (state.value().mode == SV_MODE_OUT_OF_SPACE || state.value().free_slots == 0)
 		problems.push_back({Id::kPoolFull, "the pool is full",
 				    fmt::format("svctl add-device {} TIER=DEVICE, or delete files and fstrim", pool.name())});
-	if (pool.journal_copy_lost())
-		problems.push_back({Id::kJournalCopyLost, "one copy of the journal is lost",
-				    fmt::format("journalctl -k; replace the device; svctl deactivate {0}; svctl activate {0}",
-						pool.name())});
+	if (!problems.empty() && problems.back().id == Id::kPoolFull)
+		std::erase_if(alerts, is_about_space);
+	problems.insert(problems.end(), alerts.begin(), alerts.end());
 }
 
 }	// namespace
@@ -97,6 +103,11 @@ void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
 				    "take one of them away: with both the pool does not come up"});
 }
 
+void Engine::look(Pool &pool, Pool::Clock::time_point now)
+{
+	pool.look(reference(pool), options_.low_space.of(pool.name()), now);
+}
+
 std::vector<Problem> Engine::problems_of(Pool &pool)
 {
 	std::vector<Problem> problems;
@@ -105,8 +116,10 @@ std::vector<Problem> Engine::problems_of(Pool &pool)
 	missing_members(pool, name, hold_of(pool) == Hold::kHere, problems);
 	unreadable_volumes(pool, problems);
 	failed_work(pool, name, problems);
-	if (pool.up())
+	if (pool.up()) {
+		look(pool, Pool::Clock::now());
 		kernel_state(pool, problems);
+	}
 	for (Problem &problem : problems)
 		problem.pool = pool.name();
 	return problems;

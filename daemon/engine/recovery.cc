@@ -164,7 +164,8 @@ void Pool::close_all()
 	channel_.reset();
 	catalogue_.reset();
 	absent_.clear();
-	journal_copy_lost_ = false;
+	tell(watch_.stop());
+	look_due_ = {};
 	damage_.clear();
 	for (auto &[index, member] : members_)
 		member.file.reset();

@@ -39,6 +39,7 @@ class Host:
         self.svd = None
         self.host_id = HOST
         self.options = []   # of svd
+        self.popen = {}     # how it is started
 
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="svctl-e2e-")
@@ -89,7 +90,7 @@ class Host:
         self.log_from = os.path.getsize(f"{self.dir}/log")
         return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id,
                                  *self.options],
-                                stdout=self.log, stderr=self.log, env={**os.environ, **environment})
+                                stdout=self.log, stderr=self.log, env={**os.environ, **environment}, **self.popen)
 
     def kill(self):
         self.svd.kill()

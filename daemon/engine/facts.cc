@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+// What is known of a pool now, and its alerts as they begin and end. See pool.h.
+#include <algorithm>
+
+#include <fmt/core.h>
+
+#include "daemon/base/log.h"
+#include "daemon/engine/pool.h"
+
+namespace svd {
+
+namespace {
+
+constexpr auto kLookEvery = std::chrono::seconds(5);
+
+}	// namespace
+
+std::map<uint32_t, sv_member_state> Pool::member_states()
+{
+	std::map<uint32_t, sv_member_state> by_member;
+	if (!up())
+		return by_member;
+	std::vector<sv_member_state> states(SV_MAX_MEMBERS);
+	const auto answer = channel_->command(SV_OP_MEMBERS, states.data(), sizeof(states[0]), SV_MAX_MEMBERS);
+	for (uint32_t i = 0; answer.ok() && i < answer.value().count; i++)
+		by_member[states[i].member] = states[i];
+	return by_member;
+}
+
+PoolFacts Pool::facts(const std::string &name)
+{
+	PoolFacts facts;
+	facts.name = name;
+	facts.uuid = uuid_.str();
+	facts.state = state_name(state_);
+	facts.writable = state_ == PoolState::kActive;
+	facts.nr_members = nr_members();
+	facts.missing = static_cast<uint32_t>(missing().size());
+	const auto states = member_states();
+	const uint32_t in_use = up() ? catalogue_->copies_in_use() : ~0u;
+	uint32_t copy = 0;	// of the catalogue, in the order that it was opened in
+	for (const auto &[index, member] : members_) {
+		MemberFacts &one = facts.members.emplace_back();
+		one.index = index;
+		one.tier = member.label.tier_name;
+		one.device = member.named.empty() ? member.path : member.named;
+		one.size = static_cast<uint64_t>(member.label.nr_slots) << SV_EXTENT_SHIFT;
+		one.journal = (member.label.flags & SV_LABEL_HAS_RING) != 0;
+		one.catalogue = (member.label.flags & SV_LABEL_HAS_CATALOGUE) != 0;
+		if (one.catalogue && !(member.label.flags & SV_LABEL_STALE))
+			one.catalogue_lost = (in_use >> copy++ & 1) == 0;
+		facts.size += one.size;
+		const auto state = states.find(index);
+		if (state == states.end())
+			continue;
+		one.free = static_cast<uint64_t>(state->second.free_slots) << SV_EXTENT_SHIFT;
+		one.errors = state->second.errors;
+		one.journal_lost = (state->second.flags & SV_MEMBER_RING_LOST) != 0;
+	}
+	for (const auto &[index, row] : absent_)
+		facts.members.push_back({index, row.tier_name, {}, static_cast<uint64_t>(row.nr_slots) << SV_EXTENT_SHIFT, 0, 0,
+					 false});
+	if (!up())
+		return facts;
+	if (const auto state = channel_->ask<sv_state>(SV_OP_STATE); state.ok())
+		facts.kernel = state.value();
+	return facts;
+}
+
+// ---- alerts ----
+
+Pool::Clock::time_point Pool::look_due() const { return up() ? look_due_ : Clock::time_point::max(); }
+
+void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_point now)
+{
+	look_due_ = now + kLookEvery;
+	const PoolFacts now_known = facts(name);
+	if (now_known.kernel)	// otherwise status says that it is silent, and nothing is known to have ended
+		tell(watch_.look(now_known, limits, now));
+}
+
+// That a copy of the catalogue is lost was told, with the reason, by who lost it (catalogue/region.cc).
+void Pool::tell(const std::vector<Watch::Change> &changes) const
+{
+	for (const auto &[began, problem] : changes) {
+		if (!began)
+			log::notice(problem.id, "pool {}: it is over{}{}: {}", name_, problem.device.empty() ? "" : " of ",
+				    problem.device, code_text(problem.id).title);
+		else if (problem.id != Id::kCatalogueCopyLost && code_text(problem.id).severity == Severity::kCritical)
+			log::error(problem.id, "pool {}: {}; next: {}", name_, problem.what, problem.next);
+		else if (problem.id != Id::kCatalogueCopyLost)
+			log::warning(problem.id, "pool {}: {}; next: {}", name_, problem.what, problem.next);
+	}
+}
+
+}	// namespace svd

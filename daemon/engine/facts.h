@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+// What there is to know of pools at one moment, as plain values: for alerts (watch.h).
+// Gathering them asks the kernel; nothing is written anywhere.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kmod/uapi/sv.h"
+
+namespace svd {
+
+// Sizes are bytes. A member that is missing has no device.
+struct MemberFacts {
+	uint32_t index = 0;
+	std::string tier;
+	std::string device;
+	uint64_t size = 0;
+	uint64_t free = 0;
+	uint64_t errors = 0;		// of I/O, since the kernel has the pool
+	bool present = true;
+	bool journal = false;		// it has a copy of it
+	bool journal_lost = false;	// which is not written any more
+	bool catalogue = false;
+	bool catalogue_lost = false;
+};
+
+struct PoolFacts {
+	std::string name;		// what commands call it: no other pool has the same
+	std::string uuid;
+	std::string state;
+	bool writable = false;
+	uint32_t nr_members = 0;
+	uint32_t missing = 0;		// of those
+	uint64_t size = 0;
+	std::vector<MemberFacts> members;
+	// While it is up, and the kernel answers.
+	std::optional<sv_state> kernel;
+};
+
+}	// namespace svd
