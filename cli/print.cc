@@ -195,6 +195,8 @@ std::string format_answer(const Request &request, const json &answer)
 		return format_list(answer, request.view, request.selection);
 	if (request.command == "status" && request.view.chosen)
 		return format_problems(answer, request.view);
+	if (request.command == "metrics")
+		return answer.at("text").get<std::string>();
 	if (request.command == "scan")
 		return format_scan(answer);
 	if (request.command == "status")

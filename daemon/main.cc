@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 // svd: reads its options, protects itself, makes sure that it is alone, and turns the reactor: one thread, which
 // serves the socket and gives the engine its ticks. A second one only looks at it (base/watchdog.h).
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <optional>
+#include <span>
 
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
@@ -18,6 +21,8 @@
 #include <unistd.h>
 
 #include "daemon/api/commands.h"
+#include "daemon/api/http.h"
+#include "daemon/api/metrics.h"
 #include "daemon/api/varlink.h"
 #include "daemon/base/journal_socket.h"
 #include "daemon/base/log.h"
@@ -50,6 +55,7 @@ struct Options {
 	std::vector<std::string> devices;
 	std::string host_id;
 	RoleGroups groups;
+	std::string metrics = "off";
 	std::vector<std::string> low_space;
 };
 
@@ -120,6 +126,38 @@ int print_kernels_without_module()
 	return problems.empty() ? 0 : static_cast<int>(Code::kMissingFeature);
 }
 
+// What --metrics says: no server for "off".
+Result<std::optional<HttpServer>> metrics_server(const std::string &where, Service &service)
+{
+	if (where == "off")
+		return std::optional<HttpServer>();
+	SV_ASSIGN(HttpAddress address, HttpAddress::parse(where));
+	return std::optional<HttpServer>(std::in_place, std::move(address), kMetricsType, [&] { return service.metrics(); });
+}
+
+// Serves what is ready, and calls the engine's clock if it is due. `busy`: with jobs.
+void turn(VarlinkServer &server, std::optional<HttpServer> &metrics, Engine &engine, const UniqueFd &stop, bool busy)
+{
+	std::vector<pollfd> fds = {{stop.get(), POLLIN, 0}};
+	for (const int fd : engine.event_fds())
+		fds.push_back({fd, POLLIN, 0});
+	const size_t own = fds.size();
+	auto due = engine.due();
+	if (metrics) {
+		const auto http = metrics->fds();
+		fds.insert(fds.end(), http.begin(), http.end());
+		due = std::min(due, metrics->due());
+	}
+	server.turn(busy ? std::chrono::milliseconds(0) : until(due), fds);
+	const auto now = std::chrono::steady_clock::now();
+	if (metrics)
+		metrics->serve(std::span(fds).subspan(own), now);
+	const bool woken = std::any_of(fds.begin(), fds.begin() + static_cast<ptrdiff_t>(own), [](const pollfd &fd) {
+		return fd.revents != 0; });
+	if (woken || engine.due() <= now)
+		engine.tick();
+}
+
 Status serve(const Options &options)
 {
 	if (leads_to_journal(STDERR_FILENO, getenv("JOURNAL_STREAM")))
@@ -130,6 +168,7 @@ Status serve(const Options &options)
 	SV_ASSIGN(const Host host, this_host(options.host_id));
 	Engine engine(*kernel, {options.state_dir, options.devices, host, low_space});
 	Service service(engine, options.sim, options.groups);
+	SV_ASSIGN(std::optional<HttpServer> metrics, metrics_server(options.metrics, service));
 	VarlinkServer::Handler handler;
 	handler.call = [&](Request request) { return service.call(std::move(request)); };
 	handler.closed = [&](uint64_t client) { service.closed(client); };
@@ -144,13 +183,11 @@ Status serve(const Options &options)
 	log::notice("svd serves {}{}", options.socket, options.sim ? ", with a simulated kernel" : "");
 	// Pools may take long to come up. Nothing that boots waits for that: mounts wait for their devices.
 	sd_notify(0, "READY=1");
-	bool busy = false;	// with jobs
+	if (metrics)
+		metrics->open(std::chrono::steady_clock::now());
+	bool busy = false;
 	while (!asked_to_stop(stop)) {
-		std::vector<int> fds = engine.event_fds();
-		fds.push_back(stop.get());
-		const bool woken = server.turn(busy ? std::chrono::milliseconds(0) : until(engine.due()), fds);
-		if (woken || engine.due() <= std::chrono::steady_clock::now())
-			engine.tick();
+		turn(server, metrics, engine, stop, busy);
 		busy = service.turn(server);
 		made_a_step();
 	}
@@ -181,6 +218,9 @@ int main(int argc, char **argv)
 		->type_name("GROUP")->capture_default_str();
 	app.add_option("--read-group", options.groups.read, "who is in this one may look")
 		->type_name("GROUP")->capture_default_str();
+	app.add_option("--metrics", options.metrics, "serve metrics for Prometheus there, at http://ADDRESS:PORT/metrics: "
+		       "a loopback address, or off")
+		->type_name("ADDRESS:PORT")->capture_default_str()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
 	app.add_option("--low-space", options.low_space, "how many percent of a pool are used when a warning and a critical "
 		       "alert begin (80,95); of POOL alone; may be repeated")
 		->type_name("[POOL=]PERCENT,PERCENT")->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

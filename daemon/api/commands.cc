@@ -10,6 +10,7 @@
 
 #include "daemon/api/errors.h"
 #include "daemon/api/interface.h"
+#include "daemon/api/metrics.h"
 #include "daemon/api/parameters.h"
 #include "daemon/base/log.h"
 
@@ -312,6 +313,7 @@ void Service::closed(uint64_t client)
 bool Service::turn(VarlinkServer &server)
 {
 	const bool more = jobs_.turn();
+	clients_ = server.clients();
 	const auto now = Job::Clock::now();
 	for (size_t i = 0; i < waiters_.size();) {
 		Waiter &waiter = waiters_[i];
@@ -334,6 +336,16 @@ void Service::stop(VarlinkServer &server)
 	turn(server);
 }
 
+std::string Service::metrics()
+{
+	SelfFacts self = self_facts();
+	self.version = SV_VERSION;
+	self.clients = clients_;
+	self.jobs = static_cast<uint64_t>(std::count_if(jobs_.all().begin(), jobs_.all().end(), [](const auto &job) {
+		return !job->ended(); }));
+	return metrics_text(engine_.facts(), self);
+}
+
 // ---- calls ----
 
 Reply Service::refused(const Request &request, Role needed) const
@@ -346,19 +358,21 @@ Reply Service::refused(const Request &request, Role needed) const
 std::optional<Reply> Service::svctl_call(const std::string &name, Request &request)
 {
 	const auto found = kMethods.find(name);
-	const bool of_jobs = name == "Jobs" || name == "WaitJob";
-	const bool looks = of_jobs || (found != kMethods.end() && found->second.kind == Kind::kLooks);
+	const bool own = name == "Jobs" || name == "WaitJob" || name == "Metrics";	// not the engine's
+	const bool looks = own || (found != kMethods.end() && found->second.kind == Kind::kLooks);
 	if (const Role needed = looks ? Role::kRead : Role::kAdminister; request.role < needed)
 		return refused(request, needed);
 	if (kJobMethods.contains(name))
 		return start_job(name, request);
-	if (found == kMethods.end() && !of_jobs)
+	if (found == kMethods.end() && !own)
 		return Reply{"org.varlink.service.MethodNotFound", {{"method", "io.svctl." + name}}};
 	const Parameters p(request.call.parameters, "io.svctl", name);
 	if (name == "Jobs")
 		return Reply{"", list_jobs()};
 	if (name == "WaitJob")
 		return wait_job(p.number("job"), request);
+	if (name == "Metrics")
+		return Reply{"", {{"text", metrics()}}};
 	if (looks || p.flag("dry_run"))
 		return reply_of(found->second.run(engine_, p, request.fds));
 	audit(request.peer, described(request.call), "");

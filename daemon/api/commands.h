@@ -21,6 +21,7 @@ public:
 	// A step of a job, and what it has to say to those that wait. True: there is more to do at once.
 	bool turn(VarlinkServer &server);
 	void stop(VarlinkServer &server);	// jobs end, and those that wait are told
+	std::string metrics();
 
 private:
 	struct Waiter {
@@ -41,6 +42,7 @@ private:
 	Engine &engine_;
 	bool simulated_;
 	RoleGroups groups_;
+	size_t clients_ = 0;	// at the last turn
 	Jobs jobs_;
 	std::vector<Waiter> waiters_;
 };

@@ -88,7 +88,7 @@ Result<VarlinkServer> VarlinkServer::take(UniqueFd fd, Handler handler)
 	return VarlinkServer(std::move(fd), std::move(handler));
 }
 
-bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> others)
+void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<pollfd> others)
 {
 	std::vector<pollfd> fds = {{fd_.get(), POLLIN, 0}};
 	if (accept_from_ > Clock::now()) {
@@ -107,10 +107,12 @@ bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 			wait = std::min<std::chrono::milliseconds>(wait, kPatienceCheck);
 		fds.push_back({client.fd.get(), events, 0});
 	}
-	for (int fd : others)
-		fds.push_back({fd, POLLIN, 0});
-	if (poll(fds.data(), fds.size(), static_cast<int>(wait.count())) < 0)
-		return false;
+	fds.insert(fds.end(), others.begin(), others.end());
+	const bool polled = poll(fds.data(), fds.size(), static_cast<int>(wait.count())) >= 0;
+	for (size_t i = 0; i < others.size(); i++)
+		others[i].revents = polled ? fds[fds.size() - others.size() + i].revents : 0;
+	if (!polled)
+		return;
 
 	size_t i = 1;
 	for (auto client = clients_.begin(); client != clients_.end(); i++)
@@ -118,8 +120,6 @@ bool VarlinkServer::turn(std::chrono::milliseconds wait, std::span<const int> ot
 	if (fds[0].revents & POLLIN)
 		accept_clients();
 	drop_slow_clients();
-	return std::any_of(fds.end() - static_cast<ptrdiff_t>(others.size()), fds.end(),
-			   [](const pollfd &p) { return p.revents != 0; });
 }
 
 void VarlinkServer::finish(std::chrono::milliseconds patience)

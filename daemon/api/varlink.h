@@ -15,6 +15,7 @@
 #include <string>
 
 #include <nlohmann/json.hpp>
+#include <poll.h>
 
 #include "daemon/api/roles.h"
 #include "daemon/base/result.h"
@@ -71,9 +72,9 @@ public:
 	// Serves a socket that listens already: systemd's, where clients wait while svd is not there.
 	static Result<VarlinkServer> take(UniqueFd fd, Handler handler);
 
-	// One round of poll(): serves what is ready, waits at most `wait`. True: one of `others` is readable, which ends
-	// the wait as well.
-	bool turn(std::chrono::milliseconds wait, std::span<const int> others);
+	// One round of poll(): serves what is ready, waits at most `wait`. `others` are polled, too, and told what they are
+	// ready for (revents).
+	void turn(std::chrono::milliseconds wait, std::span<pollfd> others);
 
 	// To a client whose call got no reply yet; nothing if it has gone. report(): more is to come. What the client has
 	// not read yet is not added to: false, and nothing was sent.

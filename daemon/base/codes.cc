@@ -142,6 +142,9 @@ constexpr CodeText kCodes[] = {
 	 "Secure Boot, module.sig_enforce or lockdown: the module is not signed with a key that the kernel knows, or nobody "
 	 "may load modules any more.",
 	 "mokutil --import /var/lib/dkms/mok.pub, reboot, and confirm the key there. docs/operations/install.md says more."},
+	{Id::kMetricsUnavailable, "SV-METRICS-UNAVAILABLE", Severity::kWarning, "svd cannot serve its metrics",
+	 "It cannot listen at the address of its option --metrics. Pools are served nevertheless, and svd tries again by itself.",
+	 "ss -ltnp shows who listens there; svd --metrics ADDRESS:PORT takes another port. svctl metrics works in any case."},
 
 	{Id::kJournalDamaged, "SV-JOURNAL-DAMAGED", Severity::kCritical, "a pool's journal is damaged",
 	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "

@@ -52,6 +52,7 @@ enum class Id {
 	kModuleVersion,
 	kModuleMissing,
 	kModuleRefused,
+	kMetricsUnavailable,
 	// Copies of journal and catalogue.
 	kJournalDamaged,
 	kJournalCopyDamaged,

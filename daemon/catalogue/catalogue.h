@@ -98,6 +98,12 @@ struct Usage {
 	uint64_t partials = 0;
 };
 
+// Of its region; bytes.
+struct CatalogueSpace {
+	uint64_t used = 0;
+	uint64_t size = 0;
+};
+
 // Rules of names (pools 31, volumes 47, snapshots and tiers 31 and 15 bytes; [A-Za-z0-9_.+-], not beginning with '-'
 // or '.'). The error says which rule was broken. what is "pool", "volume" ...
 Status check_name(std::string_view what, std::string_view name, size_t max);
@@ -171,7 +177,8 @@ class Catalogue {
 	Status for_each_map(uint32_t volume, const std::function<Status(std::span<const sv_map_entry>)> &fn);
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t volume);      // extents that its head layer maps
-	Result<Usage> usage();
+	Result<Usage> usage();  // reads all of it
+	Result<CatalogueSpace> space();
 	uint32_t copies_in_use() const;  // mask of the copies as open() got them
 
 	// --- check, dump, restore ---

@@ -151,16 +151,21 @@ Result<std::vector<FreeRange>> Catalogue::free_ranges()
 	return ranges;
 }
 
+Result<CatalogueSpace> Catalogue::space()
+{
+	SV_ASSIGN(const uint64_t pages, impl_->db->number("PRAGMA page_count"));
+	SV_ASSIGN(const uint64_t free, impl_->db->number("PRAGMA freelist_count"));
+	return CatalogueSpace{(pages - free) * kBlockSize, impl_->db->region().capacity(Region::File::kMain)};
+}
+
 uint32_t Catalogue::copies_in_use() const { return impl_->db->region().in_sync(); }
 
 Result<Usage> Catalogue::usage()
 {
 	Usage u;
-	const Region &region = impl_->db->region();
-	u.db_capacity = region.capacity(Region::File::kMain);
-	SV_ASSIGN(const uint64_t pages, impl_->db->number("PRAGMA page_count"));
-	SV_ASSIGN(const uint64_t free, impl_->db->number("PRAGMA freelist_count"));
-	u.db_bytes = (pages - free) * kBlockSize;
+	SV_ASSIGN(const CatalogueSpace region, space());
+	u.db_capacity = region.size;
+	u.db_bytes = region.used;
 	SV_ASSIGN(u.partials, impl_->db->number("SELECT count(*) FROM partials"));
 	SV_TRY(for_each_extent([&](std::span<const sv_extent> extents) -> Status {
 		u.extents += extents.size();

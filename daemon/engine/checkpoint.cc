@@ -23,6 +23,22 @@ constexpr uint32_t kFreedAtOnce = 8192;
 
 Status Pool::checkpoint()
 {
+	const auto began = Clock::now();
+	const Status result = checkpoint_now();
+	const double took = std::chrono::duration<double>(Clock::now() - began).count();
+	checkpoints_.seconds += took;
+	if (!result.ok()) {
+		checkpoints_.failed++;
+		return result;
+	}
+	checkpoints_.done++;
+	checkpoints_.last_seconds = took;
+	checkpoints_.last = std::time(nullptr);
+	return {};
+}
+
+Status Pool::checkpoint_now()
+{
 	kill_point("checkpoint-begin");
 	SV_ASSIGN(std::vector<sv_freed> freed, list_freed());
 	kill_point("checkpoint-listed");

@@ -11,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "daemon/engine/facts.h"
 #include "daemon/engine/job.h"
 #include "daemon/engine/pool.h"
 #include "daemon/engine/problem.h"
@@ -71,6 +72,9 @@ public:
 	Result<Json> restore(const std::string &pool, int text, bool dry_run, Job &job);	// of such a file
 
 	std::vector<Problem> problems();	// of all pools and devices, now; what status says
+
+	// Of all pools, now. What two pools of one name are called tells them apart.
+	EngineFacts facts();
 
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
@@ -141,6 +145,7 @@ private:
 	Status add_latency(Pool &pool, uint32_t volume, Json &json);
 	void look(Pool &pool, Pool::Clock::time_point now);
 	std::vector<Problem> problems_of(Pool &pool);
+	void machine_problems(std::vector<Problem> &problems, std::chrono::seconds modules_age);
 	void holder_problems(const Pool &pool, std::vector<Problem> &problems);
 	Json problems_json(Pool &pool);
 	const char *state_of(const Pool &pool) const;
@@ -149,6 +154,8 @@ private:
 	EngineOptions options_;
 	std::map<Uuid, std::unique_ptr<Pool>> pools_;
 	std::map<std::string, std::string> bad_labels_;	// path -> why
+	std::vector<MissingModule> missing_modules_;
+	Pool::Clock::time_point looked_for_modules_{};
 	Pool::Clock::time_point last_scan_{};
 	bool came_ = false;	// a member, since the last scan
 };

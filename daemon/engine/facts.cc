@@ -36,6 +36,7 @@ PoolFacts Pool::facts(const std::string &name)
 	facts.writable = state_ == PoolState::kActive;
 	facts.nr_members = nr_members();
 	facts.missing = static_cast<uint32_t>(missing().size());
+	facts.checkpoints = checkpoints_;
 	const auto states = member_states();
 	const uint32_t in_use = up() ? catalogue_->copies_in_use() : ~0u;
 	uint32_t copy = 0;	// of the catalogue, in the order that it was opened in
@@ -64,7 +65,23 @@ PoolFacts Pool::facts(const std::string &name)
 		return facts;
 	if (const auto state = channel_->ask<sv_state>(SV_OP_STATE); state.ok())
 		facts.kernel = state.value();
+	facts.seconds_to_full = watch_.seconds_to_full();
 	return facts;
+}
+
+std::vector<VolumeFacts> Pool::volume_facts()
+{
+	std::vector<VolumeFacts> all;
+	const auto volumes = catalogue_->volumes();
+	const auto extents = mapped();
+	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
+		const VolumeRow &row = volumes.value()[i];
+		const auto found = extents.find(row.id);
+		if (row.state == VolumeState::kActive)
+			all.push_back({row.name, row.size, (found == extents.end() ? 0 : found->second) << SV_EXTENT_SHIFT,
+				       damage(row.id).extents});
+	}
+	return all;
 }
 
 // ---- alerts ----

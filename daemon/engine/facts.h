@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
-// What there is to know of pools at one moment, as plain values: for alerts (watch.h).
-// Gathering them asks the kernel; nothing is written anywhere.
+// What there is to know of pools at one moment, as plain values: for alerts (watch.h) and metrics (api/metrics.h).
+// Gathering them asks the kernel and reads the catalogue; nothing is written anywhere.
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/problem.h"
 #include "kmod/uapi/sv.h"
 
 namespace svd {
@@ -27,6 +30,21 @@ struct MemberFacts {
 	bool catalogue_lost = false;
 };
 
+struct VolumeFacts {
+	std::string name;
+	uint64_t size = 0;
+	uint64_t mapped = 0;
+	uint64_t unreadable = 0;	// extents that lie on missing members
+};
+
+struct CheckpointFacts {
+	uint64_t done = 0;
+	uint64_t failed = 0;
+	double seconds = 0;		// that all of them took
+	double last_seconds = 0;	// that the last one took that was done
+	std::time_t last = 0;		// when that was; 0: none yet
+};
+
 struct PoolFacts {
 	std::string name;		// what commands call it: no other pool has the same
 	std::string uuid;
@@ -36,8 +54,17 @@ struct PoolFacts {
 	uint32_t missing = 0;		// of those
 	uint64_t size = 0;
 	std::vector<MemberFacts> members;
+	CheckpointFacts checkpoints;
 	// While it is up, and the kernel answers.
 	std::optional<sv_state> kernel;
+	std::optional<CatalogueSpace> catalogue;
+	std::optional<double> seconds_to_full;
+	std::vector<VolumeFacts> volumes;
+};
+
+struct EngineFacts {
+	std::vector<PoolFacts> pools;
+	std::vector<Problem> problems;	// `pool` is what commands call it
 };
 
 }	// namespace svd

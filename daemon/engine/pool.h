@@ -101,7 +101,8 @@ public:
 
 	// ---- what is known of it, and its alerts (facts.cc) ----
 	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
-	PoolFacts facts(const std::string &name);		// as commands call it
+	PoolFacts facts(const std::string &name);		// as commands call it; without volumes
+	std::vector<VolumeFacts> volume_facts();
 	void look(const std::string &name, const SpaceLimits &limits, Clock::time_point now);	// logs what began or ended
 	Clock::time_point look_due() const;			// max() while it is down
 	std::vector<Problem> alerts() const { return watch_.problems(); }
@@ -181,6 +182,7 @@ private:
 	// checkpoint.cc
 	Status apply_journal(uint64_t committed_seq);
 	Clock::time_point checkpoint_due() const;
+	Status checkpoint_now();
 	void note_events(const sv_event &event);
 	bool journal_is_half_full();
 	Status say_whether_full();
@@ -217,6 +219,7 @@ private:
 	uint64_t features_ = 0;			// SV_FEATURE_*, since this activation, as the kernel told
 	Watch watch_;
 	Clock::time_point look_due_{};
+	CheckpointFacts checkpoints_;
 	std::unique_ptr<Catalogue> catalogue_;
 	std::unique_ptr<KernelPool> channel_;
 	Clock::time_point tried_{};	// to activate

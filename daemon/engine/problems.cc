@@ -10,6 +10,8 @@ namespace svd {
 
 namespace {
 
+constexpr auto kModulesAge = std::chrono::seconds(60);	// for who asks every few seconds
+
 Json problem_json(const Problem &problem)
 {
 	const CodeText &text = code_text(problem.id);
@@ -131,11 +133,42 @@ std::vector<Problem> Engine::problems()
 	for (auto &[uuid, pool] : pools_)
 		for (Problem &problem : problems_of(*pool))
 			all.push_back(std::move(problem));
-	for (const auto &[path, why] : bad_labels_)
-		all.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
-	for (const MissingModule &missing : kernel_.missing_modules())
-		all.push_back({Id::kModuleMissing, missing.what, missing.next});
+	machine_problems(all, std::chrono::seconds(0));
 	return all;
+}
+
+// Of no pool. What is known of installed kernels may be as old as `modules_age`.
+void Engine::machine_problems(std::vector<Problem> &problems, std::chrono::seconds modules_age)
+{
+	const auto now = Pool::Clock::now();
+	if (looked_for_modules_ == Pool::Clock::time_point() || now - looked_for_modules_ >= modules_age) {
+		missing_modules_ = kernel_.missing_modules();
+		looked_for_modules_ = now;
+	}
+	for (const auto &[path, why] : bad_labels_)
+		problems.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
+	for (const MissingModule &missing : missing_modules_)
+		problems.push_back({Id::kModuleMissing, missing.what, missing.next});
+}
+
+EngineFacts Engine::facts()
+{
+	EngineFacts facts;
+	for (auto &[uuid, pool] : pools_) {
+		for (Problem &problem : problems_of(*pool)) {
+			problem.pool = reference(*pool);
+			facts.problems.push_back(std::move(problem));
+		}
+		PoolFacts &one = facts.pools.emplace_back(pool->facts(reference(*pool)));
+		one.state = state_of(*pool);
+		if (!pool->up())
+			continue;
+		one.volumes = pool->volume_facts();
+		if (const auto space = pool->catalogue().space(); space.ok())
+			one.catalogue = space.value();
+	}
+	machine_problems(facts.problems, kModulesAge);
+	return facts;
 }
 
 Json Engine::problems_json(Pool &pool)

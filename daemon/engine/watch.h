@@ -11,9 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/facts.h"
-#include "daemon/engine/problem.h"
 
 namespace svd {
 

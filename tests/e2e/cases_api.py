@@ -52,6 +52,7 @@ def test_answers_are_of_the_declared_types(host):
         assert call(method)["pools"][0]["name"] == "tank"
     assert call("ShowPool", pool="tank")["journal"]["records"] > 0
     assert call("ShowVolume", pool="tank", volume="w")["used"] == MIB
+    assert 'svctl_pool_info{pool="tank"' in call("Metrics")["text"]
     call("Check", pool="tank")
     call("Dump", pool="tank")
     call("DeleteVolume", pool="tank", volume="w", dry_run=True)

@@ -37,7 +37,7 @@ def with_roles(host):
 def test_roles_come_from_groups(host):
     with_roles(host)
     for groups in ([READ], ["mail", READ]):
-        for words in (["list"], ["status"], ["show", "tank"], ["show", "tank/v"]):
+        for words in (["list"], ["status"], ["show", "tank"], ["show", "tank/v"], ["metrics"]):
             code, said = as_user(host, groups, *words)
             assert code == 0, said
     with host.unchanged():
