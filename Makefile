@@ -119,4 +119,4 @@ vm-check: deps
 	@$(MAKE) suite-vm
 
 clean:
-	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name guest-root ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true
+	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name kernels ! -name tools ! -name guest-root ! -name '.deps-*' -exec rm -rf {} + 2>/dev/null || true

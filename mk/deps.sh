@@ -19,8 +19,9 @@ packages=(
 	nbdkit nbdkit-plugin-dev libnbd-bin
 	busybox-static cpio kmod dmsetup e2fsprogs xfsprogs fio sqlite3
 	cryptsetup-bin mdadm lvm2 btrfs-progs # what users put above and below: t_stacks.py
-	python3 python3-varlink util-linux fdisk mmdebstrap shellcheck groff-base zsh fish
+	python3 python3-varlink python3-yaml util-linux fdisk mmdebstrap shellcheck groff-base zsh fish
 	libelf1 libssl3 pahole # the kernel's build tools
+	libpcre2-8-0 libsqlite3-0 zlib1g # zabbix_agent2
 )
 
 # QEMU before 8.1 translates code while another CPU of the guest patches it: a
@@ -93,6 +94,22 @@ fetch_kernel() {
 	echo "$rel" > "$dir/release"
 }
 
+# promtool and zabbix_agent2, which tests run. Of their packages only these: each brings a daemon that would be started,
+# and prometheus needs 100 MB.
+fetch_monitoring_tools() {
+	local dir=$build/tools tmp deb
+	[[ ! -x $dir/promtool || ! -x $dir/zabbix_agent2 ]] || return 0
+	rm -rf "$dir.new"
+	mkdir -p "$dir" "$dir.new"
+	tmp=$(cd "$dir.new" && pwd)
+	download "$tmp" prometheus zabbix-agent2
+	for deb in "$tmp"/*.deb; do
+		dpkg-deb -x "$deb" "$tmp"
+	done
+	mv "$tmp/usr/bin/promtool" "$tmp/usr/sbin/zabbix_agent2" "$dir"
+	rm -rf "$tmp"
+}
+
 main() {
 	local want
 	mapfile -t want < <(missing "${packages[@]}")
@@ -101,6 +118,7 @@ main() {
 	all_known "${want[@]}" || add_backports
 	[[ ${#want[@]} -eq 0 ]] || install "${want[@]}"
 	install_qemu
+	fetch_monitoring_tools
 	local kver
 	for kver in "$@"; do
 		fetch_kernel "$kver"

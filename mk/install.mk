@@ -15,6 +15,7 @@ UNITDIR ?= /lib/systemd/system
 RULESDIR ?= /lib/udev/rules.d
 VARLINKDIR ?= /usr/share/varlink
 SYSUSERSDIR ?= /usr/lib/sysusers.d
+SHAREDIR ?= /usr/share/svctl
 INSTALL_KREL ?= $(shell uname -r)
 MODULEDIR = /lib/modules/$(INSTALL_KREL)/updates
 
@@ -27,6 +28,9 @@ INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
 INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
 INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules \
 	$(VARLINKDIR)/io.svctl.varlink $(SYSUSERSDIR)/svctl.conf
+# What monitoring systems are given: Prometheus's rules, Grafana's dashboard, Zabbix's template and its agent's keys.
+MONITORING = svctl.rules.yml grafana-svctl.json zabbix-template-svctl.yaml zabbix-agent2-svctl.conf
+INSTALLED_MONITORING = $(addprefix $(SHAREDIR)/,$(MONITORING))
 ENABLED = $(addprefix /etc/systemd/system/,sysinit.target.wants/svd.service sockets.target.wants/svd.socket)
 
 .PHONY: install install-files install-module uninstall after-install reload-system
@@ -39,7 +43,7 @@ install: install-files install-module
 
 install-files: daemon cli man
 	install -d $(addprefix $(DESTDIR),$(SBINDIR) $(MANDIR)/man8 $(UNITDIR) $(RULESDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) \
-	$(VARLINKDIR) $(SYSUSERSDIR))
+	$(VARLINKDIR) $(SYSUSERSDIR) $(SHAREDIR))
 	install -m 755 $(BUILD)/bin/svd $(BUILD)/bin/svctl $(DESTDIR)$(SBINDIR)
 	install -m 644 $(BUILD)/man/svd.8 $(BUILD)/man/svctl.8 $(DESTDIR)$(MANDIR)/man8
 	install -m 644 $(BUILD)/completion/svctl.bash $(DESTDIR)$(BASHDIR)/svctl
@@ -49,6 +53,7 @@ install-files: daemon cli man
 	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
 	install -m 644 daemon/api/io.svctl.varlink $(DESTDIR)$(VARLINKDIR)
 	install -m 644 systemd/svctl.sysusers $(DESTDIR)$(SYSUSERSDIR)/svctl.conf
+	install -m 644 $(addprefix docs/monitoring/,$(MONITORING)) $(DESTDIR)$(SHAREDIR)
 
 install-module:
 	@test -n "$(INSTALL_HEADERS)" || { \
@@ -65,7 +70,8 @@ uninstall:
 	fi
 	rm -f $(addprefix $(DESTDIR),$(ENABLED))
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_COMPLETIONS) \
-		$(INSTALLED_SYSTEM))
+		$(INSTALLED_SYSTEM) $(INSTALLED_MONITORING))
+	rmdir --ignore-fail-on-non-empty $(DESTDIR)$(SHAREDIR) 2> /dev/null || true
 	@for module in $(DESTDIR)/lib/modules/*/updates/dm-sv.ko; do \
 		[ -e "$$module" ] || continue; \
 		release=$${module%/updates/dm-sv.ko}; release=$${release##*/}; \

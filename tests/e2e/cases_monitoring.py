@@ -1,6 +1,7 @@
-"""Metrics by HTTP and by svctl, and alerts."""
+"""Metrics by HTTP and by svctl, alerts, and what Prometheus, Grafana and Zabbix are given."""
 
 import contextlib
+import json
 import os
 import re
 import resource
@@ -8,14 +9,25 @@ import socket
 import subprocess
 import time
 
+import yaml
+
 import cases_hosts
 import harness
 
 MIB = harness.MIB
 DOCS = os.path.join(harness.ROOT, "docs")
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOOLS = os.path.join(harness.ROOT, "build", "tools")
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 SAMPLE = re.compile(r'^([a-z_]+)(?:\{(.*)\})? (\S+)$')
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
+
+
+def tool(name):
+    path = os.path.join(TOOLS, name)
+    if not os.access(path, os.X_OK):
+        raise harness.Skip(f"there is no {path}: make deps")
+    return path
 
 
 def samples(text):
@@ -375,7 +387,83 @@ def test_each_alert_is_explained(_):
             assert code in f.read(), f"docs/operations/monitoring.md does not name {code}"
 
 
-# ---- docs ----
+# ---- Prometheus, Grafana, docs ----
+
+def checked(*words, text=None):
+    done = subprocess.run(words, input=text, capture_output=True, text=True)
+    assert done.returncode == 0 and not re.search(r"FAILED|error", done.stderr), done
+    return done.stdout + done.stderr
+
+
+def test_promtool_finds_no_fault(host):
+    _, port = with_metrics(host)
+    host.svctl("create-pool", "broken", "--tier", f"t={host.disk('d')}")
+    host.svctl("deactivate", "broken")
+    promtool = tool("promtool")
+    assert checked(promtool, "check", "metrics", text=scrape(port)) == ""
+    assert checked(promtool, "check", "metrics", text=host.svctl("metrics")) == ""
+    checked(promtool, "check", "rules", f"{DOCS}/monitoring/svctl.rules.yml")
+    checked(promtool, "test", "rules", f"{HERE}/monitoring/rules_test.yml")
+    # It does find faults.
+    assert subprocess.run([promtool, "check", "metrics"], input="# TYPE a_total gauge\na_total 1\n", text=True,
+                          capture_output=True).returncode != 0
+
+
+def names_in(expression):
+    bare = re.sub(r'"[^"]*"', '""', expression)
+    return set(re.findall(r"\b(?:svctl|process)_[a-z_]+\b", bare))
+
+
+def test_rules_and_dashboard_name_what_is_exported(host):
+    host.pool()
+    text = host.svctl("metrics")
+    exported = families(text)
+    labels = {}
+    for name, of, _ in samples(text):
+        labels.setdefault(name, set()).update(of)
+    with open(f"{DOCS}/monitoring/svctl.rules.yml", encoding="utf-8") as f:
+        rules = [rule["expr"] for group in yaml.safe_load(f)["groups"] for rule in group["rules"]]
+    with open(f"{DOCS}/monitoring/grafana-svctl.json", encoding="utf-8") as f:
+        dashboard = json.load(f)
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    variables = [v["query"]["query"] for v in dashboard["templating"]["list"] if v["type"] == "query"]
+    assert len(rules) > 3 and len(panels) > 15 and variables
+    for expression in rules + panels + variables:
+        names = names_in(expression)
+        assert names or expression.startswith("up{"), expression
+        assert names <= set(exported), (expression, names - set(exported))
+        for name, selector in re.findall(r"\b((?:svctl|process)_[a-z_]+)\{([^}]*)\}", expression):
+            known = labels.get(name, {"pool"}) | {"instance", "job"}
+            if name == "svctl_problem":    # there is none now
+                known |= {"code", "severity", "volume", "device"}
+            assert set(re.findall(r"(\w+)=~?\"", selector)) <= known, expression
+        counters = [name for name in names if exported[name] == "counter"]
+        assert all(re.search(rf"(?:rate|increase)\({name}\b", expression) for name in counters), expression
+    # What the legend of a panel names is a label of its metrics.
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert all(label in labels.get(name, {"pool"}) | {"instance"} for name in names_in(target["expr"])), target
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_panels_do_not_overlap(_):
+    with open(f"{DOCS}/monitoring/grafana-svctl.json", encoding="utf-8") as f:
+        cells = [(x, y) for panel in json.load(f)["panels"] for at in [panel["gridPos"]]
+                 for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])]
+    assert len(cells) == len(set(cells)) and max(x for x, _ in cells) < 24
+
+
+def test_promtool_parses_each_expression_of_the_dashboard(host):
+    with open(f"{DOCS}/monitoring/grafana-svctl.json", encoding="utf-8") as f:
+        expressions = [target["expr"] for panel in json.load(f)["panels"] for target in panel["targets"]]
+    replaced = [e.replace("$__rate_interval", "5m").replace("$instance", ".*").replace("$pool", ".*") for e in expressions]
+    rules = {"groups": [{"name": "panels", "rules": [{"record": f"r:{i}", "expr": e} for i, e in enumerate(replaced)]}]}
+    path = f"{host.dir}/panels.yml"
+    with open(path, "w", encoding="utf-8") as f:
+        yaml.safe_dump(rules, f)
+    assert f"{len(expressions)} rules found" in checked(tool("promtool"), "check", "rules", path)
+
 
 def test_documented_metrics_are_the_exported_ones(host):
     """docs/operations/monitoring.md has a row for each family, with its type, its labels and its unit."""
@@ -392,3 +480,159 @@ def test_documented_metrics_are_the_exported_ones(host):
         base = name.removesuffix("_total")
         expected = "bytes" if base.endswith("_bytes") else "seconds" if base.endswith("_seconds") or "_seconds_" in base else None
         assert expected is None or unit.strip() == expected, (name, unit)
+
+
+# ---- Zabbix ----
+# What Zabbix's server does to what the agent sends, as far as the template uses it.
+
+def prometheus_samples(text, pattern):
+    """Of Zabbix's pattern: NAME{LABEL="VALUE",...} == VALUE."""
+    m = re.fullmatch(r'([a-z_]+)(?:\{(.*)\})?(?: == (\S+))?', pattern)
+    assert m, f"not understood: {pattern}"
+    wanted = dict(LABEL.findall(m[2] or ""))
+    return [(name, labels, number) for name, labels, number in samples(text)
+            if name == m[1] and wanted.items() <= labels.items() and (m[3] is None or float(number) == float(m[3]))]
+
+
+class Failed(Exception):
+    pass
+
+
+def preprocessed(step, text):
+    assert step["type"] == "PROMETHEUS_PATTERN", step
+    pattern, how, output = step["parameters"]
+    found = prometheus_samples(text, pattern)
+    if len(found) != 1:
+        if step["error_handler"] == "CUSTOM_VALUE":
+            return step["error_handler_params"]
+        raise Failed(f"{pattern}: {len(found)} samples")
+    return found[0][2] if how == "value" else found[0][1][output]
+
+
+def discovered(rule, text):
+    """The macros of each thing that a rule finds."""
+    (step,) = rule["preprocessing"]
+    assert step["type"] == "PROMETHEUS_TO_JSON"
+    objects = [{"name": n, "labels": l, "value": v} for n, l, v in prometheus_samples(text, *step["parameters"])]
+
+    def at(thing, path):
+        m = re.fullmatch(r"\$\.labels\.(\w+)", path)
+        assert m, f"not understood: {path}"
+        return thing["labels"][m[1]]
+
+    return [{one["lld_macro"]: at(thing, one["path"]) for one in rule["lld_macro_paths"]} for thing in objects]
+
+
+def filled_in(text, macros):
+    for macro, word in macros.items():
+        text = text.replace(macro, word)
+    assert "{#" not in text, text
+    return text
+
+
+def template():
+    with open(f"{DOCS}/monitoring/zabbix-template-svctl.yaml", encoding="utf-8") as f:
+        return yaml.safe_load(f)["zabbix_export"]
+
+
+def agent(host, key, *, environment=()):
+    """What zabbix-agent2 answers with the keys that are shipped."""
+    config = f"{host.dir}/agent.conf"
+    with open(config, "w", encoding="utf-8") as f:
+        f.write(f"Server=127.0.0.1\nHostname=test\nLogType=console\nControlSocket={host.dir}/agent.sock\n"
+                f"PluginSocket={host.dir}/plugin.sock\nTimeout=3\nInclude={DOCS}/monitoring/zabbix-agent2-svctl.conf\n")
+    path = f"{harness.BIN}:{os.environ['PATH']}"
+    done = subprocess.run([tool("zabbix_agent2"), "-c", config, "-t", key], capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PATH": path, "SVCTL_SOCKET": host.socket, **dict(environment)})
+    m = re.search(rf"^{re.escape(key)}\s+\[([smu])\|(.*)\]\s*\Z", done.stdout, re.S | re.M)
+    assert m, done
+    return m[1], m[2]
+
+
+def test_zabbix_template_finds_all_by_a_real_agent(host):
+    disks = host.used_pool()
+    host.svctl("create-pool", "attic", "--tier", f"t={host.disk('d')}")
+    host.svctl("create-volume", "attic/a-b.c", "--size", "1G")
+    for volume in ("tank/v", "attic/a-b.c"):
+        host.checkpoint(volume)
+    kind, text = agent(host, "svctl.metrics")
+    assert kind == "s" and families(text) == families(host.svctl("metrics"))
+    found = template()["templates"][0]
+    for item in found["items"]:
+        if item.get("type") == "DEPENDENT":
+            assert preprocessed(item["preprocessing"][0], text), item["key"]
+    rules = {rule["key"]: rule for rule in found["discovery_rules"]}
+    things = {key: discovered(rule, text) for key, rule in rules.items()}
+    assert {t["{#POOL}"] for t in things["svctl.pool.discovery"]} == {"tank", "attic"}
+    assert {(t["{#POOL}"], t["{#TIER}"]) for t in things["svctl.tier.discovery"]} == {("tank", "fast"), ("tank", "slow"), ("attic", "t")}
+    assert {t["{#DEVICE}"] for t in things["svctl.member.discovery"]} == {*disks, f"{host.dir}/d"}
+    assert {(t["{#POOL}"], t["{#VOLUME}"]) for t in things["svctl.volume.discovery"]} == {("tank", "v"), ("attic", "a-b.c")}
+    values, absent = {}, set()
+    for key, rule in rules.items():
+        for macros in things[key]:
+            for item in rule["item_prototypes"]:
+                step = {**item["preprocessing"][0]}
+                step["parameters"] = [filled_in(p, macros) for p in step["parameters"]]
+                name = filled_in(item["key"], macros)
+                assert name not in values, name
+                try:
+                    values[name] = preprocessed(step, text)
+                except Failed:
+                    absent.add(item["key"])
+                filled_in(item["name"], macros)
+    assert absent == {"svctl.pool.seconds_to_full[{#POOL}]"}, absent
+    assert values["svctl.pool.state[tank]"] == "active" and values["svctl.pool.mode[tank]"] == "write"
+    assert values["svctl.volume.mapped[tank,v]"] == str(8 * MIB) and values["svctl.member.errors[tank,0]"] == "0"
+    assert values["svctl.volume.size[attic,a-b.c]"] == str(1 << 30)
+
+
+def test_zabbix_sees_problems_and_a_dead_svd(host):
+    disks = host.pool()
+    host.stop()
+    os.rename(disks[1], disks[1] + ".away")
+    host.start()
+    kind, status = agent(host, "svctl.status")
+    assert kind == "s" and "critical\tSV-MEMBER-MISSING\ttank\t" in status, status
+    items = {item["key"]: item for item in template()["templates"][0]["items"]}
+    _, text = agent(host, "svctl.metrics")
+    assert preprocessed(items["svctl.problems[critical]"]["preprocessing"][0], text) == "1"
+    assert preprocessed(items["svctl.up"]["preprocessing"][0], text) == "1"
+    host.kill()
+    _, text = agent(host, "svctl.metrics")
+    assert "SV-UNREACHABLE" in text, text
+    assert not [line for line in text.splitlines() if SAMPLE.match(line)]    # it is an error's text
+    assert preprocessed(items["svctl.up"]["preprocessing"][0], "") == "0"
+
+
+def test_zabbix_template_is_whole(_):
+    """UUIDs are of version 4 and there once, keys too, each item has its master, each trigger's keys are items."""
+    export = template()
+    assert export["version"] == "6.0"
+    found = export["templates"][0]
+    uuids, keys = [], []
+
+    def walk(node):
+        if isinstance(node, dict):
+            uuids.extend([node["uuid"]] if "uuid" in node else [])
+            keys.extend([node["key"]] if "uuid" in node and "key" in node else [])
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else []:
+            walk(child)
+
+    walk(export)
+    assert len(uuids) == len(set(uuids)) > 40 and len(keys) == len(set(keys))
+    for one in uuids:
+        assert re.fullmatch(r"[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}", one), one
+    with open(f"{DOCS}/monitoring/zabbix-agent2-svctl.conf", encoding="utf-8") as f:
+        user_parameters = set(re.findall(r"^UserParameter=([a-z.]+),", f.read(), re.M))
+    prototypes = [item for rule in found["discovery_rules"] for item in rule["item_prototypes"]]
+    for item in found["items"] + found["discovery_rules"] + prototypes:
+        if item.get("type") == "DEPENDENT":
+            assert item["master_item"]["key"] in user_parameters and item["delay"] == "0", item["key"]
+        else:
+            assert item["key"] in user_parameters, item["key"]
+    triggers = export["triggers"] + [t for i in found["items"] for t in i.get("triggers", [])]
+    prototypes_of = [t for i in prototypes for t in i.get("trigger_prototypes", [])]
+    assert len(triggers) == 3 and prototypes_of
+    for one in triggers + prototypes_of:
+        named = re.findall(r"\(/svctl/([a-z._]+(?:\[[^\]]*\])?)", one["expression"])
+        assert named and set(named) <= set(keys), one
