@@ -1,18 +1,15 @@
 # svd and svctl with ASan + UBSan, which check-full runs all of tests/e2e with.
 # Objects and library are those of the unit tests (tests/unit/rules.mk).
 E2E_ASAN := $(BUILD)/bin-asan
-E2E_ASAN_FLAGS = $(UNIT_CXXFLAGS) $(SANITIZE)
-# Under sanitizers GCC 12 takes the insides of std::regex for uninitialized.
-$(BUILD)/daemon-asan/cli/%.o: CPPFLAGS += -Wno-maybe-uninitialized
 
 e2e-asan: $(E2E_ASAN)/svd $(E2E_ASAN)/svctl
 
 $(E2E_ASAN)/svd: $(BUILD)/daemon-asan/daemon/main.o $(DAEMON_LIB_ASAN) $(CORE_LIB_ASAN)
 	@mkdir -p $(@D)
-	$(CXX) $(E2E_ASAN_FLAGS) -o $@ $^ $(SVD_LIBS)
+	$(CXX) $(UNIT_ASAN_FLAGS) -o $@ $^ $(SVD_LIBS)
 
 $(E2E_ASAN)/svctl: $(CLI_SRC:%.cc=$(BUILD)/daemon-asan/%.o) $(DAEMON_LIB_ASAN) $(CORE_LIB_ASAN)
 	@mkdir -p $(@D)
-	$(CXX) $(E2E_ASAN_FLAGS) -o $@ $^ $(SVD_LIBS)
+	$(CXX) $(UNIT_ASAN_FLAGS) -o $@ $^ $(SVD_LIBS)
 
 -include $(BUILD)/daemon-asan/daemon/main.d $(CLI_SRC:%.cc=$(BUILD)/daemon-asan/%.d)

@@ -256,7 +256,8 @@ class OldPool : public svd::KernelPool {
   svd::Status resize_volume(const svd::VolumeSpec& v) override { return inner_->resize_volume(v); }
   svd::Status rename_volume(const svd::VolumeSpec& v, const std::string& to) override { return inner_->rename_volume(v, to); }
   svd::Status remove_volume(const svd::VolumeSpec& v) override { return inner_->remove_volume(v); }
-  svd::Result<bool> volume_in_use(const svd::VolumeSpec& v) override { return inner_->volume_in_use(v); }
+  svd::Result<svd::VolumeUse> volume_use(const svd::VolumeSpec& v) override { return inner_->volume_use(v); }
+  svd::Result<bool> volume_exists(const svd::VolumeSpec& v) override { return inner_->volume_exists(v); }
   std::string volume_path(const svd::VolumeSpec& v) const override { return inner_->volume_path(v); }
 
  private:
