@@ -152,7 +152,8 @@ Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uui
 
 // From here on what was on them is lost. The answer is the devices that get the labels: of whole disks, the partition.
 // svd may die before they have one: then such a disk has a partition table, and needs --wipe as any other with one.
-Result<std::vector<std::string>> Engine::take_devices(const std::vector<Candidate> &candidates)
+// `holds` are to be kept until the kernel has the devices (partition.h).
+Result<std::vector<std::string>> Engine::take_devices(const std::vector<Candidate> &candidates, Holds &holds)
 {
 	std::vector<std::string> paths;
 	Status result;
@@ -161,9 +162,12 @@ Result<std::vector<std::string>> Engine::take_devices(const std::vector<Candidat
 		if (candidate.wipe)
 			result = wipe_signatures(path);
 		if (result.ok() && candidate.device.whole_disk) {
-			auto partition = partition_disk(path);
-			result = partition.ok() ? Status() : partition.error();
-			path = partition.ok() ? partition.value() : path;
+			auto disk = partition_disk(path);
+			result = disk.ok() ? Status() : disk.error();
+			if (disk.ok()) {
+				path = disk.value().partition;
+				holds.push_back(std::move(disk.value().hold));
+			}
 		}
 		if (!result.ok())
 			break;
@@ -171,13 +175,14 @@ Result<std::vector<std::string>> Engine::take_devices(const std::vector<Candidat
 	}
 	if (result.ok())
 		return paths;
-	give_back(candidates, paths);
+	give_back(candidates, paths, holds);
 	return std::move(result).error();
 }
 
 // The disks among them are blank again.
-void Engine::give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths)
+void Engine::give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths, Holds &holds)
 {
+	holds.clear();
 	for (size_t i = 0; i < paths.size(); i++) {
 		const Status removed = candidates[i].device.whole_disk ? remove_partition_table(paths[i]) : Status();
 		if (!removed.ok())
@@ -186,13 +191,13 @@ void Engine::give_back(const std::vector<Candidate> &candidates, const std::vect
 }
 
 Status Engine::write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
-			  const std::vector<sv_label> &labels)
+			  const std::vector<sv_label> &labels, Holds &holds)
 {
-	SV_ASSIGN(const auto paths, take_devices(candidates));
+	SV_ASSIGN(const auto paths, take_devices(candidates, holds));
 	kill_point("create-pool-partitioned");
 	const Status result = write_members(name, uuid, paths, labels);
 	if (!result.ok())
-		give_back(candidates, paths);
+		give_back(candidates, paths, holds);
 	return result;
 }
 
@@ -293,7 +298,8 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
 			    {"message", fmt::format("pool {} would be created of {} devices", name, candidates.size())}};
 
-	SV_TRY(write_pool(name, uuid, candidates, labels));
+	Holds holds;
+	SV_TRY(write_pool(name, uuid, candidates, labels, holds));
 	for (const Candidate &candidate : candidates) {
 		remember(candidate.device.path);
 		SV_TRY(note_created(candidate.device.path));
@@ -303,6 +309,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		tell_udev(member.path);
 	const Status activated = pool->activate({});
 	if (!activated.ok()) {
+		holds.clear();
 		const Status erased = pool->erase_labels();
 		if (!erased.ok())
 			log::error("pool {}: {}", name, erased.error().message());
@@ -379,7 +386,8 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 
 Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &label)
 {
-	SV_ASSIGN(const auto paths, take_devices({candidate}));
+	Holds holds;
+	SV_ASSIGN(const auto paths, take_devices({candidate}, holds));
 	kill_point("add-device-partitioned");
 	Status labelled;
 	{
@@ -389,7 +397,7 @@ Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &l
 			log::error("{} may have a label of pool {} from now on", paths[0], pool.name());
 	}
 	if (!labelled.ok()) {
-		give_back({candidate}, paths);
+		give_back({candidate}, paths, holds);
 		return labelled;
 	}
 	remember(paths[0]);

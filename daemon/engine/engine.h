@@ -122,13 +122,14 @@ private:
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
 	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers);
-	Result<std::vector<std::string>> take_devices(const std::vector<Candidate> &candidates);
+	using Holds = std::vector<UniqueFd>;	// of whole disks on their way into a pool
+	Result<std::vector<std::string>> take_devices(const std::vector<Candidate> &candidates, Holds &holds);
 	Status add_one(Pool &pool, const Candidate &candidate, const sv_label &label);
-	void give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths);
+	void give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths, Holds &holds);
 	Result<std::vector<sv_label>> lay_out(const std::string &name, const Uuid &uuid,
 					      const std::vector<Candidate> &candidates);
 	Status write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
-			  const std::vector<sv_label> &labels);
+			  const std::vector<sv_label> &labels, Holds &holds);
 	Status write_members(const std::string &name, const Uuid &uuid, const std::vector<std::string> &paths,
 			     const std::vector<sv_label> &labels);
 	void rescan();

@@ -117,11 +117,12 @@ Status reread_table(int fd, const std::string &path)
 	return {};
 }
 
-// Keeps udev from looking at the disk until fd is closed, when it does so (systemd.io/BLOCK_DEVICE_LOCKING): it would
-// read half a table, and its opening the partitions would keep the kernel from reading the table anew.
-Status lock_disk(int fd, const std::string &path)
+// LOCK_EX keeps udev from looking at the disk until fd is closed, when it does so (systemd.io/BLOCK_DEVICE_LOCKING): it
+// would read half a table, and its opening the partitions would keep the kernel from reading the table anew. With
+// LOCK_SH it looks, but does not have the table read anew.
+Status lock_disk(int fd, int how, const std::string &path)
 {
-	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+	for (int i = 0; flock(fd, how | LOCK_NB) < 0; i++) {
 		if (errno != EWOULDBLOCK || i == kTries)
 			return errno_error(errno == EWOULDBLOCK ? EBUSY : errno, "lock", path, "see fuser " + path);
 		std::this_thread::sleep_for(kPause);
@@ -219,20 +220,24 @@ Status write_partition_table(int fd, const std::string &path)
 	return fsync(fd) < 0 ? Status(errno_error(errno, "flush", path)) : Status();
 }
 
-Result<std::string> partition_disk(const std::string &path)
+Result<PartitionedDisk> partition_disk(const std::string &path)
 {
 	const Waiting waiting("the partitioning of", Activity::Of::kDevice, path);
+	UniqueFd hold(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+	if (!hold)
+		return errno_error(errno, "open", path, "see lsblk " + path);
+	SV_TRY(lock_disk(hold.get(), LOCK_EX, path));
 	{
 		const UniqueFd fd(open(path.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 		if (!fd)
 			return errno_error(errno, "open", path, "see lsblk " + path);
-		SV_TRY(lock_disk(fd.get(), path));
 		SV_TRY(write_partition_table(fd.get(), path));
 		SV_TRY(reread_table(fd.get(), path));
-	}	// who holds a disk keeps others from its partitions
+	}	// who holds a disk exclusively keeps others from its partitions
+	SV_TRY(lock_disk(hold.get(), LOCK_SH, path));
 	SV_ASSIGN(const std::string node, wait_for_partition(path));
 	SV_TRY(wipe_signatures(node));	// of what began there before
-	return node;
+	return PartitionedDisk{node, std::move(hold)};
 }
 
 Result<std::string> member_device(const std::string &path)
@@ -266,7 +271,7 @@ Status remove_partition_table(const std::string &partition)
 	const UniqueFd fd(open(disk.c_str(), O_RDWR | O_EXCL | O_CLOEXEC));
 	if (!fd)
 		return errno_error(errno, "open", disk, "see lsblk " + disk);
-	SV_TRY(lock_disk(fd.get(), disk));
+	SV_TRY(lock_disk(fd.get(), LOCK_EX, disk));
 	SV_TRY(wipe_signatures(disk));
 	return reread_table(fd.get(), disk);
 }

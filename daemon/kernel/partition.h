@@ -9,6 +9,7 @@
 #include <string>
 
 #include "daemon/base/result.h"
+#include "daemon/base/unique_fd.h"
 
 namespace svd {
 
@@ -34,8 +35,14 @@ uint64_t partition_size(uint64_t disk_bytes, uint32_t sector);
 
 // Writes a GPT with our partition, from 1 MiB to the last whole MiB, to an open disk (or a file, in tests).
 Status write_partition_table(int fd, const std::string &path);
-// The same, and the kernel reads it: returns the partition's device.
-Result<std::string> partition_disk(const std::string &path);
+// The same, and the kernel reads it. udev has the kernel read a table anew whenever somebody who could write to a disk
+// closes it, and then the partition's node is gone for a moment, unless the partition is in use: until it is, `hold` is to
+// be kept, a descriptor with a shared lock, which that reading does not get past.
+struct PartitionedDisk {
+	std::string partition;	// its device
+	UniqueFd hold;
+};
+Result<PartitionedDisk> partition_disk(const std::string &path);
 // Where the label is, or would be: our partition of a whole disk, or the device itself. kNeedsCheck: a table with more
 // than one such partition, or with one that the kernel does not show.
 Result<std::string> member_device(const std::string &path);

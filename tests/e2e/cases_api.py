@@ -55,6 +55,13 @@ def test_answers_are_of_the_declared_types(host):
     assert 'svctl_pool_info{pool="tank"' in call("Metrics")["text"]
     call("Check", pool="tank")
     call("Dump", pool="tank")
+    call("SetVolume", pool="tank", volume="w", autoactivate=False, dry_run=True)
+    for autoactivate in (False, True, True):
+        call("SetVolume", pool="tank", volume="w", autoactivate=autoactivate)
+    for method in ("DeactivateVolume", "ActivateVolume"):
+        call(method, pool="tank", volume="w", dry_run=True)
+        call(method, pool="tank", volume="w")
+        call(method, pool="tank", volume="w")
     call("DeleteVolume", pool="tank", volume="w", dry_run=True)
     call("DeleteVolume", pool="tank", volume="w")
     memory = os.memfd_create("text", os.MFD_ALLOW_SEALING)

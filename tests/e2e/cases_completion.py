@@ -98,8 +98,9 @@ def try_words(host, complete):
     assert complete(host, "svctl volume re") == ["rename", "resize"]
     assert set(complete(host, "svctl ")) == {*cases_cli.commands(), *cases_cli.nouns()}
     assert complete(host, "svctl resize-volume --s") == ["--size", "--socket"]
-    assert complete(host, "svctl deactivate ") == ["attic", "tank"]
-    assert complete(host, "svctl --yes --timeout 5 deactivate-pool t") == ["tank"]
+    assert complete(host, "svctl deactivate ") == ["attic", "tank", "tank/train", "tank/v"]
+    assert complete(host, "svctl delete-pool ") == ["attic", "tank"]
+    assert complete(host, "svctl --yes --timeout 5 export-pool t") == ["tank"]
     assert complete(host, "svctl volume delete tank/") == ["tank/train", "tank/v"]
     assert complete(host, "svctl create-volume ") == ["attic/", "tank/"]
     assert complete(host, "svctl show ta") == ["tank", "tank/train", "tank/v"]
@@ -133,7 +134,7 @@ def test_zsh_completes(host):
     zsh = Zsh(host)
     try:
         for typed, line in (("svctl deact", "svctl deactivate "), ("svctl volume ren", "svctl volume rename "),
-                            ("svctl deactivate t", "svctl deactivate tank "),
+                            ("svctl export-pool t", "svctl export-pool tank "),
                             ("svctl volume delete tank/t", "svctl volume delete tank/train "),
                             ("svctl create-volume t", "svctl create-volume tank/"),
                             ("svctl add-device tank f", "svctl add-device tank fast="),

@@ -10,6 +10,7 @@
 #include "daemon/base/memory_device.h"
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/catalogue/region.h"
+#include "daemon/catalogue/schema.h"
 
 using namespace svd;
 
@@ -432,7 +433,7 @@ TEST(Schema, a_newer_version_is_refused)
 	RegionSuperblockDisk sb;
 	std::copy_n(m.devices[0]->contents().begin() + kOffset, sizeof(sb), reinterpret_cast<uint8_t *>(&sb));
 	auto *page = m.devices[0]->contents().data() + kOffset + sb.main_off;
-	ASSERT_EQ(page[63], 1);
+	ASSERT_EQ(page[63], schema_version());
 	page[63] = 9;
 	const uint32_t sum = sv_crc32c(0, page, kBlockSize);
 	std::copy_n(reinterpret_cast<const uint8_t *>(&sum), 4, m.devices[0]->contents().data() + kOffset + sb.sum_off);

@@ -248,7 +248,8 @@ TEST_F(EngineTest, each_refusal_of_the_kernel_leaves_a_pool_that_agrees_with_it)
 		engine_->fail_kernel_call(0);
 		(void)engine_->delete_volume("tank", "w", false);
 		(void)engine_->delete_volume("tank", "x", false);
-		for (const Json &volume : pools()[0]["volumes"])
+		const Json listed = pools();
+		for (const Json &volume : listed[0]["volumes"])
 			EXPECT_TRUE(volume["name"] == "v" || volume["state"] == "deleting") << n << volume.dump();
 	}
 	stop();
