@@ -226,7 +226,7 @@ static inline void sv_bit_clear(u64 *m, u32 i) { m[i / 64] &= ~(1ull << (i % 64)
 /* map.c */
 #define SV_MAP_END	(~0ull)
 u64 sv_map_lookup(const struct sv_volume *v, u64 index);		/* RCU or lock */
-u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from index on; SV_MAP_END; likewise */
+u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from there on, or SV_MAP_END */
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
 void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* lock; nodes are in the reserve */
 int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
