@@ -132,7 +132,7 @@ Result<std::optional<HttpServer>> metrics_server(const std::string &where, Servi
 	if (where == "off")
 		return std::optional<HttpServer>();
 	SV_ASSIGN(HttpAddress address, HttpAddress::parse(where));
-	return std::optional<HttpServer>(std::in_place, std::move(address), kMetricsType, [&] { return service.metrics(); });
+	return std::optional<HttpServer>(std::in_place, std::move(address), kMetricsType, [&] { return service.metrics(true); });
 }
 
 // Serves what is ready, and calls the engine's clock if it is due. `busy`: with jobs.

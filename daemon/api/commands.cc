@@ -336,14 +336,14 @@ void Service::stop(VarlinkServer &server)
 	turn(server);
 }
 
-std::string Service::metrics()
+std::string Service::metrics(bool with_latency)
 {
 	SelfFacts self = self_facts();
 	self.version = SV_VERSION;
 	self.clients = clients_;
 	self.jobs = static_cast<uint64_t>(std::count_if(jobs_.all().begin(), jobs_.all().end(), [](const auto &job) {
 		return !job->ended(); }));
-	return metrics_text(engine_.facts(), self);
+	return metrics_text(engine_.facts(with_latency), self);
 }
 
 // ---- calls ----
@@ -372,7 +372,7 @@ std::optional<Reply> Service::svctl_call(const std::string &name, Request &reque
 	if (name == "WaitJob")
 		return wait_job(p.number("job"), request);
 	if (name == "Metrics")
-		return Reply{"", {{"text", metrics()}}};
+		return Reply{"", {{"text", metrics(p.flag("latency"))}}};
 	if (looks || p.flag("dry_run"))
 		return reply_of(found->second.run(engine_, p, request.fds));
 	audit(request.peer, described(request.call), "");

@@ -21,7 +21,7 @@ public:
 	// A step of a job, and what it has to say to those that wait. True: there is more to do at once.
 	bool turn(VarlinkServer &server);
 	void stop(VarlinkServer &server);	// jobs end, and those that wait are told
-	std::string metrics();
+	std::string metrics(bool with_latency);
 
 private:
 	struct Waiter {

@@ -3,6 +3,7 @@
 #include "daemon/api/metrics.h"
 
 #include <algorithm>
+#include <bit>
 #include <fstream>
 #include <initializer_list>
 #include <map>
@@ -45,11 +46,12 @@ public:
 		fmt::format_to(std::back_inserter(text_), "# HELP {0} {1}\n# TYPE {0} {2}\n", name, help, type);
 	}
 
-	void sample(Labels labels, const Value &value)
+	void sample(Labels labels, const Value &value, const char *suffix = "")
 	{
 		if (!value)
 			return;
 		text_ += name_;
+		text_ += suffix;
 		char before = '{';
 		for (const auto &[key, text] : labels) {
 			fmt::format_to(std::back_inserter(text_), "{}{}=\"{}\"", before, key, label_value(text));
@@ -282,6 +284,54 @@ void add_volumes(Page &page, const EngineFacts &engine)
 	});
 }
 
+// ---- latency ----
+
+constexpr double kSecond = 1e9;		// ns
+
+// The kernel's buckets are halves of powers of two: what is exported are powers of four, from 4 us to 69 s.
+bool is_exported(uint64_t end)
+{
+	return std::has_single_bit(end) && std::countr_zero(end) % 2 == 0 && end >= 4096;
+}
+
+void add_histogram(Page &page, const std::string &pool, const std::string &volume, const sv_histogram &h)
+{
+	const std::string op = io_class_name(h.io_class);
+	uint64_t seen = 0;
+	for (uint32_t i = 0; i < SV_HISTOGRAM_BUCKETS; i++) {
+		seen += h.buckets[i];
+		if (const auto end = bucket_end(i); end && is_exported(*end))
+			page.sample({{"pool", pool}, {"volume", volume}, {"op", op},
+				     {"le", fmt::format("{}", static_cast<double>(*end) / kSecond)}}, Number(seen), "_bucket");
+	}
+	page.sample({{"pool", pool}, {"volume", volume}, {"op", op}, {"le", "+Inf"}}, Number(seen), "_bucket");
+	page.sample({{"pool", pool}, {"volume", volume}, {"op", op}}, Number(static_cast<double>(h.ns) / kSecond), "_sum");
+	page.sample({{"pool", pool}, {"volume", volume}, {"op", op}}, Number(seen), "_count");
+}
+
+// Of each volume and class of I/O that there was.
+template <typename Use> void each_class(const EngineFacts &engine, Use use)
+{
+	for (const PoolFacts &pool : engine.pools)
+		for (const VolumeFacts &volume : pool.volumes)
+			for (uint32_t c = 0; volume.latency && c < SV_IO_CLASSES; c++)
+				if (const sv_histogram total = volume.latency->total(static_cast<sv_io_class>(c)); total.ios > 0)
+					use(pool.name, volume.name, total);
+}
+
+void add_latency(Page &page, const EngineFacts &engine)
+{
+	page.family("svctl_volume_io_duration_seconds", "histogram", "How long I/O of the volume took, as its users see it.");
+	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
+		add_histogram(page, pool, volume, h); });
+	page.family("svctl_volume_io_bytes_total", "counter", "Bytes of I/O of the volume that went well.");
+	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
+		page.sample({{"pool", pool}, {"volume", volume}, {"op", io_class_name(h.io_class)}}, Number(uint64_t{h.bytes})); });
+	page.family("svctl_volume_io_errors_total", "counter", "I/O of the volume that failed.");
+	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
+		page.sample({{"pool", pool}, {"volume", volume}, {"op", io_class_name(h.io_class)}}, Number(uint64_t{h.errors})); });
+}
+
 // ---- problems ----
 
 void add_problems(Page &page, const EngineFacts &engine)
@@ -346,6 +396,8 @@ std::string metrics_text(const EngineFacts &engine, const SelfFacts &self)
 	add_tiers(page, engine);
 	add_members(page, engine);
 	add_volumes(page, engine);
+	if (engine.latency)
+		add_latency(page, engine);
 	return page.take();
 }
 

@@ -22,7 +22,7 @@ struct SelfFacts {
 };
 SelfFacts self_facts();			// what the process knows of itself: not version, clients, jobs
 
-// Families without a sample have their HELP and TYPE lines.
+// Families without a sample have their HELP and TYPE lines. Those of latency are left out if it was not asked for.
 std::string metrics_text(const EngineFacts &engine, const SelfFacts &self);
 
 // The value of a label as it stands between quotes. Bytes that are no UTF-8 become '?': one device's name must not make

@@ -74,7 +74,7 @@ public:
 	std::vector<Problem> problems();	// of all pools and devices, now; what status says
 
 	// Of all pools, now. What two pools of one name are called tells them apart.
-	EngineFacts facts();
+	EngineFacts facts(bool with_latency);
 
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);

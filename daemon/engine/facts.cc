@@ -69,7 +69,7 @@ PoolFacts Pool::facts(const std::string &name)
 	return facts;
 }
 
-std::vector<VolumeFacts> Pool::volume_facts()
+std::vector<VolumeFacts> Pool::volume_facts(bool with_latency)
 {
 	std::vector<VolumeFacts> all;
 	const auto volumes = catalogue_->volumes();
@@ -77,9 +77,12 @@ std::vector<VolumeFacts> Pool::volume_facts()
 	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
 		const VolumeRow &row = volumes.value()[i];
 		const auto found = extents.find(row.id);
-		if (row.state == VolumeState::kActive)
-			all.push_back({row.name, row.size, (found == extents.end() ? 0 : found->second) << SV_EXTENT_SHIFT,
-				       damage(row.id).extents});
+		if (row.state != VolumeState::kActive)
+			continue;
+		VolumeFacts &one = all.emplace_back(VolumeFacts{
+			row.name, row.size, (found == extents.end() ? 0 : found->second) << SV_EXTENT_SHIFT, damage(row.id).extents});
+		if (auto counted = with_latency ? latency(row.id) : std::optional<VolumeLatency>(); counted.ok())
+			one.latency = std::move(counted).value();
 	}
 	return all;
 }

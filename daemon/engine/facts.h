@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/latency.h"
 #include "daemon/engine/problem.h"
 #include "kmod/uapi/sv.h"
 
@@ -35,6 +36,7 @@ struct VolumeFacts {
 	uint64_t size = 0;
 	uint64_t mapped = 0;
 	uint64_t unreadable = 0;	// extents that lie on missing members
+	std::optional<VolumeLatency> latency = {};	// where it was asked for, and the kernel counts it
 };
 
 struct CheckpointFacts {
@@ -63,6 +65,7 @@ struct PoolFacts {
 };
 
 struct EngineFacts {
+	bool latency = false;		// of volumes was asked for
 	std::vector<PoolFacts> pools;
 	std::vector<Problem> problems;	// `pool` is what commands call it
 };

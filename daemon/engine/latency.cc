@@ -28,6 +28,11 @@ sv_histogram VolumeLatency::total(sv_io_class kind) const
 	return sum;
 }
 
+std::optional<uint64_t> bucket_end(uint32_t bucket)
+{
+	return bucket < SV_HISTOGRAM_BUCKETS - 1 ? std::optional<uint64_t>(sv_latency_below(bucket)) : std::nullopt;
+}
+
 std::optional<uint64_t> latency_below(const sv_histogram &h, uint32_t per_mille)
 {
 	// Rounded up, and without a product that overflows.

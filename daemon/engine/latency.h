@@ -22,6 +22,9 @@ struct VolumeLatency {
 
 const char *io_class_name(uint32_t kind);	// "read", "write", "discard", "flush"
 
+// Where a bucket ends, in ns. Nothing: it is the last one, which has no end.
+std::optional<uint64_t> bucket_end(uint32_t bucket);
+
 // What that many of 1000 stayed below, in ns: the upper bound of the bucket that the slowest of them is in. Nothing: that
 // is the last bucket, which has none, or there was no I/O.
 std::optional<uint64_t> latency_below(const sv_histogram &histogram, uint32_t per_mille);

@@ -102,7 +102,7 @@ public:
 	// ---- what is known of it, and its alerts (facts.cc) ----
 	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
 	PoolFacts facts(const std::string &name);		// as commands call it; without volumes
-	std::vector<VolumeFacts> volume_facts();
+	std::vector<VolumeFacts> volume_facts(bool with_latency);
 	void look(const std::string &name, const SpaceLimits &limits, Clock::time_point now);	// logs what began or ended
 	Clock::time_point look_due() const;			// max() while it is down
 	std::vector<Problem> alerts() const { return watch_.problems(); }

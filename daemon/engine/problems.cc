@@ -151,9 +151,10 @@ void Engine::machine_problems(std::vector<Problem> &problems, std::chrono::secon
 		problems.push_back({Id::kModuleMissing, missing.what, missing.next});
 }
 
-EngineFacts Engine::facts()
+EngineFacts Engine::facts(bool with_latency)
 {
 	EngineFacts facts;
+	facts.latency = with_latency;
 	for (auto &[uuid, pool] : pools_) {
 		for (Problem &problem : problems_of(*pool)) {
 			problem.pool = reference(*pool);
@@ -163,7 +164,7 @@ EngineFacts Engine::facts()
 		one.state = state_of(*pool);
 		if (!pool->up())
 			continue;
-		one.volumes = pool->volume_facts();
+		one.volumes = pool->volume_facts(with_latency);
 		if (const auto space = pool->catalogue().space(); space.ok())
 			one.catalogue = space.value();
 	}

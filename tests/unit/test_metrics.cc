@@ -94,6 +94,37 @@ TEST(Metrics, have_the_values_of_the_facts)
 		EXPECT_EQ(samples(text, name), lines) << name;
 }
 
+TEST(Metrics, latency_is_a_cumulative_histogram_of_each_class_that_was_used)
+{
+	EngineFacts facts = one_pool();
+	EXPECT_EQ(metrics_text(facts, {}).find("svctl_volume_io_"), std::string::npos) << "it was not asked for";
+	facts.latency = true;
+	sv_histogram fast{}, slow{};
+	fast.io_class = slow.io_class = SV_IO_WRITE;
+	slow.tier = 1;
+	fast.ios = 3;
+	fast.buckets[0] = 2;				// below 1.024 us
+	fast.buckets[4] = 1;				// from 3.072 to 4.096 us
+	fast.ns = 5000;
+	fast.bytes = 12288;
+	slow.ios = slow.buckets[SV_HISTOGRAM_BUCKETS - 1] = 1;	// 69 s and more
+	slow.ns = 70000000000;
+	slow.errors = 1;
+	facts.pools[0].volumes[0].latency = VolumeLatency{{fast, slow}};
+	const std::string text = metrics_text(facts, {});
+	const std::string with = "{pool=\"tank\",volume=\"v\",op=\"write\"";
+	const std::string name = "\nsvctl_volume_io_duration_seconds";
+	for (const std::string &line : {name + "_bucket" + with + ",le=\"4.096e-06\"} 3\n",
+					name + "_bucket" + with + ",le=\"68.719476736\"} 3\n",
+					name + "_bucket" + with + ",le=\"+Inf\"} 4\n", name + "_sum" + with + "} 70.000005\n",
+					name + "_count" + with + "} 4\n", "\nsvctl_volume_io_bytes_total" + with + "} 12288\n",
+					"\nsvctl_volume_io_errors_total" + with + "} 1\n"})
+		EXPECT_NE(text.find(line), std::string::npos) << line << text.substr(text.find("svctl_volume_io_duration"));
+	EXPECT_EQ(text.find("op=\"read\""), std::string::npos);
+	facts.pools[0].volumes[0].latency.reset();	// an older module
+	EXPECT_EQ(metrics_text(facts, {}).find("op="), std::string::npos);
+}
+
 TEST(Metrics, pool_that_is_down_has_what_its_labels_say)
 {
 	EngineFacts facts = one_pool();
