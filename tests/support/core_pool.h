@@ -45,13 +45,12 @@ class CorePool {
   CorePool(const CorePool&) = delete;
   CorePool& operator=(const CorePool&) = delete;
 
-  // 0 or -errno; done: elements applied, or answered.
+  // 0 or -errno; done: elements applied, or answered. Of RECYCLE the first step: sv_recycle_finish() follows.
   template <typename T>
   int command(uint32_t op, T* payload, uint32_t count = 1, uint32_t* done = nullptr) {
     uint32_t n = count, applied = 0;
     uint64_t members = 0;
     const int r = sv_cmd(pool, op, epoch, payload, &n, &applied, &members);
-    if (op == SV_OP_RECYCLE && r != -EBUSY) sv_recycle_finish(pool);
     if (done) *done = sv_op_answers(op) ? n : applied;
     return r;
   }
@@ -97,6 +96,7 @@ class CorePool {
     uint32_t done = 0;
     if (n) {
       EXPECT_EQ(0, command(SV_OP_RECYCLE, freed.data(), n, &done));
+      sv_recycle_finish(pool);
     }
     EXPECT_EQ(n, done);
     uint64_t members;

@@ -5,45 +5,22 @@
 
 #include <vector>
 
-extern "C" {
-#include "kmod/core/internal.h"
-#include "kmod/core/internal_test.h"
-}
+#include "tests/support/core_pool.h"
 
 namespace {
-
-constexpr uint32_t kSlots = 64;
 
 class CoreRaces : public testing::Test {
  protected:
   void SetUp() override {
-    sv_member_geometry g{.slot_off = 1 << 20, .nr_slots = kSlots, .tier = 0, .flags = SV_LABEL_HAS_RING, .ring_off = 0, .ring_len = 16 << 20};
-    uint8_t uuid[16] = {1};
-    pool_ = sv_pool_new(uuid, 7, 1, &g);
-    ASSERT_NE(nullptr, pool_);
-    sv_attach attach{};
-    command(SV_OP_ATTACH, &attach);
-    epoch_ = attach.epoch;
-    sv_grant grant{.member = 0, .first = 0, .count = kSlots, .pad = 0};
-    command(SV_OP_GRANT, &grant);
-    sv_volume_info v{.id = 1, .layer = 1, .owned_since = 1, .flags = 0, .size = 1ull << 30, .mapped = 0, .tiers = ~0ull};
-    command(SV_OP_VOLUME_CREATE, &v);
-    volume_ = sv_volume_find(pool_, 1);
-    sv_activate activate{};
-    command(SV_OP_ACTIVATE, &activate);
+    core_.activate();
     ASSERT_EQ(0, sv_volume_open(volume_));
   }
 
-  void TearDown() override {
-    EXPECT_EQ(0, sv_test_reserved(pool_));
-    sv_pool_free(pool_);
-  }
+  void TearDown() override { EXPECT_EQ(0, sv_test_reserved(pool_)); }
 
   template <typename T>
   void command(uint32_t op, T* payload) {
-    uint32_t n = 1, done = 0;
-    uint64_t members = 0;
-    ASSERT_EQ(0, sv_cmd(pool_, op, epoch_, payload, &n, &done, &members)) << op;
+    ASSERT_EQ(0, core_.command(op, payload)) << op;
   }
 
   sv_piece begin_write(uint64_t block, uint32_t blocks) {
@@ -101,9 +78,9 @@ class CoreRaces : public testing::Test {
 
   uint64_t* word(uint64_t index) { return sv_xt_word(pool_, sv_entry_extent(sv_map_lookup(volume_, index))); }
 
-  sv_pool* pool_ = nullptr;
-  uint64_t epoch_ = 0;
-  sv_volume* volume_ = nullptr;
+  sv::test::CorePool core_{{{.slots = 64, .ring = true}}};
+  sv_pool* pool_ = core_.pool;
+  sv_volume* volume_ = core_.volume(1, 1ull << 30);
   sv_commit batch_{};
   std::vector<sv_rec> journal_;
 };
