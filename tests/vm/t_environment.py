@@ -76,6 +76,7 @@ grep -F '{words}' $log
 """
 
 
+@vm.full
 @vm.limit(150)
 def test_full_and_read_only_file_systems_of_the_host(bench):
     disk, host = bench.disk("a", "192M"), bench.disk("host", "32M")

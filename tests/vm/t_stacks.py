@@ -136,6 +136,7 @@ grep -A1 md[15] /proc/mdstat; verify; fill /sec 8; fill /lv 8; verify; svctl sta
 """
 
 
+@vm.full
 @vm.limit(300)
 def test_luks_lvm_and_md_below_and_above(bench):
     disks = [bench.disk(name, "128M") for name in ("a", "b", "c")] + [bench.disk(name, "256M") for name in ("m", "n")]
