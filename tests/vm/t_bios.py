@@ -44,6 +44,7 @@ for turn in range(4):
         guest.run("dmsetup remove v1; dmsetup remove pool; rmmod dm_sv")
 
 
+@vm.full
 def test_pool_of_64_members(bench):
     """As many members as there may be, all of them written and flushed."""
     size = 16 << 11
