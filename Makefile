@@ -112,7 +112,7 @@ soak: export SOAK_CUTS ?= 200
 soak: export SOAK_BOOTS ?= 20
 soak: deps guest-root
 	+@$(BUILD_ALL) all
-	@$(VM_RUN) -k '^(crash\.|host\.fstab_)' $(VM_FLAGS)
+	@$(VM_RUN) --full -k '^(crash\.|host\.fstab_)' $(VM_FLAGS)
 
 vm-check: deps
 	+@$(BUILD_ALL) all

@@ -94,6 +94,7 @@ def verify(s, appender):
     s.kill()
 
 
+@vm.full
 @vm.limit(240)
 def test_states_rebuilt_from_logs(bench):
     print(f"seed {SEED}")
