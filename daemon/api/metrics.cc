@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -309,27 +310,42 @@ void add_histogram(Page &page, const std::string &pool, const std::string &volum
 	page.sample({{"pool", pool}, {"volume", volume}, {"op", op}}, Number(seen), "_count");
 }
 
-// Of each volume and class of I/O that there was.
-template <typename Use> void each_class(const EngineFacts &engine, Use use)
+// What there was of one class of I/O of a volume, of all tiers.
+struct ClassFacts {
+	const std::string &pool;
+	const std::string &volume;
+	sv_histogram total;
+};
+
+std::vector<ClassFacts> used_classes(const EngineFacts &engine)
 {
+	std::vector<ClassFacts> all;
 	for (const PoolFacts &pool : engine.pools)
 		for (const VolumeFacts &volume : pool.volumes)
 			for (uint32_t c = 0; volume.latency && c < SV_IO_CLASSES; c++)
 				if (const sv_histogram total = volume.latency->total(static_cast<sv_io_class>(c)); total.ios > 0)
-					use(pool.name, volume.name, total);
+					all.push_back({pool.name, volume.name, total});
+	return all;
 }
+
+constexpr Metric<sv_histogram> kIo[] = {
+	{"svctl_volume_io_bytes_total", "counter", "Bytes of I/O of the volume that went well.",
+	 [](const sv_histogram &h) -> Value { return uint64_t{h.bytes}; }},
+	{"svctl_volume_io_errors_total", "counter", "I/O of the volume that failed.",
+	 [](const sv_histogram &h) -> Value { return uint64_t{h.errors}; }},
+};
 
 void add_latency(Page &page, const EngineFacts &engine)
 {
+	const std::vector<ClassFacts> classes = used_classes(engine);
 	page.family("svctl_volume_io_duration_seconds", "histogram", "How long I/O of the volume took, as its users see it.");
-	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
-		add_histogram(page, pool, volume, h); });
-	page.family("svctl_volume_io_bytes_total", "counter", "Bytes of I/O of the volume that went well.");
-	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
-		page.sample({{"pool", pool}, {"volume", volume}, {"op", io_class_name(h.io_class)}}, Number(uint64_t{h.bytes})); });
-	page.family("svctl_volume_io_errors_total", "counter", "I/O of the volume that failed.");
-	each_class(engine, [&](const std::string &pool, const std::string &volume, const sv_histogram &h) {
-		page.sample({{"pool", pool}, {"volume", volume}, {"op", io_class_name(h.io_class)}}, Number(uint64_t{h.errors})); });
+	for (const ClassFacts &one : classes)
+		add_histogram(page, one.pool, one.volume, one.total);
+	page.families(kIo, [&](auto value) {
+		for (const ClassFacts &one : classes)
+			page.sample({{"pool", one.pool}, {"volume", one.volume}, {"op", io_class_name(one.total.io_class)}},
+				    value(one.total));
+	});
 }
 
 // ---- problems ----
