@@ -41,16 +41,14 @@ void sv_defer_reclaim(struct sv_kpool *kp)
 	queue_work(kp->wq, &kp->reclaim_work);
 }
 
-/* The memory is for writeback: waiting for writeback to get it could be for ever. [I9] */
+/* Fails where memory is short, and is tried again: see core/pool.c. [I9] */
 static int sv_refill(struct sv_kpool *kp)
 {
-	unsigned int noio = memalloc_noio_save();
 	int ret;
 
 	mutex_lock(&kp->refill_lock);
 	ret = sv_pool_refill(kp->core);
 	mutex_unlock(&kp->refill_lock);
-	memalloc_noio_restore(noio);
 	return ret;
 }
 

@@ -45,6 +45,10 @@ int sv_disk_read_label(struct block_device *bdev, struct sv_label *l, const char
 		*why = "device is too small for a pool";
 		return -EINVAL;
 	}
+	if (bdev_logical_block_size(bdev) > SV_BLOCK_SIZE) {
+		*why = "cannot be read: the device's logical blocks are larger than 4 KiB";
+		return -EINVAL;
+	}
 	page = alloc_page(GFP_KERNEL);
 	if (!page) {
 		*why = "no memory";

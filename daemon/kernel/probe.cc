@@ -15,6 +15,7 @@
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
 #include "daemon/kernel/partition.h"
+#include "kmod/core/format.h"
 
 namespace svd {
 
@@ -105,12 +106,14 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 	if (device.size == 0)
 		return Error{Code::kUsage, "use", path, "it is empty", ""};
 	SV_ASSIGN(device.whole_disk, is_whole_disk(path));
-	if (device.whole_disk) {
-		int sector = 0;
-		if (ioctl(fd.get(), BLKSSZGET, &sector) < 0)
-			return errno_error(errno, "get the sector size of", path);
+	int sector = SV_BLOCK_SIZE;
+	if (S_ISBLK(st.st_mode) && ioctl(fd.get(), BLKSSZGET, &sector) < 0)
+		return errno_error(errno, "get the sector size of", path);
+	if (sector > static_cast<int>(SV_BLOCK_SIZE))
+		return Error{Code::kUsage, "use", path, fmt::format("its logical blocks have {} bytes, and volumes' have 4096", sector),
+			     "format it with logical blocks of 4 KiB or 512 bytes, where it can be"};
+	if (device.whole_disk)
 		device.size = partition_size(device.size, static_cast<uint32_t>(sector));
-	}
 	SV_ASSIGN(const Probe probe, open_probe(fd.get(), path));
 	while (blkid_do_probe(probe.get()) == 0)
 		device.signatures.push_back(describe(probe.get()));

@@ -251,7 +251,14 @@ void sv_pool_free(struct sv_pool *p)
 	sv_free(p);
 }
 
-/* ---- reserves: filled outside the I/O path [I9] ---- */
+/*
+ * ---- reserves: filled outside the I/O path [I9] ----
+ *
+ * A first write takes a partial, and seldom nodes, from here; with none left it is deferred. Where all memory is dirty
+ * pages of this very pool, refilling fails, but never waits (sv_zalloc_now), so the worker goes on with what else was
+ * deferred, and with commits. Each write that ends gives back a page, and takes 64 bytes of a chunk at most: what the
+ * reserve let through has freed more memory than filling it takes.
+ */
 
 bool sv_pool_wants_refill(const struct sv_pool *p)
 {
@@ -263,7 +270,7 @@ static int refill_nodes(struct sv_pool *p)
 	sv_lock_flags_t f;
 
 	while (READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE) {
-		struct sv_node *n = sv_zalloc(sizeof(*n));
+		struct sv_node *n = sv_zalloc_now(sizeof(*n));
 
 		if (!n)
 			return -ENOMEM;
@@ -294,7 +301,7 @@ int sv_pool_refill(struct sv_pool *p)
 	sv_lock_flags_t f;
 
 	while (READ_ONCE(p->pt_nfree) < SV_PARTIAL_RESERVE && READ_ONCE(p->pt_chunks) < p->pt_max) {
-		struct sv_partial *chunk = sv_zalloc(SV_PARTIAL_CHUNK * sizeof(*chunk));
+		struct sv_partial *chunk = sv_zalloc_now(SV_PARTIAL_CHUNK * sizeof(*chunk));
 
 		if (!chunk)
 			return -ENOMEM;

@@ -40,6 +40,15 @@ static inline void *sv_zalloc(size_t bytes)
 	return kvzalloc(bytes, GFP_KERNEL);
 }
 
+/*
+ * At most a page, for a reserve that writeback draws on [I9]: fails at once where memory is short. The page allocator
+ * would try for ever to get a page, and where all memory waits to be written here, only the caller's going on frees any.
+ */
+static inline void *sv_zalloc_now(size_t bytes)
+{
+	return kzalloc(bytes, GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
 static inline void sv_free(void *p)
 {
 	kvfree(p);

@@ -108,6 +108,7 @@ static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }
 
 static inline void sv_breathe(void) {}
 static inline void *sv_zalloc(size_t bytes) { return calloc(1, bytes); }
+static inline void *sv_zalloc_now(size_t bytes) { return calloc(1, bytes); }
 static inline void sv_free(void *p) { free(p); }
 
 /* One CPU. */

@@ -140,7 +140,8 @@ def test_svd_killed_while_it_adds_devices(bench):
         assert len(pool()["devices"]) == 3 + len(spare)
 
 
-# How often svd's threads gave up a CPU by themselves while nothing was asked of it.
+# How often svd's threads gave up a CPU by themselves while nothing was asked of it. Each of the two wakes every 5 s by
+# its clock: to look for alerts, and at the other one. Once a second, together, is what an idle machine may lose to svd.
 SWITCHES = "awk '/^voluntary/ { n += $2 } END { print n }' /proc/$(pidof svd)/task/*/status"
 
 
@@ -154,7 +155,7 @@ def test_idle_svd_sleeps_and_notices_a_removed_device(bench):
         before = int(s.run(SWITCHES))
         s.run("sleep 10")
         switches = int(s.run(SWITCHES)) - before
-        assert switches < 5, f"{switches} times awake in 10 idle seconds"
+        assert switches <= 10, f"{switches} times awake in 10 idle seconds"
         # An administrator's dmsetup, behind svd's back.
         s.run("for d in $(dmsetup ls | awk '/^sv-tank-/ { print $1 }') sv-tank; do dmsetup remove $d; done\n"
               "for i in $(seq 100); do [[ -e /dev/mapper/sv-tank ]] && break; sleep 0.1; done\n"
