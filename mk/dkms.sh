@@ -32,7 +32,7 @@ build_module() {
 	cp "$package" "$root/root/package.deb"
 	# shellcheck disable=SC2016 # variables of the inner shell
 	unshare --mount bash -euc 'mount -t proc proc "$1/proc"
-		exec chroot "$1" sh -euc "dpkg --purge dm-sv-dkms; rm -rf /var/lib/dkms/dm-sv
+		exec env -u TMPDIR chroot "$1" sh -euc "dpkg --purge dm-sv-dkms; rm -rf /var/lib/dkms/dm-sv
 			dpkg --install /root/package.deb
 			dkms mktarball -m dm-sv -v $2 -k $3 --archive /root/made.tar.gz"' - "$root" "$version" "$release" >&2
 	mkdir -p "${archive%/*}"

@@ -27,7 +27,7 @@ build_module() {
 	rm -rf "$root/src"
 	cp -r "$kmod" "$root/src"
 	# shellcheck disable=SC2016 # variables of the inner shell
-	unshare --mount bash -c 'mount -t proc proc "$1/proc" && exec chroot "$1" \
+	unshare --mount bash -c 'mount -t proc proc "$1/proc" && exec env -u TMPDIR chroot "$1" \
 		sh -c "make -C /usr/src/linux-headers-*-amd64 M=/src W=1 modules"' - "$root"
 	strings -a "$root/src/dm-sv.ko" | sed -n 's/^vermagic=//p'
 }
