@@ -379,7 +379,7 @@ class Guest:
         # Oopses and panics end the guest; on_warn does not, so that the rest is seen as well. The other CPUs start once
         # the machine is set up: QEMU's translator does not survive PCI's address spaces being moved under a second CPU.
         full = ["sv.full=1", "sv.upper=" + self.system.serial, "modprobe.blacklist=" + NOT_NEEDED] if self.system else []
-        words = ["console=ttyS0", "maxcpus=1", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off",
+        words = ["console=ttyS0", "maxcpus=1", "ignore_loglevel", "panic=-1", "oops=panic", "mitigations=off", "init_on_alloc=0",
                  "tsc=reliable", "hostname=sv-guest", "sv.init=" + os.path.join(HERE, "guest/init"), *full, self.cmdline]
         return " ".join(words)
 
