@@ -16,7 +16,7 @@ SEEN = """lsblk -nro FSTYPE,LABEL,UUID,KNAME,TYPE | sort -u
 members() { lsblk -nro FSTYPE,LABEL,KNAME | awk '$1 == "sv_member" {print $2, $3}' | sort -u; }
 test "$(members)" = "$(printf '%s\\n' "mirror $(basename $(readlink -f /dev/md/m))" "mixed $(basename $(readlink -f /dev/mapper/mpatha))" \
   "mixed $(basename $(readlink -f /dev/mapper/secret))" | sort)"
-test "$(lsblk -nro FSTYPE,UUID /dev/md/m)" = "sv_member $(svctl --json show mirror | sed -n 's/.*"uuid": "\\(.*\\)".*/\\1/p')"
+test "$(lsblk -dnro FSTYPE,UUID /dev/md/m)" = "sv_member $(svctl --json show mirror | sed -n 's/.*"uuid": "\\(.*\\)".*/\\1/p')"
 udevadm info -q property /dev/mapper/secret | grep -x SV_POOL=mixed
 """
 
