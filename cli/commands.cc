@@ -241,7 +241,7 @@ std::vector<Command> pool_commands()
 		 "create-pool tank --tier fast=/dev/nvme0n1 --tier slow=/dev/sdb,/dev/sdc",
 		 "5: a device is in use or holds something; 6: a device is too small", create_pool},
 		{"add-device", "add", {"device"}, "add a device to a tier of a pool",
-		 {{"POOL", "", ""}, {"TIER=DEVICE", "", "a tier that the pool has, and the device"}, kWipe},
+		 {{"POOL", "", ""}, {"TIER=DEVICE", "", "a tier that the pool has, and the device; or several, separated by commas"}, kWipe},
 		 "add-device tank slow=/dev/sdd", "5: the device is in use or holds something", add_device},
 		{"delete-pool", "delete", {"pool"}, "destroy a pool and all its volumes",
 		 {{"POOL", "", ""}}, "delete-pool tank", "5: a volume is in use",

@@ -5,7 +5,8 @@ tests/vm/t_file.py, e2e.name of one in tests/e2e, or a file below tests/. Each m
 row of one that `make check` does not run (@vm.debug, @vm.full) must name the suite that does, as check-debug.
 The column before says "yes" if the tests that run svd compare `svctl dump` before and after: each of them must, and
 there must be one. "no: why" is believed.
-A phrase may instead be a bullet of the section "Not tried yet": then this lint is skipped, not passed, and names it."""
+A phrase may instead be a bullet of a section "Not tried yet" (there is none now, and "Missing" does not count): then this
+lint is skipped, not passed, and names it."""
 
 import ast
 import re

@@ -102,7 +102,7 @@ def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
             print(s.run(f"{check}; svctl check tank; svctl list; dmsetup status; cat /run/svctl/log"))
 
 
-@vm.full  # e2e kills it at the same steps
+@vm.full  # until it has run to its end on a quiet machine
 @vm.limit(240)
 def test_svd_killed_while_it_adds_devices(bench):
     """Two at a time: each is in the pool with all its space, or not at all. Repeating the command adds the rest."""
