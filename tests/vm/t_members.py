@@ -44,7 +44,7 @@ def duplicates(copy):
     """A dd copy: told while the pool is up, refused with both names when it is not."""
     return f"""export COPY={copy}
 dd if=/dev/md/m of=$COPY bs=1M conv=fsync status=none; udevadm settle; svctl scan
-named() {{ grep "both .*$(basename $(readlink -f $1)).*say that they are its member" /tmp/said | grep -q "$(basename $(readlink -f $2))"; }}
+named() {{ for d in "$@"; do grep "both .*say that they are its member" /tmp/said | grep -qwE "$d|$(readlink -f $d)"; done; }}
 svctl status > /tmp/said; named /dev/md/m $COPY
 svctl deactivate mirror; refused svctl activate mirror 2> /tmp/said; named /dev/md/m $COPY
 dd if=/dev/zero of=$COPY bs=1M count=64 conv=fsync status=none; udevadm settle
