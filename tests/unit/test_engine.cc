@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/failing_kernel.h"
@@ -21,6 +22,60 @@ Host host(char digit)
 {
 	return {*Uuid::parse(std::string(8, digit) + "-1111-4111-8111-111111111111"), std::string("host") + digit};
 }
+
+// A pool whose kernel answers as `lie` has it.
+class LyingPool : public KernelPool {
+public:
+	using Lie = std::function<void(uint32_t op, void *payload, CommandResult &result)>;
+
+	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+
+	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
+	{
+		honest_->set_epoch(epoch());
+		auto result = honest_->command(op, payload, size, count);
+		if (result.ok() && lie_)
+			lie_(op, payload, result.value());
+		return result;
+	}
+	Status reload(const PoolSpec &spec) override { return honest_->reload(spec); }
+	Status remove() override { return honest_->remove(); }
+	Status create_volume(const VolumeSpec &v) override { return honest_->create_volume(v); }
+	Status resize_volume(const VolumeSpec &v) override { return honest_->resize_volume(v); }
+	Status rename_volume(const VolumeSpec &v, const std::string &to) override { return honest_->rename_volume(v, to); }
+	Status remove_volume(const VolumeSpec &v) override { return honest_->remove_volume(v); }
+	Result<VolumeUse> volume_use(const VolumeSpec &v) override { return honest_->volume_use(v); }
+	Result<bool> volume_exists(const VolumeSpec &v) override { return honest_->volume_exists(v); }
+	std::string volume_path(const VolumeSpec &v) const override { return honest_->volume_path(v); }
+	Status write(uint32_t volume, uint64_t offset, std::span<const uint8_t> from, bool fua) override
+	{
+		return honest_->write(volume, offset, from, fua);
+	}
+	Status flush(uint32_t volume) override { return honest_->flush(volume); }
+
+private:
+	std::unique_ptr<KernelPool> honest_;
+	const Lie &lie_;
+};
+
+class LyingKernel : public Kernel {
+public:
+	LyingKernel(std::unique_ptr<Kernel> honest, const LyingPool::Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+
+	Status probe() override { return honest_->probe(); }
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	{
+		SV_ASSIGN(auto pool, honest_->open_pool(spec));
+		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_));
+	}
+	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }
+	bool simulated() const override { return honest_->simulated(); }
+	bool fail_call(uint32_t n) override { return honest_->fail_call(n); }
+
+private:
+	std::unique_ptr<Kernel> honest_;
+	const LyingPool::Lie &lie_;
+};
 
 class EngineTest : public testing::Test {
 protected:
@@ -39,7 +94,7 @@ protected:
 
 	void start(char digit = '1')
 	{
-		kernel_ = make_failing_kernel(make_sim_kernel());
+		kernel_ = std::make_unique<LyingKernel>(make_failing_kernel(make_sim_kernel()), lie_);
 		engine_ = std::make_unique<Engine>(*kernel_, EngineOptions{dir_, {}, host(digit)});
 		EXPECT_TRUE(engine_->scan().ok());
 	}
@@ -89,7 +144,17 @@ protected:
 		return false;
 	}
 
+	Result<Json> check()
+	{
+		Jobs jobs;
+		const auto job = jobs.start({"check", "tank", {}, false, {}}, [this](Job &j) { return engine_->check("tank", j); });
+		while (jobs.turn())
+			;
+		return job.value()->result();
+	}
+
 	fs::path dir_;
+	LyingPool::Lie lie_;
 	std::unique_ptr<Kernel> kernel_;
 	std::unique_ptr<Engine> engine_;
 };
@@ -257,6 +322,49 @@ TEST_F(EngineTest, each_refusal_of_the_kernel_leaves_a_pool_that_agrees_with_it)
 	EXPECT_EQ("active", state());
 	ASSERT_EQ(1u, pools()[0]["volumes"].size()) << "what was deleted is gone";
 	EXPECT_EQ("v", pools()[0]["volumes"][0]["name"]);
+}
+
+// Some of volume v written: all of its extent 0, a block of extent 3.
+TEST_F(EngineTest, check_names_each_difference_between_kernel_and_catalogue)
+{
+	pool();
+	const auto found = engine_->find_volume("tank", "v");
+	ASSERT_TRUE(found.ok());
+	KernelPool *const kernel = &found.value().first->kernel();
+	const uint32_t volume = found.value().second.id;
+	const std::vector<uint8_t> bytes(kMib, 7);
+	ASSERT_TRUE(kernel->write(volume, 0, bytes, false).ok());
+	ASSERT_TRUE(kernel->write(volume, 3 * kMib, std::span(bytes).first(4096), false).ok());
+	ASSERT_TRUE(kernel->flush(volume).ok());
+	expect(check(), "sound");
+
+	const auto forges = [this](uint32_t op, auto forge) {
+		lie_ = [op, forge](uint32_t asked, void *payload, CommandResult &result) {
+			if (asked == op && result.count > 0)
+				forge(payload, result);
+		};
+	};
+	const auto differs = [this](const std::string &says) {
+		const auto checked = check();
+		refused(checked, Code::kNeedsCheck, says);
+		EXPECT_EQ(Id::kStateDiffers, checked.ok() ? Id::kFailure : checked.error().id());
+		lie_ = nullptr;
+		expect(check(), "sound");
+	};
+	forges(SV_OP_DUMP_EXTENTS, [](void *all, CommandResult &) { static_cast<sv_extent *>(all)->slot++; });
+	differs("kernel: extent 1 slot ");
+	forges(SV_OP_DUMP_EXTENTS, [](void *, CommandResult &result) { result.count = 0; });
+	differs("only the catalogue has extent 1 ");
+	forges(SV_OP_DUMP_EXTENTS, [](void *all, CommandResult &result) { static_cast<sv_extent *>(all)[result.count++] = {102, 9, 0, 1, 0}; });
+	differs("only the kernel has extent 102 ");
+	forges(SV_OP_DUMP_PARTIALS, [](void *all, CommandResult &) { static_cast<sv_partial_bits *>(all)->valid[0] ^= 2; });
+	differs("kernel: partial 2 valid 3 ");
+	forges(SV_OP_DUMP_PARTIALS, [](void *, CommandResult &result) { result.count = 0; });
+	differs("only the catalogue has partial 2 ");
+	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)->extent = 2; });
+	differs("kernel: volume 1 index 0 extent 2 ");
+	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)[1].index++; });
+	differs("only the catalogue has volume 1 index 3 ");
 }
 
 }	// namespace
