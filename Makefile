@@ -53,21 +53,21 @@ lint: suite-lint
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
 CHECK_SUITES = unit model e2e lint build vm
-FULL_SUITES = unit model e2e e2e-asan lint build-full vm-full
+FULL_SUITES = unit model e2e e2e-asan lint build-full vm-full vm-6.1 demo
 
 check: deps
 	+@$(BUILD_ALL) all unit
 	@tests/summary $(BUILD)/check $(foreach s,$(CHECK_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-full: deps
-	+@$(BUILD_ALL) all unit e2e-asan
+	+@$(BUILD_ALL) all unit e2e-asan deb
 	@tests/summary $(BUILD)/check-full $(foreach s,$(FULL_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-debug guest-root
+.PHONY: suite-unit suite-e2e suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-6.1 suite-vm-debug suite-demo guest-root
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
@@ -98,6 +98,14 @@ suite-vm: guest-root
 
 suite-vm-full: guest-root
 	@$(VM_RUN) --full $(VM_FLAGS)
+
+# The module alone on Debian's own kernel.
+suite-vm-6.1: $(BUILD)/.deps-6.1
+	@$(MAKE) kmod KVER=6.1
+	@$(VM_RUN) --kernel 6.1 -k '^(module|bios)\.' $(VM_FLAGS)
+
+suite-demo: guest-root
+	@tests/demo/run --kernel $(KVER)
 
 suite-vm-debug:
 	@$(VM_RUN) --debug $(VM_FLAGS)

@@ -4,7 +4,7 @@ import vm
 from host import Machine
 
 # What multipathd's rules say of a path before it has made the map.
-PATH_RULE = 'ENV{ID_SERIAL}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
+PATH_RULE = 'ATTR{serial}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
 MAP = """modprobe dm-multipath; modprobe dm-round-robin
 dmsetup create mpatha --uuid mpath-path --table "0 $(blockdev --getsz $PATH_DISK) multipath 0 0 1 1 round-robin 0 1 1 $PATH_DISK 1000"
 udevadm settle
