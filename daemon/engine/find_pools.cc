@@ -60,12 +60,16 @@ bool is_half_of_a_mirror(const FoundMember &member)
 
 void Engine::note_label(const std::string &path)
 {
+	const auto others = [](const std::string &device) { return taken_by_another(device) || udev_says_not_ours(device); };
+	bad_labels_.erase(path);
+	if (others(path))	// before anything is read: a path of a multipath device may not answer
+		return;
 	const auto device = member_device(path);
-	const auto label = device.ok() ? read_label(device.value()) : device.error();
 	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
 	bad_labels_.erase(where);
-	if (taken_by_another(where) || udev_says_not_ours(where))
+	if (others(where))
 		return;
+	const auto label = device.ok() ? read_label(where) : device.error();
 	if (!label.ok() && label.error().code == Code::kNeedsCheck)
 		bad_labels_[where] = label.error().message();
 	if (label.ok() && label.value() && !is_half_of_a_mirror(*label.value()))
