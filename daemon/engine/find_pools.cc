@@ -61,12 +61,10 @@ bool is_half_of_a_mirror(const FoundMember &member)
 void Engine::note_label(const std::string &path)
 {
 	const auto others = [](const std::string &device) { return taken_by_another(device) || udev_says_not_ours(device); };
-	bad_labels_.erase(path);
 	if (others(path))	// before anything is read: a path of a multipath device may not answer
 		return;
 	const auto device = member_device(path);
 	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
-	bad_labels_.erase(where);
 	if (others(where))
 		return;
 	const auto label = device.ok() ? read_label(where) : device.error();
@@ -88,6 +86,7 @@ void Engine::note_member(FoundMember member, const std::string &named)
 
 void Engine::rescan()
 {
+	bad_labels_.clear();	// also those of devices that have gone
 	for (auto &[uuid, pool] : pools_)
 		pool->begin_scan();
 	for (const std::string &path : places())

@@ -146,7 +146,7 @@ void Engine::machine_problems(std::vector<Problem> &problems, std::chrono::secon
 		looked_for_modules_ = now;
 	}
 	for (const auto &[path, why] : bad_labels_)
-		problems.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
+		problems.push_back({Id::kLabelDamaged, why, "replace the device; svctl scan", {}, {}, path});
 	for (const MissingModule &missing : missing_modules_)
 		problems.push_back({Id::kModuleMissing, missing.what, missing.next});
 }
