@@ -2,6 +2,8 @@
 // Finding pools: their members among the devices, the pool that a command names, and which of them come up by
 // themselves: those that this host holds, and no second one of a name. See engine.h.
 #include <algorithm>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -21,6 +23,40 @@ constexpr auto kScanEvery = std::chrono::seconds(5);
 constexpr auto kScanPause = std::chrono::milliseconds(200);	// at least, from one to the next
 
 }	// namespace
+
+// ---- pools that were deactivated ----
+
+namespace {
+
+constexpr char kKeptDown[] = "down-";	// and a UUID: an empty file of the state directory
+
+}	// namespace
+
+Engine::Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options_(std::move(options))
+{
+	std::error_code error;
+	for (std::filesystem::directory_iterator i(options_.state_dir, error), end; !error && i != end; i.increment(error)) {
+		const std::string name = i->path().filename();
+		if (!name.starts_with(kKeptDown))
+			continue;
+		if (const auto uuid = Uuid::parse(name.substr(std::strlen(kKeptDown))); uuid.ok())
+			kept_down_.insert(uuid.value());
+	}
+}
+
+void Engine::keep_down(const Uuid &pool, bool down)
+{
+	const std::string path = options_.state_dir + "/" + kKeptDown + pool.str();
+	std::error_code error;
+	if (!down) {
+		kept_down_.erase(pool);
+		std::filesystem::remove(path, error);
+		return;
+	}
+	kept_down_.insert(pool);
+	if (!std::ofstream(path))
+		log::warning("{} cannot be made: the pool will come up when svd is started anew", path);
+}
 
 // ---- scans ----
 
@@ -102,7 +138,7 @@ void Engine::activate_complete(bool all)
 {
 	const auto now = Pool::Clock::now();
 	for (auto &[uuid, pool] : pools_) {
-		if (!pool->down() || pool->wanted_down() || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
+		if (!pool->down() || kept_down(*pool) || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
 			continue;
 		const log::Scope scope({pool->name()});
 		const std::string before = pool->problem() ? pool->problem()->what : "";
@@ -116,7 +152,7 @@ bool Engine::wants_scan() const
 {
 	return pools_.empty() || std::any_of(pools_.begin(), pools_.end(), [this](const auto &item) {
 		const Pool &pool = *item.second;
-		return pool.down() && !pool.wanted_down() && hold_of(pool) == Hold::kHere;
+		return pool.down() && !kept_down(pool) && hold_of(pool) == Hold::kHere;
 	});
 }
 

@@ -132,8 +132,6 @@ public:
 	KernelPool &kernel() { return *channel_; }
 	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
 	void clear_problem() { problem_.reset(); }
-	bool wanted_down() const { return wanted_down_; }	// deactivated by command
-	void set_wanted_down(bool down) { wanted_down_ = down; }
 
 private:
 	friend class Still;
@@ -214,7 +212,6 @@ private:
 	std::map<uint32_t, MemberRow> absent_;
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
-	bool wanted_down_ = false;
 	std::optional<Problem> problem_;
 	uint64_t features_ = 0;			// SV_FEATURE_*, since this activation, as the kernel told
 	Watch watch_;

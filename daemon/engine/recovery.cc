@@ -77,7 +77,6 @@ Status Pool::activate(How how, Pace &pace)
 		return result;
 	}
 	state_ = read_only_ ? PoolState::kReadOnly : PoolState::kActive;
-	wanted_down_ = false;
 	last_checkpoint_ = Clock::now();
 	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};

@@ -24,3 +24,41 @@ def test_damaged_label_is_forgotten_with_its_device(host):
         f.write(devices)
     assert bad not in host.svctl("scan")
     assert bad not in host.svctl("status")
+
+
+def test_deactivated_pool_stays_down_until_it_is_activated(host):
+    """Over restarts of svd, and while its devices are away: it came up by itself."""
+    disks = host.used_pool()
+    before = host.dump()
+
+    def state():
+        return [pool["state"] for pool in host.json("list")["pools"]]
+
+    host.svctl("deactivate", "tank")
+    for end in (host.stop, host.kill):
+        end()
+        host.start()
+        assert "down" in host.svctl("scan") and state() == ["down"]
+    for disk in disks:
+        os.rename(disk, disk + ".away")
+    host.svctl("scan")
+    assert state() == []
+    for disk in disks:
+        os.rename(disk + ".away", disk)
+    host.svctl("scan")
+    assert state() == ["down"]
+    os.rename(disks[0], disks[0] + ".away")
+    host.refused(3, "activate", "tank")
+    os.rename(disks[0] + ".away", disks[0])
+    host.svctl("scan")      # a command that failed has changed nothing
+    assert state() == ["down"]
+    host.svctl("activate", "tank")
+    host.stop()
+    host.start()
+    assert state() == ["active"] and host.dump() == before
+    host.svctl("deactivate", "tank")
+    host.svctl("export-pool", "tank")
+    host.svctl("import-pool", "tank")
+    host.svctl("deactivate", "tank")
+    host.svctl("delete-pool", "tank", "--yes")
+    assert not [name for name in os.listdir(host.dir) if name.startswith("down-")]
