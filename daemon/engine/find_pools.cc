@@ -11,6 +11,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/kernel/files.h"
 #include "daemon/kernel/partition.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
@@ -34,9 +35,8 @@ constexpr char kKeptDown[] = "down-";	// and a UUID: an empty file of the state 
 
 Engine::Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options_(std::move(options))
 {
-	std::error_code error;
-	for (std::filesystem::directory_iterator i(options_.state_dir, error), end; !error && i != end; i.increment(error)) {
-		const std::string name = i->path().filename();
+	for (const auto &path : entries(options_.state_dir)) {
+		const std::string name = path.filename();
 		if (!name.starts_with(kKeptDown))
 			continue;
 		if (const auto uuid = Uuid::parse(name.substr(std::strlen(kKeptDown))); uuid.ok())

@@ -123,6 +123,7 @@ public:
 	struct Damage {
 		void add(uint64_t index);	// ascending
 		uint64_t extents = 0;
+		uint64_t mapped = 0;		// of the volume, whole ones too; nothing changes while they are missing
 		std::vector<std::pair<uint64_t, uint64_t>> ranges;	// index and count of the first kMostRanges
 	};
 	static constexpr size_t kMostRanges = 1000;

@@ -10,6 +10,8 @@
 #include <fmt/core.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/kernel/files.h"
+
 namespace svd {
 
 namespace {
@@ -18,24 +20,6 @@ namespace fs = std::filesystem;
 
 constexpr int kDeepest = 8;	// devices upon devices
 constexpr size_t kNamed = 3;	// of many users
-
-std::string first_line(const fs::path &path)
-{
-	std::string line;
-	std::ifstream file(path);
-	std::getline(file, line);
-	return line;
-}
-
-std::vector<fs::path> entries(const fs::path &directory)
-{
-	std::error_code error;
-	std::vector<fs::path> all;
-	for (fs::directory_iterator i(directory, error); !error && i != fs::directory_iterator(); i.increment(error))
-		all.push_back(i->path());
-	std::sort(all.begin(), all.end());
-	return all;
-}
 
 // As the kernel writes them where a space would end a field: "\040".
 std::string unescaped(const std::string &text)

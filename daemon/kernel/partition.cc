@@ -24,6 +24,7 @@
 
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
+#include "daemon/kernel/files.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
 
@@ -64,10 +65,9 @@ std::string node_of(const fs::path &sysfs)
 // The device of partition `number`; empty: the kernel does not show it.
 std::string partition_node(const fs::path &disk, uint64_t number)
 {
-	std::error_code error;
-	for (const auto &entry : fs::directory_iterator(disk, error))
-		if (entry.is_directory() && number_in(entry.path() / "partition") == number)
-			return node_of(entry.path());
+	for (const fs::path &entry : entries(disk))
+		if (number_in(entry / "partition") == number)
+			return node_of(entry);
 	return {};
 }
 

@@ -62,3 +62,25 @@ def test_deactivated_pool_stays_down_until_it_is_activated(host):
     host.svctl("deactivate", "tank")
     host.svctl("delete-pool", "tank", "--yes")
     assert not [name for name in os.listdir(host.dir) if name.startswith("down-")]
+
+
+def test_unreadable_volumes_are_told_when_the_catalogue_cannot_be_read(host):
+    """A status, and each scrape, read the whole map of a volume that lacks a member, and failed with it."""
+    extents = 6000      # one to a page of the map: more than SQLite keeps
+    disks = [host.disk(name, 32 << 10) for name in ("a", "b")]
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", "t=" + ",".join(disks))
+    text = f"{host.dir}/text"
+    with open(text, "w", encoding="ascii") as f:
+        f.write(f"svctl-dump 1\nvolume 1 v {extents * 1008 << 20} active 1 1 0 0 1\n")
+        f.writelines(f"map 1 {i * 1008} 1 {i % 2} {i // 2}\n" for i in range(extents))
+        f.write("end\n")
+    host.svctl("restore", "tank", text)
+    host.stop()
+    os.rename(disks[1], disks[1] + ".away")
+    host.start()
+    host.svctl("activate", "tank", "--read-only", "--missing")
+    os.truncate(disks[0], 0)
+    for _ in range(2):
+        assert f"volume v: {extents // 2} of {extents} extents cannot be read" in host.svctl("status")
+    assert "svctl_problem" in host.svctl("metrics")
