@@ -2,6 +2,8 @@
 
 import os
 
+import cases_jobs
+
 
 def problems(host, pool="tank"):
     return [p["id"] for p in host.json("show", pool)["problems"]]
@@ -84,3 +86,24 @@ def test_unreadable_volumes_are_told_when_the_catalogue_cannot_be_read(host):
     for _ in range(2):
         assert f"volume v: {extents // 2} of {extents} extents cannot be read" in host.svctl("status")
     assert "svctl_problem" in host.svctl("metrics")
+
+
+def test_check_needs_no_memory_for_what_it_compares(host):
+    """It kept all extents, and each volume's map, twice; svd's memory is locked."""
+    text = cases_jobs.big_text(host)
+    cases_jobs.big_pool(host)
+    host.svctl("restore", "tank", text)
+    host.stop()
+    host.start()
+
+    def memory(what):
+        with open(f"/proc/{host.svd.pid}/status", encoding="ascii") as f:
+            return next(int(line.split()[1]) // 1024 for line in f if line.startswith(what + ":"))
+
+    with open(f"/proc/{host.svd.pid}/clear_refs", "w", encoding="ascii") as f:
+        f.write("5")    # the peak begins anew
+    before = memory("VmRSS")
+    host.svctl("check", "tank")
+    more = memory("VmHWM") - before
+    print(f"     check of {cases_jobs.EXTENTS} extents took {more} MiB above {before}")
+    assert more < 25, more
