@@ -37,7 +37,7 @@ std::string unescaped(const std::string &text)
 	return out;
 }
 
-// The group of a logical volume's device: "my-group" of "my--group-lv".
+// The group of a logical volume's device: "my-group" of "my--group-lv". svd writes a pool and a volume of it like that.
 std::string group_of(const std::string &dm_name)
 {
 	std::string group;
@@ -85,6 +85,10 @@ DeviceUser as_holder(const Device &device)
 		return held(uuid.starts_with("CRYPT-LUKS") ? "LUKS" : "dm-crypt", "cryptsetup close " + device.dm_name);
 	if (uuid.starts_with("LVM-"))
 		return held("LVM", "vgchange -an " + group_of(device.dm_name));
+	if (uuid.starts_with("SV-")) {	// "sv-my--pool", "sv-my--pool-volume"
+		const std::string pool = group_of(device.dm_name.substr(device.dm_name.find('-') + 1));
+		return held("pool " + pool, "svctl deactivate " + pool);
+	}
 	if (!device.dm_name.empty())
 		return held("", "dmsetup remove " + device.dm_name);
 	if (fs::exists(device.sysfs / "md", ignored))

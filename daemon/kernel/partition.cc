@@ -171,6 +171,20 @@ BlockFacts read_block_facts(const std::string &sysfs_directory)
 	return facts;
 }
 
+bool lies_on_a_pool(const fs::path &sysfs_directory)
+{
+	std::error_code error;
+	const fs::path sysfs = fs::canonical(sysfs_directory, error);
+	if (error)
+		return false;
+	if (first_line(sysfs / "dm/uuid").starts_with("SV-"))
+		return true;
+	if (fs::exists(sysfs / "partition", error))
+		return lies_on_a_pool(sysfs.parent_path());
+	const std::vector<fs::path> slaves = entries(sysfs / "slaves");
+	return std::any_of(slaves.begin(), slaves.end(), lies_on_a_pool);
+}
+
 bool is_whole_disk(const BlockFacts &facts)
 {
 	return !facts.partition && !facts.stacked && facts.partitionable;
