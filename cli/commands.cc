@@ -2,12 +2,14 @@
 // See commands.h.
 #include "cli/commands.h"
 
+#include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <iostream>
+#include <cstring>
 #include <sstream>
 
+#include <fcntl.h>
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include "cli/explain.h"
 #include "cli/print.h"
@@ -59,18 +61,23 @@ template <typename T> T must(svd::Result<T> result)
 // The file's text as svd takes it.
 svd::UniqueFd file_argument(const std::string &path)
 {
-	std::ifstream file;
-	if (path != "-")
-		file.open(path);
+	const svd::UniqueFd file(path == "-" ? dup(STDIN_FILENO) : open(path.c_str(), O_RDONLY | O_CLOEXEC));
+	if (!file)
+		throw UsageError(fmt::format("{}: cannot be read: {}", path, strerror(errno)));
 	svd::UniqueFd copy = must(svd::create_memory_file("svctl-restore"));
-	{
-		svd::FdBuffer buffer(copy.get());
-		std::ostream out(&buffer);
-		// An empty file sets failbit: svd says what is wrong with it.
-		out << (path == "-" ? std::cin.rdbuf() : file.rdbuf()) << std::flush;
-		if (!file || out.bad())
-			throw UsageError(fmt::format("{}: cannot be read", path));
+	svd::FdBuffer out(copy.get());
+	char buffer[65536];
+	ssize_t n;
+	while ((n = read(file.get(), buffer, sizeof(buffer))) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			throw UsageError(fmt::format("{}: cannot be read: {}", path, strerror(errno)));
+		if (out.sputn(buffer, n) != n)
+			throw UsageError(fmt::format("{}: there is no memory for its text", path));
 	}
+	if (out.pubsync() != 0)
+		throw UsageError(fmt::format("{}: there is no memory for its text", path));
 	const auto sealed = svd::seal_memory_file(copy);
 	if (!sealed.ok())
 		throw UsageError(sealed.error().message());

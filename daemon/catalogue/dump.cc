@@ -10,6 +10,7 @@
 //	map VOLUME INDEX COUNT MEMBER SLOT [EXTENT GEN]
 //	hole VOLUME INDEX COUNT                     hides what an older layer maps there
 //	partial EXTENT VALID                        64 hexadecimal digits, block 0 last
+//	end                                         the last line: a text without it was cut off
 //
 // manual: it does not come up with its pool. Which volumes are up now is not in it: a pool that is restored comes up anew.
 //
@@ -156,6 +157,7 @@ Status Dumper::run()
 	for (const VolumeRow &v : volumes)
 		SV_TRY(volume(v));
 	SV_TRY(partials());
+	out_ << "end\n";
 	out_.flush();
 	if (!out_)
 		return Error(Code::kFailure, "write", "dump", "the output cannot be written");
@@ -183,6 +185,7 @@ class Restorer {
 	Status map();
 	Status hole();
 	Status partial();
+	Status end();
 	Status claim_slots(uint64_t member, uint64_t first, uint64_t count);
 	Status claim_indexes(const VolumeRow &v, uint64_t index, uint64_t count);
 	Result<const VolumeRow *> volume_of(uint64_t id);
@@ -200,6 +203,7 @@ class Restorer {
 	std::string text_;
 	std::string_view rest_;
 	uint64_t line_ = 0;
+	bool end_ = false;
 	std::vector<MemberRow> members_;
 	std::vector<std::vector<bool>> used_;  // slots, by member
 	std::unordered_map<uint64_t, VolumeRow> volumes_;
@@ -457,8 +461,16 @@ Status Restorer::partial()
 	return {};
 }
 
+Status Restorer::end()
+{
+	end_ = true;
+	return {};
+}
+
 Status Restorer::line()
 {
+	if (end_)
+		return bad("it stands behind the line 'end'");
 	SV_ASSIGN(const std::string_view what, word());
 	Status s = what == "map"       ? map()
 		   : what == "partial" ? partial()
@@ -468,6 +480,7 @@ Status Restorer::line()
 		   : what == "pool"    ? pool()
 		   : what == "journal" ? journal()
 		   : what == "next"    ? next()
+		   : what == "end"     ? end()
 				       : Status(bad(fmt::format("'{}' is no item of a dump", what.substr(0, 40))));
 	if (s && more())
 		return bad("it has too many words");
@@ -480,6 +493,8 @@ Status Restorer::run()
 	bool header = false;
 	while (std::getline(in_, text_)) {
 		line_++;
+		if (in_.eof())	// half a line may read as a whole one
+			return bad("it does not end with a newline: the text was cut off");
 		read_ += text_.size() + 1;
 		SV_TRY(pace_.step(read_));
 		rest_ = text_;
@@ -493,6 +508,8 @@ Status Restorer::run()
 	}
 	if (in_.bad() || !header)
 		return bad("the dump is empty or cannot be read");
+	if (!end_)
+		return bad("no line 'end' follows it: the text was cut off");
 	SV_TRY(pages_.flush());
 	SV_ASSIGN(Query q, db_.query("UPDATE pool SET next_volume = ?, next_layer = ?"));
 	return q.bind(next_volume_).bind(next_layer_).run();

@@ -20,23 +20,6 @@ constexpr uint32_t kAtOnce = 16384;
 constexpr size_t kMostProblems = 100000;
 constexpr int kMostTries = 3;
 
-// Everything that a DUMP command answers. `advance` makes the start of the next request from the last element.
-template <typename T, typename Advance>
-Result<std::vector<T>> dump_all(KernelPool &kernel, uint32_t op, T start, Advance advance, Pace &pace)
-{
-	std::vector<T> all;
-	for (;;) {
-		SV_TRY(pace.breathe());
-		std::vector<T> some(kAtOnce);
-		some[0] = start;
-		SV_ASSIGN(const auto result, kernel.command(op, some.data(), sizeof(T), kAtOnce));
-		all.insert(all.end(), some.begin(), some.begin() + result.count);
-		if (result.count < kAtOnce)
-			return all;
-		start = advance(all.back());
-	}
-}
-
 std::string text(const sv_extent &e)
 {
 	return fmt::format("extent {} slot {} member {} gen {} flags {}", e.extent, e.slot, e.member, e.gen, e.flags);
@@ -53,36 +36,91 @@ std::string text(const sv_map_entry &m)
 	return fmt::format("volume {} index {} extent {} layer {}", m.volume, m.index, m.extent, m.layer);
 }
 
-// Both sorted. What only one has is a problem of its own.
-template <typename T, typename Less>
-Status compare(const std::vector<T> &kernel, const std::vector<T> &catalogue, Less less, Pace &pace,
-	       std::vector<std::string> *problems)
-{
-	size_t k = 0;
-	size_t c = 0;
-	while ((k < kernel.size() || c < catalogue.size()) && problems->size() < kMostProblems) {
-		if (c == catalogue.size() || (k < kernel.size() && less(kernel[k], catalogue[c]))) {
-			problems->push_back("only the kernel has " + text(kernel[k++]));
-		} else if (k == kernel.size() || less(catalogue[c], kernel[k])) {
-			problems->push_back("only the catalogue has " + text(catalogue[c++]));
-		} else {
-			if (std::memcmp(&kernel[k], &catalogue[c], sizeof(T)) != 0)
-				problems->push_back("kernel: " + text(kernel[k]) + "; catalogue: " + text(catalogue[c]));
-			k++;
-			c++;
-		}
-		if (k % kAtOnce == 0)
-			SV_TRY(pace.breathe());
+bool is_freed(const sv_extent &e) { return (e.flags & SV_EXTENT_FREED) != 0; }
+template <typename T> bool is_freed(const T &) { return false; }
+
+// What a DUMP command answers, in its order, but for freed extents; a window of it is held. `advance` makes the start of
+// the next window from the last element of one.
+template <typename T, typename Advance> class KernelSide {
+public:
+	KernelSide(KernelPool &kernel, uint32_t op, T start, Advance advance, Pace &pace)
+		: kernel_(kernel), op_(op), start_(start), advance_(advance), pace_(pace)
+	{
 	}
-	return {};
+
+	Result<const T *> first()	// nullptr: there are no more
+	{
+		while (at_ == window_.size() && !ended_)
+			SV_TRY(fill());
+		return at_ == window_.size() ? nullptr : &window_[at_];
+	}
+	void drop_first() { at_++; }
+
+private:
+	Status fill()
+	{
+		SV_TRY(pace_.breathe());
+		window_.resize(kAtOnce);
+		window_[0] = start_;
+		SV_ASSIGN(const auto result, kernel_.command(op_, window_.data(), sizeof(T), kAtOnce));
+		window_.resize(result.count);
+		at_ = 0;
+		ended_ = result.count < kAtOnce;
+		if (!ended_)
+			start_ = advance_(window_.back());
+		std::erase_if(window_, [](const T &e) { return is_freed(e); });
+		return {};
+	}
+
+	KernelPool &kernel_;
+	uint32_t op_;
+	T start_;
+	Advance advance_;
+	Pace &pace_;
+	std::vector<T> window_;
+	size_t at_ = 0;
+	bool ended_ = false;
+};
+
+void add(std::vector<std::string> *problems, std::string problem)
+{
+	if (problems->size() < kMostProblems)
+		problems->push_back(std::move(problem));
 }
 
-template <typename T> auto collect_into(std::vector<T> &all, Pace &pace)
+// Both sorted. What only one has is a problem of its own. `for_each_known` hands on what the catalogue has.
+template <typename T, typename Advance, typename ForEach, typename Less>
+Status compare(KernelSide<T, Advance> kernel, ForEach for_each_known, Less less, Pace &pace,
+	       std::vector<std::string> *problems)
 {
-	return [&all, &pace](std::span<const T> some) -> Status {
-		all.insert(all.end(), some.begin(), some.end());
-		return pace.breathe();
+	const T *has = nullptr;		// the kernel's first
+	const auto drop = [&]() -> Status {
+		kernel.drop_first();
+		SV_ASSIGN(has, kernel.first());
+		return {};
 	};
+	SV_ASSIGN(has, kernel.first());
+	SV_TRY(for_each_known([&](std::span<const T> some) -> Status {
+		for (const T &known : some) {
+			while (has != nullptr && less(*has, known)) {
+				add(problems, "only the kernel has " + text(*has));
+				SV_TRY(drop());
+			}
+			if (has == nullptr || less(known, *has)) {
+				add(problems, "only the catalogue has " + text(known));
+				continue;
+			}
+			if (std::memcmp(has, &known, sizeof(T)) != 0)
+				add(problems, "kernel: " + text(*has) + "; catalogue: " + text(known));
+			SV_TRY(drop());
+		}
+		return pace.breathe();
+	}));
+	while (has != nullptr) {
+		add(problems, "only the kernel has " + text(*has));
+		SV_TRY(drop());
+	}
+	return {};
 }
 
 }	// namespace
@@ -139,18 +177,12 @@ Result<std::vector<std::string>> Pool::differences(Pace &pace)
 	std::vector<std::string> problems;
 	const auto by_extent = [](const auto &a, const auto &b) { return a.extent < b.extent; };
 	pace.begin({"comparing extents", 0, 0, "extents"});
-	SV_ASSIGN(auto extents, dump_all(*channel_, SV_OP_DUMP_EXTENTS, sv_extent{}, [](sv_extent last) {
-		return sv_extent{last.extent + 1, 0, 0, 0, 0}; }, pace));
-	std::erase_if(extents, [](const sv_extent &e) { return e.flags & SV_EXTENT_FREED; });
-	std::vector<sv_extent> known_extents;
-	SV_TRY(catalogue_->for_each_extent(collect_into(known_extents, pace)));
-	SV_TRY(compare(extents, known_extents, by_extent, pace, &problems));
-
-	SV_ASSIGN(const auto partials, dump_all(*channel_, SV_OP_DUMP_PARTIALS, sv_partial_bits{}, [](sv_partial_bits last) {
-		return sv_partial_bits{last.extent + 1, 0, {}}; }, pace));
-	std::vector<sv_partial_bits> known_partials;
-	SV_TRY(catalogue_->for_each_partial(collect_into(known_partials, pace)));
-	SV_TRY(compare(partials, known_partials, by_extent, pace, &problems));
+	SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_EXTENTS, sv_extent{}, [](const sv_extent &last) {
+		return sv_extent{last.extent + 1, 0, 0, 0, 0}; }, pace),
+		[&](const auto &fn) { return catalogue_->for_each_extent(fn); }, by_extent, pace, &problems));
+	SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_PARTIALS, sv_partial_bits{}, [](const sv_partial_bits &last) {
+		return sv_partial_bits{last.extent + 1, 0, {}}; }, pace),
+		[&](const auto &fn) { return catalogue_->for_each_partial(fn); }, by_extent, pace, &problems));
 
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	pace.begin({"comparing volumes", 0, volumes.size(), "volumes"});
@@ -158,12 +190,10 @@ Result<std::vector<std::string>> Pool::differences(Pace &pace)
 		SV_TRY(pace.step(i));
 		sv_map_entry start{};
 		start.volume = volumes[i].id;
-		SV_ASSIGN(const auto map, dump_all(*channel_, SV_OP_DUMP_MAP, start, [](sv_map_entry last) {
-			return sv_map_entry{last.index + 1, last.volume, 0, 0, 0}; }, pace));
-		std::vector<sv_map_entry> known_map;
-		SV_TRY(catalogue_->for_each_map(volumes[i].id, collect_into(known_map, pace)));
-		SV_TRY(compare(map, known_map, [](const auto &a, const auto &b) { return a.index < b.index; }, pace,
-			       &problems));
+		SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_MAP, start, [](const sv_map_entry &last) {
+			return sv_map_entry{last.index + 1, last.volume, 0, 0, 0}; }, pace),
+			[&](const auto &fn) { return catalogue_->for_each_map(volumes[i].id, fn); },
+			[](const auto &a, const auto &b) { return a.index < b.index; }, pace, &problems));
 	}
 	return problems;
 }

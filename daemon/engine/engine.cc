@@ -164,7 +164,12 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 		SV_TRY(refuse_name("activate pool", *pool, pool->name()));
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be activated", name));
-	SV_TRY(pool->activate({read_only, missing}));
+	const bool kept = kept_down(*pool);
+	keep_down(pool->uuid(), false);		// before: an svd that dies in between must serve what the kernel serves
+	const Status up = pool->activate({read_only, missing});
+	if (!up.ok() && kept)
+		keep_down(pool->uuid(), true);
+	SV_TRY(up);
 	std::string message = fmt::format("pool {} is {}", name, state_name(pool->state()));
 	for (const Json &problem : problems_json(*pool))
 		message += "\n" + problem["what"].get<std::string>();
@@ -180,7 +185,7 @@ Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
 		return done("dry run", fmt::format("pool {} would be taken down", name));
 	const Status down = pool->deactivate();
 	if (!pool->up())
-		pool->set_wanted_down(true);
+		keep_down(pool->uuid(), true);
 	SV_TRY(down);
 	return was_up ? done("deactivated", fmt::format("pool {} is down", name)) :
 			done("no change", fmt::format("pool {}: no change", name));

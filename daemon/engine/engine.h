@@ -6,6 +6,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ namespace svd {
 using Json = nlohmann::json;
 
 struct EngineOptions {
-	std::string state_dir;			// small things that may be lost: known device names
+	std::string state_dir;			// small things that may be lost: known device names, pools to keep down
 	std::vector<std::string> devices;	// look for members here only; empty: all block devices
 	Host host;				// this one
 	LowSpace low_space = {};
@@ -37,7 +38,7 @@ Json done(const char *result, const std::string &message);	// what a command ans
 
 class Engine {
 public:
-	Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options_(std::move(options)) {}
+	Engine(Kernel &kernel, EngineOptions options);
 
 	// Every use case answers with the parameters of its reply.
 	Result<Json> create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
@@ -104,6 +105,8 @@ private:
 	const Pool *namesake(const Pool &pool, const std::string &name) const;
 	const Pool *namesake(const Pool &pool) const { return namesake(pool, pool.name()); }
 	bool may_come_up(const Pool &pool);	// by itself
+	bool kept_down(const Pool &pool) const { return kept_down_.contains(pool.uuid()); }
+	void keep_down(const Uuid &pool, bool down);
 	std::vector<Pool *> pools_named(const std::string &name, const std::function<bool(const Pool &)> &wanted) const;
 	Result<Pool *> choose_pool(const std::string &name, std::vector<Pool *> all) const;
 	Status refuse_job(const Pool &pool, const std::string &attempted) const;	// if one runs on it
@@ -155,6 +158,7 @@ private:
 	EngineOptions options_;
 	std::map<Uuid, std::unique_ptr<Pool>> pools_;
 	std::map<std::string, std::string> bad_labels_;	// path -> why
+	std::set<Uuid> kept_down_;	// deactivated by command: until they are activated, or the machine is started anew
 	std::vector<MissingModule> missing_modules_;
 	Pool::Clock::time_point looked_for_modules_{};
 	Pool::Clock::time_point last_scan_{};

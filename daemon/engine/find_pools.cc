@@ -2,6 +2,8 @@
 // Finding pools: their members among the devices, the pool that a command names, and which of them come up by
 // themselves: those that this host holds, and no second one of a name. See engine.h.
 #include <algorithm>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -9,6 +11,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/engine.h"
+#include "daemon/kernel/files.h"
 #include "daemon/kernel/partition.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
@@ -21,6 +24,39 @@ constexpr auto kScanEvery = std::chrono::seconds(5);
 constexpr auto kScanPause = std::chrono::milliseconds(200);	// at least, from one to the next
 
 }	// namespace
+
+// ---- pools that were deactivated ----
+
+namespace {
+
+constexpr char kKeptDown[] = "down-";	// and a UUID: an empty file of the state directory
+
+}	// namespace
+
+Engine::Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options_(std::move(options))
+{
+	for (const auto &path : entries(options_.state_dir)) {
+		const std::string name = path.filename();
+		if (!name.starts_with(kKeptDown))
+			continue;
+		if (const auto uuid = Uuid::parse(name.substr(std::strlen(kKeptDown))); uuid.ok())
+			kept_down_.insert(uuid.value());
+	}
+}
+
+void Engine::keep_down(const Uuid &pool, bool down)
+{
+	const std::string path = options_.state_dir + "/" + kKeptDown + pool.str();
+	std::error_code error;
+	if (!down) {
+		kept_down_.erase(pool);
+		std::filesystem::remove(path, error);
+		return;
+	}
+	kept_down_.insert(pool);
+	if (!std::ofstream(path))
+		log::warning("{} cannot be made: the pool will come up when svd is started anew", path);
+}
 
 // ---- scans ----
 
@@ -60,12 +96,14 @@ bool is_half_of_a_mirror(const FoundMember &member)
 
 void Engine::note_label(const std::string &path)
 {
-	const auto device = member_device(path);
-	const auto label = device.ok() ? read_label(device.value()) : device.error();
-	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
-	bad_labels_.erase(where);
-	if (taken_by_another(where) || udev_says_not_ours(where))
+	const auto others = [](const std::string &device) { return taken_by_another(device) || udev_says_not_ours(device); };
+	if (others(path))	// before anything is read: a path of a multipath device may not answer
 		return;
+	const auto device = member_device(path);
+	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
+	if (others(where))
+		return;
+	const auto label = device.ok() ? read_label(where) : device.error();
 	if (!label.ok() && label.error().code == Code::kNeedsCheck)
 		bad_labels_[where] = label.error().message();
 	if (label.ok() && label.value() && !is_half_of_a_mirror(*label.value()))
@@ -84,6 +122,7 @@ void Engine::note_member(FoundMember member, const std::string &named)
 
 void Engine::rescan()
 {
+	bad_labels_.clear();	// also those of devices that have gone
 	for (auto &[uuid, pool] : pools_)
 		pool->begin_scan();
 	for (const std::string &path : places())
@@ -99,7 +138,7 @@ void Engine::activate_complete(bool all)
 {
 	const auto now = Pool::Clock::now();
 	for (auto &[uuid, pool] : pools_) {
-		if (!pool->down() || pool->wanted_down() || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
+		if (!pool->down() || kept_down(*pool) || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
 			continue;
 		const log::Scope scope({pool->name()});
 		const std::string before = pool->problem() ? pool->problem()->what : "";
@@ -113,7 +152,7 @@ bool Engine::wants_scan() const
 {
 	return pools_.empty() || std::any_of(pools_.begin(), pools_.end(), [this](const auto &item) {
 		const Pool &pool = *item.second;
-		return pool.down() && !pool.wanted_down() && hold_of(pool) == Hold::kHere;
+		return pool.down() && !kept_down(pool) && hold_of(pool) == Hold::kHere;
 	});
 }
 

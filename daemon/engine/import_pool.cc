@@ -32,6 +32,7 @@ Result<Json> Engine::export_pool(const std::string &name, bool dry_run)
 	kill_point("export-down");
 	SV_TRY(pool->hand_over({}, pool->name()));
 	pool->clear_problem();
+	keep_down(pool->uuid(), false);
 	log::notice("pool {} is exported", pool->name());
 	return done("exported", fmt::format("pool {} is exported: its devices may be taken to another host", name));
 }
@@ -102,7 +103,12 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 							"that write to a pool destroy it", pool->name(), held_by(*pool))};
 		return json;
 	}
-	return take_pool(*pool, to);
+	const bool kept = kept_down(*pool);
+	keep_down(pool->uuid(), false);
+	auto taken = take_pool(*pool, to);
+	if (!taken.ok() && kept)
+		keep_down(pool->uuid(), true);
+	return taken;
 }
 
 // Killed before the first label is written, svd leaves the pool as it was; after it, this host holds the pool and svd

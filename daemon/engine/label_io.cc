@@ -12,6 +12,7 @@
 
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/kill_point.h"
+#include "daemon/kernel/files.h"
 #include "daemon/kernel/partition.h"
 
 namespace svd {
@@ -138,13 +139,9 @@ namespace {
 
 bool held_by_another(const std::filesystem::path &sysfs)
 {
-	std::error_code error;
-	const auto holders = std::filesystem::directory_iterator(sysfs / "holders", error);
-	return std::any_of(begin(holders), end(holders), [](const auto &holder) {
-		std::string uuid;
-		std::ifstream(holder.path() / "dm/uuid") >> uuid;
-		return !uuid.starts_with("SV-");
-	});
+	const auto holders = entries(sysfs / "holders");
+	return std::any_of(holders.begin(), holders.end(), [](const auto &holder) {
+		return !first_line(holder / "dm/uuid").starts_with("SV-"); });
 }
 
 }	// namespace
@@ -162,17 +159,14 @@ bool taken_by_another(const std::string &path)
 std::vector<std::string> list_block_devices()
 {
 	std::vector<std::string> paths;
-	std::error_code error;
-	for (const auto &entry : std::filesystem::directory_iterator("/sys/class/block", error)) {
-		std::string uuid;
-		std::ifstream(entry.path() / "dm/uuid") >> uuid;
+	for (const auto &entry : entries("/sys/class/block")) {
 		uint64_t sectors = 0;
-		std::ifstream(entry.path() / "size") >> sectors;
+		std::ifstream(entry / "size") >> sectors;
 		int suspended = 0;	// who reads such a device waits until it is resumed
-		std::ifstream(entry.path() / "dm/suspended") >> suspended;
-		if (uuid.starts_with("SV-") || sectors == 0 || suspended != 0)
+		std::ifstream(entry / "dm/suspended") >> suspended;
+		if (first_line(entry / "dm/uuid").starts_with("SV-") || sectors == 0 || suspended != 0)
 			continue;
-		std::string name = entry.path().filename();
+		std::string name = entry.filename();
 		std::replace(name.begin(), name.end(), '!', '/');
 		paths.push_back("/dev/" + name);
 	}

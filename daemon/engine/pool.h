@@ -123,6 +123,7 @@ public:
 	struct Damage {
 		void add(uint64_t index);	// ascending
 		uint64_t extents = 0;
+		uint64_t mapped = 0;		// of the volume, whole ones too; nothing changes while they are missing
 		std::vector<std::pair<uint64_t, uint64_t>> ranges;	// index and count of the first kMostRanges
 	};
 	static constexpr size_t kMostRanges = 1000;
@@ -132,8 +133,6 @@ public:
 	KernelPool &kernel() { return *channel_; }
 	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
 	void clear_problem() { problem_.reset(); }
-	bool wanted_down() const { return wanted_down_; }	// deactivated by command
-	void set_wanted_down(bool down) { wanted_down_ = down; }
 
 private:
 	friend class Still;
@@ -214,7 +213,6 @@ private:
 	std::map<uint32_t, MemberRow> absent_;
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
-	bool wanted_down_ = false;
 	std::optional<Problem> problem_;
 	uint64_t features_ = 0;			// SV_FEATURE_*, since this activation, as the kernel told
 	Watch watch_;

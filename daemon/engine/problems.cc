@@ -41,11 +41,11 @@ void unreadable_volumes(Pool &pool, std::vector<Problem> &problems)
 						     pool.catalogue().volumes();
 	for (size_t i = 0; volumes.ok() && i < volumes.value().size(); i++) {
 		const VolumeRow &volume = volumes.value()[i];
-		const uint64_t extents = pool.damage(volume.id).extents;
-		if (extents > 0)
+		const Pool::Damage &damage = pool.damage(volume.id);
+		if (damage.extents > 0)
 			problems.push_back({Id::kDataUnreadable,
-					    fmt::format("volume {}: {} of {} extents cannot be read", volume.name, extents,
-							pool.catalogue().mapped(volume.id).value()),
+					    fmt::format("volume {}: {} of {} extents cannot be read", volume.name,
+							damage.extents, damage.mapped),
 					    fmt::format("which: svctl show {}/{}", pool.name(), volume.name), {},
 					    volume.name});
 	}
@@ -146,7 +146,7 @@ void Engine::machine_problems(std::vector<Problem> &problems, std::chrono::secon
 		looked_for_modules_ = now;
 	}
 	for (const auto &[path, why] : bad_labels_)
-		problems.push_back({Id::kLabelDamaged, why, "replace the device", {}, {}, path});
+		problems.push_back({Id::kLabelDamaged, why, "replace the device; svctl scan", {}, {}, path});
 	for (const MissingModule &missing : missing_modules_)
 		problems.push_back({Id::kModuleMissing, missing.what, missing.next});
 }

@@ -77,7 +77,6 @@ Status Pool::activate(How how, Pace &pace)
 		return result;
 	}
 	state_ = read_only_ ? PoolState::kReadOnly : PoolState::kActive;
-	wanted_down_ = false;
 	last_checkpoint_ = Clock::now();
 	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};
@@ -348,9 +347,11 @@ Status Pool::find_damage()
 	for (const VolumeRow &volume : volumes) {
 		Damage &damage = damage_[volume.id];
 		SV_TRY(catalogue_->for_each_map(volume.id, [&](std::span<const sv_map_entry> some) -> Status {
-			for (const sv_map_entry &e : some)
+			for (const sv_map_entry &e : some) {
+				damage.mapped += e.extent != 0;
 				if (e.extent < lost.size() && lost[e.extent])
 					damage.add(e.index);
+			}
 			return {};
 		}));
 	}

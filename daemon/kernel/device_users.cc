@@ -10,6 +10,8 @@
 #include <fmt/core.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/kernel/files.h"
+
 namespace svd {
 
 namespace {
@@ -18,24 +20,6 @@ namespace fs = std::filesystem;
 
 constexpr int kDeepest = 8;	// devices upon devices
 constexpr size_t kNamed = 3;	// of many users
-
-std::string first_line(const fs::path &path)
-{
-	std::string line;
-	std::ifstream file(path);
-	std::getline(file, line);
-	return line;
-}
-
-std::vector<fs::path> entries(const fs::path &directory)
-{
-	std::error_code error;
-	std::vector<fs::path> all;
-	for (fs::directory_iterator i(directory, error); !error && i != fs::directory_iterator(); i.increment(error))
-		all.push_back(i->path());
-	std::sort(all.begin(), all.end());
-	return all;
-}
 
 // As the kernel writes them where a space would end a field: "\040".
 std::string unescaped(const std::string &text)
@@ -53,7 +37,7 @@ std::string unescaped(const std::string &text)
 	return out;
 }
 
-// The group of a logical volume's device: "my-group" of "my--group-lv".
+// The group of a logical volume's device: "my-group" of "my--group-lv". svd writes a pool and a volume of it like that.
 std::string group_of(const std::string &dm_name)
 {
 	std::string group;
@@ -101,6 +85,10 @@ DeviceUser as_holder(const Device &device)
 		return held(uuid.starts_with("CRYPT-LUKS") ? "LUKS" : "dm-crypt", "cryptsetup close " + device.dm_name);
 	if (uuid.starts_with("LVM-"))
 		return held("LVM", "vgchange -an " + group_of(device.dm_name));
+	if (uuid.starts_with("SV-")) {	// "sv-my--pool", "sv-my--pool-volume"
+		const std::string pool = group_of(device.dm_name.substr(device.dm_name.find('-') + 1));
+		return held("pool " + pool, "svctl deactivate " + pool);
+	}
 	if (!device.dm_name.empty())
 		return held("", "dmsetup remove " + device.dm_name);
 	if (fs::exists(device.sysfs / "md", ignored))

@@ -13,6 +13,8 @@
 #include <libkmod.h>
 #include <sys/utsname.h>
 
+#include "daemon/kernel/files.h"
+
 namespace svd {
 
 namespace {
@@ -38,12 +40,11 @@ bool has_module(const fs::path &directory)
 
 bool has_dkms_source(const fs::path &root)
 {
-	std::error_code error;
-	const fs::directory_iterator sources(root / "usr/src", error);
-	return !error && std::any_of(begin(sources), end(sources), [](const fs::directory_entry &entry) {
+	const std::vector<fs::path> sources = entries(root / "usr/src");
+	return std::any_of(sources.begin(), sources.end(), [](const fs::path &source) {
 		std::error_code ignored;
-		return entry.path().filename().string().starts_with(std::string(kModule) + "-") &&
-		       fs::exists(entry.path() / "dkms.conf", ignored);
+		return source.filename().string().starts_with(std::string(kModule) + "-") &&
+		       fs::exists(source / "dkms.conf", ignored);
 	});
 }
 
@@ -106,12 +107,11 @@ InstalledKernel look_at_kernel(const fs::path &root, const std::string &release)
 std::vector<InstalledKernel> installed_kernels(const fs::path &root)
 {
 	std::vector<InstalledKernel> kernels;
-	std::error_code error;
-	for (const fs::directory_entry &entry : fs::directory_iterator(root / "lib/modules", error)) {
+	for (const fs::path &directory : entries(root / "lib/modules")) {
 		std::error_code ignored;
 		// The kernel's own package brings this list, and takes it along.
-		if (fs::exists(entry.path() / "modules.builtin", ignored))
-			kernels.push_back(look_at_kernel(root, entry.path().filename()));
+		if (fs::exists(directory / "modules.builtin", ignored))
+			kernels.push_back(look_at_kernel(root, directory.filename()));
 	}
 	std::sort(kernels.begin(), kernels.end(), [](const auto &a, const auto &b) {
 		return strverscmp(a.release.c_str(), b.release.c_str()) < 0;

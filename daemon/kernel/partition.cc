@@ -24,6 +24,7 @@
 
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
+#include "daemon/kernel/files.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
 
@@ -64,10 +65,9 @@ std::string node_of(const fs::path &sysfs)
 // The device of partition `number`; empty: the kernel does not show it.
 std::string partition_node(const fs::path &disk, uint64_t number)
 {
-	std::error_code error;
-	for (const auto &entry : fs::directory_iterator(disk, error))
-		if (entry.is_directory() && number_in(entry.path() / "partition") == number)
-			return node_of(entry.path());
+	for (const fs::path &entry : entries(disk))
+		if (number_in(entry / "partition") == number)
+			return node_of(entry);
 	return {};
 }
 
@@ -169,6 +169,20 @@ BlockFacts read_block_facts(const std::string &sysfs_directory)
 			fs::directory_iterator(sysfs / "slaves", error) != fs::directory_iterator();
 	facts.partitionable = number_in(sysfs / "ext_range") > 1;	// 1: a loop device without partscan, zram ...
 	return facts;
+}
+
+bool lies_on_a_pool(const fs::path &sysfs_directory)
+{
+	std::error_code error;
+	const fs::path sysfs = fs::canonical(sysfs_directory, error);
+	if (error)
+		return false;
+	if (first_line(sysfs / "dm/uuid").starts_with("SV-"))
+		return true;
+	if (fs::exists(sysfs / "partition", error))
+		return lies_on_a_pool(sysfs.parent_path());
+	const std::vector<fs::path> slaves = entries(sysfs / "slaves");
+	return std::any_of(slaves.begin(), slaves.end(), lies_on_a_pool);
 }
 
 bool is_whole_disk(const BlockFacts &facts)

@@ -28,6 +28,10 @@ struct BlockFacts {
 BlockFacts read_block_facts(const std::string &sysfs_directory);
 bool is_whole_disk(const BlockFacts &facts);
 
+// Is it a volume or pool of svd's, or does it lie on one, through LUKS for one? svd cannot have such a member: it would
+// wait for itself.
+bool lies_on_a_pool(const std::filesystem::path &sysfs_directory);
+
 // Looks at the device that `path` names; false for what is no block device.
 Result<bool> is_whole_disk(const std::string &path);
 // Bytes of the partition that a disk of so many bytes gets; 0: the disk is too small for one.

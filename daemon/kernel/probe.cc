@@ -94,6 +94,10 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 		return Error{Code::kUsage, "use", path, "it is not a block device", ""};
 	if (S_ISREG(st.st_mode) && (st.st_mode & 0222) == 0)
 		return Error{Code::kPermission, "use", path, "it is read-only", ""};
+	SV_ASSIGN(const auto sysfs, sysfs_of(path));
+	if (!sysfs.empty() && lies_on_a_pool(sysfs))
+		return Error{Code::kUsage, "use", path, "it is a volume of a pool, or lies on one: svd would wait for itself",
+			     "see lsblk -s " + path};
 	SV_ASSIGN(const UniqueFd fd, open_unused(path, st));
 	int read_only = 0;
 	if (S_ISBLK(st.st_mode) && ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only)

@@ -21,8 +21,8 @@ struct ProbedDevice {
 
 // Equal for two names of one device. kNotFound: there is none.
 Result<std::string> device_identity(const std::string &path);
-// Refuses what is missing (kNotFound), read-only (kPermission), in use (kBusy), or no device at all (kUsage). Regular
-// files are devices only in the simulation.
+// Refuses what is missing (kNotFound), read-only (kPermission), in use (kBusy), no device at all, or on a volume of
+// svd's (kUsage). Regular files are devices only in the simulation.
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed);
 // What another has put there, as libblkid knows it: "crypto_LUKS crypto"; empty: nothing. Also of a device in use.
 Result<std::string> foreign_signature(const std::string &path);

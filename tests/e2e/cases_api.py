@@ -65,7 +65,7 @@ def test_answers_are_of_the_declared_types(host):
     call("DeleteVolume", pool="tank", volume="w", dry_run=True)
     call("DeleteVolume", pool="tank", volume="w")
     memory = os.memfd_create("text", os.MFD_ALLOW_SEALING)
-    os.write(memory, b"svctl-dump 1\n")
+    os.write(memory, b"svctl-dump 1\nend\n")
     harness.seal(memory)
     for dry_run in (True, False):
         call("Restore", memory, pool="tank", fd=0, dry_run=dry_run)

@@ -95,14 +95,33 @@ def test_bad_dumps_are_refused_with_their_line(host):
         assert says in text, text
         assert host.svctl("dump", "tank") == before
         host.svctl("check", "tank")
+    host.refused(2, "restore", "tank", write_lines(host, good), says="cut off")
+    host.refused(2, "restore", "tank", write_lines(host, good + ["end", good[2]]), says="behind the line 'end'")
     for empty in ([], ["", "# nothing"], ["svctl-dump 2"]):
         host.refused(2, "restore", "tank", write_lines(host, empty))
     host.refused(2, "restore", "tank", f"{host.dir}/absent", says="cannot be read")
     host.refused(2, "restore", "tank", host.dir, says="cannot be read")
     assert host.svctl("dump", "tank") == before
-    host.svctl("restore", "tank", write_lines(host, good))
+    host.svctl("restore", "tank", write_lines(host, good + ["end"]))
     assert sum(1 for line in host.svctl("dump", "tank").splitlines() if line.startswith("map 1 ")) == 50
     host.refused(5, "restore", "tank", write_lines(host, good), says="has volumes")
+
+
+def test_text_that_cannot_be_read_to_its_end_is_refused(host):
+    """svctl took an error in the middle of a file, or of standard input, for its end."""
+    host.pool()
+    host.svctl("delete-volume", "tank/v", "--yes")
+    before = host.dump()
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"x")    # never read: svctl gets the text, then ECONNRESET
+    ours.sendall(b"svctl-dump 1\nvolume 1 a 1073741824 active 1 1 0 0 0\nend\n")
+    ours.close()
+    with theirs:
+        done = subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, "restore", "tank", "-"], stdin=theirs,
+                              capture_output=True, text=True)
+    assert done.returncode == 2 and "cannot be read: Connection reset" in done.stderr, done
+    host.refused(2, "restore", "tank", "/proc/self/mem", says="cannot be read")
+    assert host.dump() == before
 
 
 def test_restore_after_the_journal_went_on_is_what_was_dumped(host):

@@ -30,6 +30,7 @@ def main():
             out.write(f"map {volume} {index} 1 {member} {turn * stride % slots} {i} 1\n")
     for extent in range(1, extents + 1, 64):
         out.write(f"partial {extent} {extent:064x}\n")
+    out.write("end\n")
 
 
 main()

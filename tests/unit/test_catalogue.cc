@@ -652,6 +652,33 @@ TEST(Dump, bad_text_is_refused_and_changes_nothing)
 	EXPECT_EQ(b.c->restore(in).error().code, Code::kBusy);
 }
 
+// A dump that was cut off, at a line or within one, restored as a pool without what was behind the cut.
+TEST(Dump, text_cut_anywhere_is_refused_and_changes_nothing)
+{
+	Bench b;
+	const VolumeRow v = b.volume("a");
+	const std::vector<sv_rec> records = {map_rec(v, 0, 1, 1, 0, 0, false), map_rec(v, 7, 2, 1, 0, 123, true)};
+	ASSERT_TRUE(b.c->apply_batch(records, {2, 4096, 1, 0}).ok());
+	const std::string text = b.dump();
+	ASSERT_TRUE(text.ends_with("\nend\n")) << text;
+	b.create();
+	const std::string before = b.dump();
+	for (size_t n = 0; n < text.size(); n++) {
+		std::istringstream in(text.substr(0, n));
+		const Status s = b.c->restore(in);
+		ASSERT_FALSE(s.ok()) << text.substr(0, n);
+		EXPECT_EQ(s.error().code, Code::kUsage) << s.error().message();
+		ASSERT_EQ(b.dump(), before);
+	}
+	for (const char *more : {"end\n", "map 1 1 1 0 1\n", "x"}) {
+		std::istringstream in(text + more);
+		EXPECT_FALSE(b.c->restore(in).ok()) << more;
+		ASSERT_EQ(b.dump(), before);
+	}
+	std::istringstream in(text);
+	EXPECT_TRUE(b.c->restore(in).ok());
+}
+
 TEST(Dump, ten_million_extents_restore_from_run_lines)
 {
 	constexpr uint32_t kCount = 10000000;
@@ -660,6 +687,7 @@ TEST(Dump, ten_million_extents_restore_from_run_lines)
 	text << "svctl-dump 1\nvolume 1 big " << 100 * kTiB << " active 1 1 0 0 0\n";
 	for (uint32_t i = 0; i < kCount; i += 10000)
 		text << "map 1 " << uint64_t{i} * 2 << " 10000 0 " << i << "\n";
+	text << "end\n";
 	std::istringstream in(text.str());
 	const auto begin = std::chrono::steady_clock::now();
 	const Status s = b.c->restore(in);

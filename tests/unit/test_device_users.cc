@@ -114,6 +114,9 @@ TEST_F(DeviceUsers, holders_of_all_kinds)
 	EXPECT_EQ(user().what, "held by /dev/mapper/plain (dm-crypt)");
 	device("dm-2", 2, "other", "");
 	EXPECT_EQ(user().next, Commands{"dmsetup remove other"});
+	device("dm-2", 2, "sv-my--pool", "SV-00");	// its member svd has open in the kernel
+	EXPECT_EQ(user().what, "held by /dev/mapper/sv-my--pool (pool my-pool)");
+	EXPECT_EQ(user().next, Commands{"svctl deactivate my-pool"});
 	fs::remove_all(root_ / "sys/class/block/dm-1/holders");
 	write("sys/class/block/md127/md/level", "raid1\n");
 	lies_on("md127", "dm-1");

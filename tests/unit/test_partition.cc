@@ -107,3 +107,36 @@ TEST(Partition, table_has_one_partition_of_our_type_and_goes_without_a_trace)
 	ASSERT_TRUE(wipe_signatures(image.path).ok());
 	EXPECT_TRUE(probe_device(image.path, true)->signatures.empty());
 }
+
+// A pool made on a volume, or on LUKS upon one, came up after no reboot: its members were volumes that svd had to bring up.
+TEST(Partition, volumes_of_pools_and_what_lies_on_them_are_known)
+{
+	namespace fs = std::filesystem;
+	const fs::path root = testing::TempDir() + "/svctl-stack";
+	fs::remove_all(root);
+	const auto device = [&](const fs::path &name, const std::string &uuid, const std::vector<std::string> &slaves) {
+		fs::create_directories(root / name / "slaves");
+		if (!uuid.empty()) {
+			fs::create_directories(root / name / "dm");
+			std::ofstream(root / name / "dm/uuid") << uuid << "\n";
+		}
+		for (const std::string &slave : slaves)
+			fs::create_directory_symlink(root / slave, root / name / "slaves" / fs::path(slave).filename());
+	};
+	device("sda", "", {});
+	device("sda/sda1", "", {});
+	std::ofstream(root / "sda/sda1/partition") << "1\n";
+	device("dm-0", "SV-00000000-0000-4000-8000-000000000000", {"sda/sda1"});
+	device("dm-1", "SV-00000000-0000-4000-8000-000000000000-1", {});
+	device("dm-2", "CRYPT-LUKS2-00-secret", {"dm-1"});
+	device("md0", "", {"sda", "dm-2"});
+	device("md0/md0p1", "", {});
+	std::ofstream(root / "md0/md0p1/partition") << "1\n";
+	device("dm-3", "LVM-x", {"md0/md0p1"});
+	device("dm-4", "LVM-x", {"sda/sda1"});
+	for (const char *name : {"dm-0", "dm-1", "dm-2", "md0", "md0/md0p1", "dm-3"})
+		EXPECT_TRUE(lies_on_a_pool(root / name)) << name;
+	for (const char *name : {"sda", "sda/sda1", "dm-4", "absent"})
+		EXPECT_FALSE(lies_on_a_pool(root / name)) << name;
+	fs::remove_all(root);
+}

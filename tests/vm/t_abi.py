@@ -79,4 +79,4 @@ def test_each_serves_the_other_while_io_runs(bench):
             s.says("pool tank is up")
             s.run("svctl deactivate tank; svctl activate tank; svctl check tank; rm /run/enough\n"
                   f"svctl --json show tank/wide | grep -E '\"used\": ?{EXTENTS << 20}'; svctl deactivate tank")
-            guest.run("kill $(pidof svd); flock -w 20 /run/svctl/svd.lock true; rmmod dm-sv")
+            guest.run("rm /run/svctl/down-*; kill $(pidof svd); flock -w 20 /run/svctl/svd.lock true; rmmod dm-sv")

@@ -126,14 +126,14 @@ def with_file(s):
     pool_of(s, f"fast={fast}", f"slow={slow1},{slow2}")
     s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
           "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl dump tank > /tmp/before; grep -q ^map /tmp/before\n"
-          "svctl deactivate tank")
+          "svctl deactivate tank; rm /run/svctl/down-*")     # as a reboot does
     s.kill()
 
 
 def has_file(s):
     s.run("svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after\n"
           "mount -o ro,noload /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums; umount /mnt; svctl check tank\n"
-          "svctl deactivate tank")
+          "svctl deactivate tank; rm /run/svctl/down-*")     # as a reboot does
     s.kill()
 
 
