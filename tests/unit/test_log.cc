@@ -135,6 +135,15 @@ TEST_F(Log, waits_for_nobody_and_counts_what_nobody_took)
 	EXPECT_EQ(entry(), "");
 }
 
+TEST_F(Log, reader_of_stderr_that_has_gone_ends_nobody)
+{
+	log::use_journal("/nowhere");
+	pipe_.reset();
+	const unsigned long before = log::dropped();
+	log::notice("to nobody");	// a SIGPIPE would be the end of this
+	EXPECT_EQ(log::dropped(), before + 1);
+}
+
 TEST(JournalEntry, value_with_lines_makes_no_other_field)
 {
 	JournalEntry entry;
