@@ -320,10 +320,12 @@ bool HttpServer::read_from(Client &client, Clock::time_point now)
 
 HttpServer::Text HttpServer::page(Clock::time_point now)
 {
-	if (!text_ || now - made_ >= kPageAge) {
-		text_ = std::make_shared<const std::string>(page_());
-		made_ = now;
-	}
+	if (now < stale_at_)
+		return text_;
+	const auto began = Clock::now();
+	text_ = std::make_shared<const std::string>(page_());
+	const auto took = Clock::now() - began;
+	stale_at_ = now + took + std::max<Clock::duration>(kPageAge, kPageRest * took);
 	return text_;
 }
 

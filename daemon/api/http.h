@@ -2,7 +2,7 @@
 // A page of metrics for who asks by HTTP on the loopback interface. It answers GET and HEAD of /metrics, one request a
 // connection, within main.cc's one poll(); anybody on this host may ask, and can do no more than be answered. So all is
 // bounded: clients, the head of a request, the time for both directions; where there are too many clients, the oldest
-// makes room. All clients of a second share one page.
+// makes room. All clients of a second share one page, of ten times as long as it takes if that is longer.
 //
 // Only numeric addresses of the loopback interface are taken, and a request must name one as its Host, or localhost: a
 // browser on this host can be made to ask by a page from elsewhere, but not with that.
@@ -31,6 +31,7 @@ inline constexpr size_t kMostHead = 8192;	// bytes of request line and headers
 inline constexpr auto kRequestPatience = std::chrono::seconds(5);	// for the whole head
 inline constexpr auto kAnswerPatience = std::chrono::seconds(10);	// and for taking the answer
 inline constexpr auto kPageAge = std::chrono::seconds(1);
+inline constexpr int kPageRest = 10;	// times what a page took, if that is longer: else all svd does is making pages
 
 // Where to listen. Port 0: any.
 struct HttpAddress {
@@ -99,7 +100,7 @@ private:
 	bool told_ = false;			// that it cannot listen
 	std::list<Client> clients_;		// the oldest first
 	Text text_;
-	Clock::time_point made_{};
+	Clock::time_point stale_at_{};
 };
 
 }	// namespace svd
