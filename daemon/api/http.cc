@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <exception>
 #include <iterator>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <fmt/core.h>
@@ -129,6 +131,8 @@ const char *reason(int status)
 		return "Misdirected Request";
 	case 431:
 		return "Request Header Fields Too Large";
+	case 500:
+		return "Internal Server Error";
 	case 505:
 		return "HTTP Version Not Supported";
 	default:
@@ -318,12 +322,25 @@ bool HttpServer::read_from(Client &client, Clock::time_point now)
 	return true;
 }
 
+void HttpServer::make_page()
+{
+	try {
+		text_ = std::make_shared<const std::string>(page_());
+		page_failed_ = false;
+	} catch (const std::exception &unexpected) {
+		text_.reset();
+		if (!std::exchange(page_failed_, true))
+			log::error("cannot make the page that {} serves: {}", address_.text, unexpected.what());
+	}
+}
+
+// None: it cannot be made.
 HttpServer::Text HttpServer::page(Clock::time_point now)
 {
 	if (now < stale_at_)
 		return text_;
 	const auto began = Clock::now();
-	text_ = std::make_shared<const std::string>(page_());
+	make_page();
 	const auto took = Clock::now() - began;
 	stale_at_ = now + took + std::max<Clock::duration>(kPageAge, kPageRest * took);
 	return text_;
@@ -331,11 +348,13 @@ HttpServer::Text HttpServer::page(Clock::time_point now)
 
 void HttpServer::answer(Client &client, const HttpRequest &request, Clock::time_point now)
 {
-	Text body = request.status == 200 ? page(now) : std::make_shared<const std::string>(
-		fmt::format("{} {}\n", request.status, reason(request.status)));
+	Text body = request.status == 200 ? page(now) : nullptr;
+	const int status = request.status == 200 && !body ? 500 : request.status;
+	if (!body)
+		body = std::make_shared<const std::string>(fmt::format("{} {}\n", status, reason(status)));
 	client.head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n",
-				  request.status, reason(request.status), request.status == 200 ? type_ : "text/plain",
-				  body->size(), request.status == 405 ? "Allow: GET, HEAD\r\n" : "");
+				  status, reason(status), status == 200 ? type_ : "text/plain", body->size(),
+				  status == 405 ? "Allow: GET, HEAD\r\n" : "");
 	if (!request.head_only)
 		client.body = std::move(body);
 	client.in = {};

@@ -90,6 +90,7 @@ private:
 	bool read_from(Client &client, Clock::time_point now);
 	bool write_to(Client &client, Clock::time_point now);
 	void answer(Client &client, const HttpRequest &request, Clock::time_point now);
+	void make_page();
 	Text page(Clock::time_point now);
 
 	HttpAddress address_;
@@ -99,8 +100,9 @@ private:
 	std::optional<Clock::time_point> paused_;	// until then nobody is taken, or listened for
 	bool told_ = false;			// that it cannot listen
 	std::list<Client> clients_;		// the oldest first
-	Text text_;
+	Text text_;				// none: it could not be made
 	Clock::time_point stale_at_{};
+	bool page_failed_ = false;		// and that was told
 };
 
 }	// namespace svd

@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include <stdexcept>
+
 #include "daemon/api/http.h"
 
 namespace svd {
@@ -158,6 +160,19 @@ TEST_F(HttpServing, page_that_takes_no_time_is_made_each_second)
 		now_ += std::chrono::milliseconds(600);
 	}
 	EXPECT_EQ(pages_, 2);
+}
+
+TEST_F(HttpServing, page_that_cannot_be_made_is_answered_with_500_and_tried_again)
+{
+	const auto good = std::exchange(page_, []() -> std::string { throw std::runtime_error("no"); });
+	for (int i = 0; i < 2; i++) {
+		const std::string text = read(ask());
+		EXPECT_TRUE(text.starts_with("HTTP/1.1 500 ")) << text;
+	}
+	EXPECT_EQ(pages_, 1) << "who asks again at once does not have it tried again";
+	page_ = good;
+	now_ += std::chrono::milliseconds(1100);
+	EXPECT_TRUE(read(ask()).starts_with("HTTP/1.1 200 "));
 }
 
 }	// namespace
