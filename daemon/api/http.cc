@@ -24,7 +24,6 @@ namespace {
 
 constexpr int kMostNewOnes = 8;		// clients taken in a turn: fewer than there is room for
 constexpr auto kRetry = std::chrono::seconds(5);
-constexpr size_t kMostAtOnce = 256 * 1024;	// bytes sent to a client in a turn
 
 struct Host {
 	std::string_view name;
@@ -262,16 +261,34 @@ HttpServer::Clock::time_point HttpServer::due() const
 	return due;
 }
 
+// Who goes for the next one: who has been sent everything, then who has not asked, the oldest first; who is being sent the
+// page only if there is no other, and one a turn. The `taken` last ones came in this turn, and are to have one to ask in.
+// end(): nobody.
+HttpServer::Clients::iterator HttpServer::who_makes_room(int taken)
+{
+	const auto old = std::prev(clients_.end(), taken);
+	auto goes = std::find_if(clients_.begin(), old, [](const Client &client) { return client.drained; });
+	if (goes == old)
+		goes = std::find_if(clients_.begin(), old, [](const Client &client) { return !client.answered; });
+	if (goes == old)
+		goes = taken == 0 ? clients_.begin() : clients_.end();
+	return goes;
+}
+
 void HttpServer::accept_clients(Clock::time_point now)
 {
-	for (int i = 0; i < kMostNewOnes; i++) {
+	for (int taken = 0; taken < kMostNewOnes; taken++) {
+		const bool full = clients_.size() >= kMostHttpClients;
+		const auto goes = full ? who_makes_room(taken) : clients_.end();
+		if (full && goes == clients_.end())
+			return;
 		UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 		if (!fd && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
 			paused_ = now + kPageAge;	// who waits there would be told of again at once
 		if (!fd)
 			return;
-		if (clients_.size() >= kMostHttpClients)
-			clients_.pop_front();
+		if (full)
+			clients_.erase(goes);
 		clients_.push_back({std::move(fd), now + kRequestPatience});
 	}
 }
@@ -362,17 +379,18 @@ void HttpServer::answer(Client &client, const HttpRequest &request, Clock::time_
 	client.until = now + kAnswerPatience;
 }
 
+// As much as the socket takes: the sooner all is there, the sooner the client may make room.
 bool HttpServer::write_to(Client &client, Clock::time_point now)
 {
-	const bool in_head = client.sent < client.head.size();
-	const std::string &part = in_head ? client.head : *client.body;
-	const size_t at = in_head ? client.sent : client.sent - client.head.size();
-	const ssize_t n = send(client.fd.get(), part.data() + at, std::min(part.size() - at, kMostAtOnce), MSG_NOSIGNAL);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	client.sent += static_cast<size_t>(n);
-	if (client.sent < client.size())
-		return true;
+	while (client.sent < client.size()) {
+		const bool in_head = client.sent < client.head.size();
+		const std::string &part = in_head ? client.head : *client.body;
+		const size_t at = in_head ? client.sent : client.sent - client.head.size();
+		const ssize_t n = send(client.fd.get(), part.data() + at, part.size() - at, MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		client.sent += static_cast<size_t>(n);
+	}
 	client.body.reset();
 	client.drained = true;
 	client.until = now + kRequestPatience;

@@ -175,5 +175,58 @@ TEST_F(HttpServing, page_that_cannot_be_made_is_answered_with_500_and_tried_agai
 	EXPECT_TRUE(read(ask()).starts_with("HTTP/1.1 200 "));
 }
 
+TEST_F(HttpServing, who_is_being_answered_does_not_make_room)
+{
+	page_ = [] { return std::string(16 << 20, 'x'); };
+	const UniqueFd slow = ask(4096);
+	std::vector<UniqueFd> crowd;
+	for (size_t i = 0; i < 4 * kMostHttpClients; i++) {
+		crowd.push_back(connect());
+		turn(1);
+	}
+	EXPECT_EQ(server_.clients(), kMostHttpClients);
+	size_t length = 0;
+	for (size_t some = 1; length < 16 << 20 && some > 0;) {
+		some = 0;
+		for (int i = 0; i < 20 && some == 0; i++) {
+			some = read(slow).size();
+			turn(1);
+		}
+		length += some;
+	}
+	EXPECT_GT(length, 16u << 20);
+}
+
+TEST_F(HttpServing, who_has_been_answered_makes_room_first)
+{
+	UniqueFd silent = connect();
+	turn(1);
+	std::vector<UniqueFd> answered;
+	for (size_t i = 0; i < kMostHttpClients; i++)
+		answered.push_back(ask());
+	const std::string request = "GET /metrics HTTP/1.1\r\n" + kHost + "\r\n";
+	EXPECT_EQ(send(silent.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+	turn();
+	EXPECT_NE(read(silent).find("a page"), std::string::npos);
+}
+
+// Who does not take its page makes room, where all are so; but one a turn, so that each new one has some turns to ask and be
+// answered in.
+TEST_F(HttpServing, crowd_that_does_not_read_keeps_nobody_out)
+{
+	page_ = [] { return std::string(16 << 20, 'x'); };
+	std::vector<UniqueFd> deaf;
+	for (size_t i = 0; i < kMostHttpClients; i++)
+		deaf.push_back(ask(4096));
+	const UniqueFd scraper = connect();
+	for (size_t i = 0; i < 8; i++)
+		deaf.push_back(connect());
+	turn(1);
+	const std::string request = "HEAD /metrics HTTP/1.1\r\n" + kHost + "\r\n";
+	EXPECT_EQ(send(scraper.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+	turn();
+	EXPECT_TRUE(read(scraper).starts_with("HTTP/1.1 200 "));
+}
+
 }	// namespace
 }	// namespace svd
