@@ -18,6 +18,7 @@
 
 #include "daemon/api/errors.h"
 #include "daemon/base/log.h"
+#include "daemon/base/waiting.h"
 
 namespace svd {
 
@@ -29,6 +30,12 @@ bool somebody_listens(const sockaddr_un &address)
 {
 	UniqueFd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	return connect(probe.get(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0;
+}
+
+int poll_idle(std::vector<pollfd> &fds, std::chrono::milliseconds wait)
+{
+	const Idle idle;
+	return poll(fds.data(), fds.size(), static_cast<int>(wait.count()));
 }
 
 }	// namespace
@@ -108,7 +115,7 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<pollfd> other
 		fds.push_back({client.fd.get(), events, 0});
 	}
 	fds.insert(fds.end(), others.begin(), others.end());
-	const bool polled = poll(fds.data(), fds.size(), static_cast<int>(wait.count())) >= 0;
+	const bool polled = poll_idle(fds, wait) >= 0;
 	for (size_t i = 0; i < others.size(); i++)
 		others[i].revents = polled ? fds[fds.size() - others.size() + i].revents : 0;
 	if (!polled)

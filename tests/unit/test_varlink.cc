@@ -7,7 +7,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+
 #include "daemon/api/varlink.h"
+#include "daemon/base/waiting.h"
 
 namespace svd {
 namespace {
@@ -23,6 +27,7 @@ protected:
 		handler.call = [this](Request request) -> std::optional<Reply> {
 			calls_.push_back(request.call);
 			last_ = request.client;
+			served_idle_ = activity_now().idle;
 			if (request.call.method == "later")
 				return std::nullopt;
 			if (request.call.method == "large")
@@ -70,6 +75,7 @@ protected:
 	std::vector<Call> calls_;
 	std::vector<uint64_t> closed_;
 	uint64_t last_ = 0;
+	bool served_idle_ = true;
 	Role role_ = Role::kAdminister;
 	std::unique_ptr<VarlinkServer> server_;
 };
@@ -206,6 +212,25 @@ TEST_F(VarlinkTest, who_does_not_read_keeps_nobody_from_ending)
 	server_->finish(milliseconds(100));
 	EXPECT_LT(VarlinkServer::Clock::now() - begin, std::chrono::seconds(10));
 	EXPECT_EQ(1u, calls_.size());
+}
+
+// The watchdog goes by it.
+TEST_F(VarlinkTest, idle_is_who_waits_in_poll_and_nobody_who_serves)
+{
+	std::atomic<bool> seen = false, over = false;
+	std::thread watch([&] {
+		while (!over)
+			seen = seen || activity_now().idle;
+	});
+	server_->turn(milliseconds(300), {});
+	over = true;
+	watch.join();
+	EXPECT_TRUE(seen);
+	const UniqueFd client = connect();
+	EXPECT_TRUE(send(client, call("a")));
+	turn();
+	EXPECT_EQ(1u, calls_.size());
+	EXPECT_FALSE(served_idle_);
 }
 
 TEST_F(VarlinkTest, second_server_on_a_path_is_refused_and_a_dead_ones_socket_replaced)
