@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <string_view>
 #include <vector>
 
 #include <fcntl.h>
@@ -38,11 +39,35 @@ int poll_idle(std::vector<pollfd> &fds, std::chrono::milliseconds wait)
 	return poll(fds.data(), fds.size(), static_cast<int>(wait.count()));
 }
 
+// How deep objects and arrays are in each other; of what is no JSON, anything.
+size_t nesting(std::string_view text)
+{
+	size_t level = 0, deepest = 0;
+	bool in_string = false;
+	for (size_t i = 0; i < text.size(); i++) {
+		const char c = text[i];
+		if (in_string && c == '\\')
+			i++;
+		else if (c == '"')
+			in_string = !in_string;
+		else if (!in_string && (c == '[' || c == '{'))
+			deepest = std::max(deepest, ++level);
+		else if (!in_string && (c == ']' || c == '}') && level > 0)
+			level--;
+	}
+	return deepest;
+}
+
 }	// namespace
 
+// The parser does not recurse, but whoever copies what it has made does, a level of the stack each.
 Call parse_call(const std::string &text)
 {
 	Call call;
+	if (nesting(text) > kMostNesting) {
+		call.error = fmt::format("message is nested deeper than {} levels", kMostNesting);
+		return call;
+	}
 	const Json json = Json::parse(text, nullptr, false);
 	if (json.is_discarded() || !json.is_object()) {
 		call.error = "message is not a JSON object";

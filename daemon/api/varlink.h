@@ -27,6 +27,7 @@ using Json = nlohmann::json;
 
 inline constexpr size_t kMaxMessage = 1u << 20;
 inline constexpr size_t kMaxStrangersMessage = 4096;	// of who has no role
+inline constexpr size_t kMostNesting = 16;	// of objects and arrays in a message; the interface needs 5
 inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 

@@ -117,6 +117,23 @@ TEST_F(VarlinkTest, what_is_no_call_is_told_so_and_closed)
 	EXPECT_EQ(0u, server_->clients());
 }
 
+// What is nested deeper than any call has it would be copied by recursion, to the end of the stack.
+TEST(ParseCall, nesting_is_limited_in_pairs)
+{
+	const auto nested = [](size_t levels) {	// those of the message and of its parameters among them
+		return R"({"method":"a","parameters":{"x":)" + std::string(levels - 2, '[') + std::string(levels - 2, ']') + "}}";
+	};
+	EXPECT_EQ(parse_call(nested(kMostNesting)).method, "a");
+	for (const size_t levels : {kMostNesting + 1, size_t{500000}}) {
+		const Call call = parse_call(nested(levels));
+		EXPECT_EQ(call.method, "");
+		EXPECT_NE(call.error.find("nested"), std::string::npos) << call.error;
+	}
+	for (const char *text : {R"("[[[[[[[[[[[[[[[[[[[[[[[[[")", R"("\"[[[[[[[[[[[[[[[[[[[[[[[[[")", R"([[],[],[],[],[],[],[],[],[],[],[],[],[]])"})
+		EXPECT_EQ(parse_call(std::string(R"({"method":"a","parameters":{"x":)") + text + "}}").method, "a") << text;
+	EXPECT_EQ(parse_call(R"({"method":"a","parameters":{"\\":)" + std::string(30, '[') + std::string(30, ']') + "}}").method, "");
+}
+
 TEST_F(VarlinkTest, lengths_are_limited_in_pairs)
 {
 	const auto padded = [](size_t length) {
