@@ -196,6 +196,8 @@ bool VarlinkServer::accept_one()
 	client.peer = std::move(peer).value();
 	client.role = handler_.role(client.peer);
 	client.since = Clock::now();
+	if (client.role != Role::kAdminister)	// no call that it may make takes any
+		take_no_fds(client.fd.get());
 	const auto is_like = [&](const Client &other) { return other.role == client.role; };
 	const auto is_same = [&](const Client &other) { return is_like(other) && other.peer.uid == client.peer.uid; };
 	const auto like = std::count_if(clients_.begin(), clients_.end(), is_like);
@@ -265,7 +267,9 @@ bool VarlinkServer::serve(Client &client, short events)
 bool VarlinkServer::read_from(Client &client)
 {
 	char buffer[65536];
-	const ssize_t n = receive_with_fds(client.fd.get(), buffer, client.in_fds);
+	// Of others descriptors are not even opened: to close one may take as long as its file system likes.
+	const ssize_t n = client.role == Role::kAdminister ? receive_with_fds(client.fd.get(), buffer, client.in_fds) :
+							     recv(client.fd.get(), buffer, sizeof(buffer), 0);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	if (n == 0) {
@@ -276,8 +280,6 @@ bool VarlinkServer::read_from(Client &client)
 	if (client.in.empty())
 		client.since = Clock::now();
 	client.in.append(buffer, static_cast<size_t>(n));
-	if (client.role != Role::kAdminister)	// no call that it may make takes any
-		client.in_fds.clear();
 	const size_t most = client.role == Role::kNone ? kMaxStrangersMessage : kMaxMessage;
 	const size_t length = client.message_complete() ? client.searched : client.in.size();
 	return length <= most || refuse(client, fmt::format("message is longer than {} bytes", most));

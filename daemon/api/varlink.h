@@ -97,7 +97,7 @@ private:
 		Role role = Role::kNone;
 		std::string in;
 		size_t searched = 0;		// of `in`, for the end of a message
-		Fds in_fds;			// came with `in`; the next message takes them
+		Fds in_fds;			// of who administers: came with `in`; the next message takes them
 		std::string out;
 		Fds out_fds;			// go with the first byte of `out` to be sent
 		Clock::time_point since;	// when the message in `in`, or the answer in `out`, began

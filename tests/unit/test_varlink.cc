@@ -3,6 +3,7 @@
 // that are answered later, clients that do not read, and what becomes of each when svd ends.
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@ protected:
 		VarlinkServer::Handler handler;
 		handler.call = [this](Request request) -> std::optional<Reply> {
 			calls_.push_back(request.call);
+			fds_ = request.fds.size();
 			last_ = request.client;
 			served_idle_ = activity_now().idle;
 			if (request.call.method == "later")
@@ -75,6 +77,7 @@ protected:
 	std::vector<Call> calls_;
 	std::vector<uint64_t> closed_;
 	uint64_t last_ = 0;
+	size_t fds_ = 0;	// that came with the last call
 	bool served_idle_ = true;
 	Role role_ = Role::kAdminister;
 	std::unique_ptr<VarlinkServer> server_;
@@ -248,6 +251,45 @@ TEST_F(VarlinkTest, idle_is_who_waits_in_poll_and_nobody_who_serves)
 	turn();
 	EXPECT_EQ(1u, calls_.size());
 	EXPECT_FALSE(served_idle_);
+}
+
+// Closing a file may take as long as its file system likes: svd must not have to close one of a stranger's.
+TEST_F(VarlinkTest, descriptors_of_who_does_not_administer_are_never_opened)
+{
+	role_ = Role::kRead;
+	const UniqueFd client = connect();
+	Fds sent;
+	sent.emplace_back(dup(STDIN_FILENO));
+	const std::string message = call("a");
+	ASSERT_EQ(static_cast<ssize_t>(message.size()), send_with_fds(client.get(), message, sent));
+	rlimit all{};
+	getrlimit(RLIMIT_NOFILE, &all);
+	const int next = UniqueFd(dup(STDIN_FILENO)).get();	// which the connection gets, and nobody else one
+	const rlimit one{static_cast<rlim_t>(next) + 1, all.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &one);
+	turn();
+	setrlimit(RLIMIT_NOFILE, &all);
+	EXPECT_EQ(echo("a"), read(client));
+	// Newer kernels do not even take them.
+	if (send_with_fds(client.get(), message, sent) < 0) {
+		EXPECT_EQ(EPERM, errno);
+		return;
+	}
+	turn();
+	EXPECT_EQ(echo("a"), read(client));
+}
+
+TEST_F(VarlinkTest, descriptors_of_administrators_come_with_their_call)
+{
+	const UniqueFd client = connect();
+	Fds sent;
+	sent.emplace_back(dup(STDIN_FILENO));
+	const std::string message = call("a");
+	turn();
+	ASSERT_EQ(static_cast<ssize_t>(message.size()), send_with_fds(client.get(), message, sent));
+	turn();
+	EXPECT_EQ(echo("a"), read(client));
+	EXPECT_EQ(1u, fds_);
 }
 
 TEST_F(VarlinkTest, second_server_on_a_path_is_refused_and_a_dead_ones_socket_replaced)
