@@ -233,10 +233,19 @@ void VarlinkServer::drop_slow_clients()
 			client++;
 			continue;
 		}
-		log::warning("closing a client ({}): {} for {} s", client->peer.str(), client->out.empty() ?
-			     "half a message" : "did not read its answer", kClientPatience.count());
+		tell(*client, fmt::format("{} for {} s", client->out.empty() ? "half a message" : "did not read its answer",
+					  kClientPatience.count()));
 		client = close(client);
 	}
+}
+
+// Why it is closed.
+void VarlinkServer::tell(const Client &client, const std::string &why)
+{
+	const auto left_out = client.role == Role::kAdminister ? 0 : budget_.take(Clock::now());
+	if (left_out)
+		log::warning("closing a client ({}): {}{}", client.peer.str(), why, *left_out == 0 ? "" :
+			     fmt::format("; {} more like that were not told", *left_out));
 }
 
 // ---- calls ----
@@ -274,7 +283,7 @@ bool VarlinkServer::read_from(Client &client)
 		return errno == EAGAIN || errno == EINTR;
 	if (n == 0) {
 		if (!client.in.empty())
-			log::info("client closed in the middle of a message ({} bytes of it)", client.in.size());
+			tell(client, fmt::format("it ended in the middle of a message ({} bytes of it)", client.in.size()));
 		return false;
 	}
 	if (client.in.empty())
@@ -340,7 +349,7 @@ bool VarlinkServer::report(uint64_t id, const Json &parameters)
 // True: it is still to be told why.
 bool VarlinkServer::refuse(Client &client, const std::string &reason)
 {
-	log::warning("closing a client ({}): {}", client.peer.str(), reason);
+	tell(client, reason);
 	Reply reply = error_reply(Error{Code::kUsage, reason});
 	reply.error = "io.svctl.BadMessage";
 	client.in.clear();

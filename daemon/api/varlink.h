@@ -18,6 +18,7 @@
 #include <poll.h>
 
 #include "daemon/api/roles.h"
+#include "daemon/base/log_budget.h"
 #include "daemon/base/result.h"
 #include "daemon/base/socket.h"
 
@@ -124,6 +125,7 @@ private:
 	Clients::iterator close(Clients::iterator client);
 	Client *find(uint64_t id);
 	void drop_slow_clients();
+	void tell(const Client &client, const std::string &why);
 
 	UniqueFd fd_;
 	Handler handler_;
@@ -131,6 +133,7 @@ private:
 	uint64_t last_id_ = 0;
 	uint64_t calls_ = 0;	// so far
 	Clock::time_point accept_from_{};	// not before
+	LogBudget budget_;	// for messages about clients that do not administer
 };
 
 }	// namespace svd

@@ -8,10 +8,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 
 #include "daemon/api/varlink.h"
+#include "daemon/base/log_budget.h"
 #include "daemon/base/waiting.h"
 
 namespace svd {
@@ -251,6 +253,27 @@ TEST_F(VarlinkTest, idle_is_who_waits_in_poll_and_nobody_who_serves)
 	turn();
 	EXPECT_EQ(1u, calls_.size());
 	EXPECT_FALSE(served_idle_);
+}
+
+// Messages of which anybody may have as many written as he likes would have journald drop the others.
+TEST_F(VarlinkTest, strangers_messages_are_told_a_few_times_and_counted)
+{
+	const auto told = [&](Role role, int times) {
+		role_ = role;
+		testing::internal::CaptureStderr();
+		for (int i = 0; i < times; i++) {
+			const UniqueFd client = connect();
+			EXPECT_TRUE(send(client, std::string("garbage") + '\0'));
+			turn(2);
+		}
+		const std::string text = testing::internal::GetCapturedStderr();
+		return std::count(text.begin(), text.end(), '\n');
+	};
+	EXPECT_EQ(told(Role::kAdminister, 100), 100);
+	const auto few = told(Role::kNone, 1000);
+	EXPECT_GE(few, LogBudget::kMost);
+	EXPECT_LE(few, LogBudget::kMost + 5);
+	EXPECT_EQ(told(Role::kAdminister, 100), 100);
 }
 
 // Closing a file may take as long as its file system likes: svd must not have to close one of a stranger's.
