@@ -160,6 +160,7 @@ void turn(VarlinkServer &server, std::optional<HttpServer> &metrics, Engine &eng
 
 Status serve(const Options &options)
 {
+	std::signal(SIGPIPE, SIG_IGN);	// whoever reads what svd prints may go
 	if (leads_to_journal(STDERR_FILENO, getenv("JOURNAL_STREAM")))
 		log::use_journal(kJournalSocket);
 	SV_ASSIGN(const LowSpace low_space, LowSpace::parse(options.low_space));

@@ -7,7 +7,9 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <exception>
 #include <iterator>
+#include <utility>
 
 #include <arpa/inet.h>
 #include <fmt/core.h>
@@ -22,7 +24,6 @@ namespace {
 
 constexpr int kMostNewOnes = 8;		// clients taken in a turn: fewer than there is room for
 constexpr auto kRetry = std::chrono::seconds(5);
-constexpr size_t kMostAtOnce = 256 * 1024;	// bytes sent to a client in a turn
 
 struct Host {
 	std::string_view name;
@@ -129,6 +130,8 @@ const char *reason(int status)
 		return "Misdirected Request";
 	case 431:
 		return "Request Header Fields Too Large";
+	case 500:
+		return "Internal Server Error";
 	case 505:
 		return "HTTP Version Not Supported";
 	default:
@@ -258,16 +261,34 @@ HttpServer::Clock::time_point HttpServer::due() const
 	return due;
 }
 
+// Who goes for the next one: who has been sent everything, then who has not asked, the oldest first; who is being sent the
+// page only if there is no other, and one a turn. The `taken` last ones came in this turn, and are to have one to ask in.
+// end(): nobody.
+HttpServer::Clients::iterator HttpServer::who_makes_room(int taken)
+{
+	const auto old = std::prev(clients_.end(), taken);
+	auto goes = std::find_if(clients_.begin(), old, [](const Client &client) { return client.drained; });
+	if (goes == old)
+		goes = std::find_if(clients_.begin(), old, [](const Client &client) { return !client.answered; });
+	if (goes == old)
+		goes = taken == 0 ? clients_.begin() : clients_.end();
+	return goes;
+}
+
 void HttpServer::accept_clients(Clock::time_point now)
 {
-	for (int i = 0; i < kMostNewOnes; i++) {
+	for (int taken = 0; taken < kMostNewOnes; taken++) {
+		const bool full = clients_.size() >= kMostHttpClients;
+		const auto goes = full ? who_makes_room(taken) : clients_.end();
+		if (full && goes == clients_.end())
+			return;
 		UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 		if (!fd && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS))
 			paused_ = now + kPageAge;	// who waits there would be told of again at once
 		if (!fd)
 			return;
-		if (clients_.size() >= kMostHttpClients)
-			clients_.pop_front();
+		if (full)
+			clients_.erase(goes);
 		clients_.push_back({std::move(fd), now + kRequestPatience});
 	}
 }
@@ -318,22 +339,39 @@ bool HttpServer::read_from(Client &client, Clock::time_point now)
 	return true;
 }
 
+void HttpServer::make_page()
+{
+	try {
+		text_ = std::make_shared<const std::string>(page_());
+		page_failed_ = false;
+	} catch (const std::exception &unexpected) {
+		text_.reset();
+		if (!std::exchange(page_failed_, true))
+			log::error("cannot make the page that {} serves: {}", address_.text, unexpected.what());
+	}
+}
+
+// None: it cannot be made.
 HttpServer::Text HttpServer::page(Clock::time_point now)
 {
-	if (!text_ || now - made_ >= kPageAge) {
-		text_ = std::make_shared<const std::string>(page_());
-		made_ = now;
-	}
+	if (now < stale_at_)
+		return text_;
+	const auto began = Clock::now();
+	make_page();
+	const auto took = Clock::now() - began;
+	stale_at_ = now + took + std::max<Clock::duration>(kPageAge, kPageRest * took);
 	return text_;
 }
 
 void HttpServer::answer(Client &client, const HttpRequest &request, Clock::time_point now)
 {
-	Text body = request.status == 200 ? page(now) : std::make_shared<const std::string>(
-		fmt::format("{} {}\n", request.status, reason(request.status)));
+	Text body = request.status == 200 ? page(now) : nullptr;
+	const int status = request.status == 200 && !body ? 500 : request.status;
+	if (!body)
+		body = std::make_shared<const std::string>(fmt::format("{} {}\n", status, reason(status)));
 	client.head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n",
-				  request.status, reason(request.status), request.status == 200 ? type_ : "text/plain",
-				  body->size(), request.status == 405 ? "Allow: GET, HEAD\r\n" : "");
+				  status, reason(status), status == 200 ? type_ : "text/plain", body->size(),
+				  status == 405 ? "Allow: GET, HEAD\r\n" : "");
 	if (!request.head_only)
 		client.body = std::move(body);
 	client.in = {};
@@ -341,17 +379,18 @@ void HttpServer::answer(Client &client, const HttpRequest &request, Clock::time_
 	client.until = now + kAnswerPatience;
 }
 
+// As much as the socket takes: the sooner all is there, the sooner the client may make room.
 bool HttpServer::write_to(Client &client, Clock::time_point now)
 {
-	const bool in_head = client.sent < client.head.size();
-	const std::string &part = in_head ? client.head : *client.body;
-	const size_t at = in_head ? client.sent : client.sent - client.head.size();
-	const ssize_t n = send(client.fd.get(), part.data() + at, std::min(part.size() - at, kMostAtOnce), MSG_NOSIGNAL);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	client.sent += static_cast<size_t>(n);
-	if (client.sent < client.size())
-		return true;
+	while (client.sent < client.size()) {
+		const bool in_head = client.sent < client.head.size();
+		const std::string &part = in_head ? client.head : *client.body;
+		const size_t at = in_head ? client.sent : client.sent - client.head.size();
+		const ssize_t n = send(client.fd.get(), part.data() + at, part.size() - at, MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR;
+		client.sent += static_cast<size_t>(n);
+	}
 	client.body.reset();
 	client.drained = true;
 	client.until = now + kRequestPatience;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // A page of metrics for who asks by HTTP on the loopback interface. It answers GET and HEAD of /metrics, one request a
 // connection, within main.cc's one poll(); anybody on this host may ask, and can do no more than be answered. So all is
-// bounded: clients, the head of a request, the time for both directions; where there are too many clients, the oldest
-// makes room. All clients of a second share one page.
+// bounded: clients, the head of a request, the time for both directions; where there are too many clients, one makes room
+// (who_makes_room()). All clients of a second share one page, of ten times as long as it takes if that is longer.
 //
 // Only numeric addresses of the loopback interface are taken, and a request must name one as its Host, or localhost: a
 // browser on this host can be made to ask by a page from elsewhere, but not with that.
@@ -31,6 +31,7 @@ inline constexpr size_t kMostHead = 8192;	// bytes of request line and headers
 inline constexpr auto kRequestPatience = std::chrono::seconds(5);	// for the whole head
 inline constexpr auto kAnswerPatience = std::chrono::seconds(10);	// and for taking the answer
 inline constexpr auto kPageAge = std::chrono::seconds(1);
+inline constexpr int kPageRest = 10;	// times what a page took, if that is longer: else all svd does is making pages
 
 // Where to listen. Port 0: any.
 struct HttpAddress {
@@ -83,12 +84,16 @@ private:
 		size_t size() const { return head.size() + (body ? body->size() : 0); }
 	};
 
+	using Clients = std::list<Client>;
+
 	Status listen();
+	Clients::iterator who_makes_room(int taken);
 	void accept_clients(Clock::time_point now);
 	bool serve(Client &client, Clock::time_point now);	// false: close it
 	bool read_from(Client &client, Clock::time_point now);
 	bool write_to(Client &client, Clock::time_point now);
 	void answer(Client &client, const HttpRequest &request, Clock::time_point now);
+	void make_page();
 	Text page(Clock::time_point now);
 
 	HttpAddress address_;
@@ -97,9 +102,10 @@ private:
 	UniqueFd fd_;
 	std::optional<Clock::time_point> paused_;	// until then nobody is taken, or listened for
 	bool told_ = false;			// that it cannot listen
-	std::list<Client> clients_;		// the oldest first
-	Text text_;
-	Clock::time_point made_{};
+	Clients clients_;			// the oldest first
+	Text text_;				// none: it could not be made
+	Clock::time_point stale_at_{};
+	bool page_failed_ = false;		// and that was told
 };
 
 }	// namespace svd

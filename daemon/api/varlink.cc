@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <string_view>
 #include <vector>
 
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 
 #include "daemon/api/errors.h"
 #include "daemon/base/log.h"
+#include "daemon/base/waiting.h"
 
 namespace svd {
 
@@ -31,11 +33,41 @@ bool somebody_listens(const sockaddr_un &address)
 	return connect(probe.get(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) == 0;
 }
 
+int poll_idle(std::vector<pollfd> &fds, std::chrono::milliseconds wait)
+{
+	const Idle idle;
+	return poll(fds.data(), fds.size(), static_cast<int>(wait.count()));
+}
+
+// How deep objects and arrays are in each other; of what is no JSON, anything.
+size_t nesting(std::string_view text)
+{
+	size_t level = 0, deepest = 0;
+	bool in_string = false;
+	for (size_t i = 0; i < text.size(); i++) {
+		const char c = text[i];
+		if (in_string && c == '\\')
+			i++;
+		else if (c == '"')
+			in_string = !in_string;
+		else if (!in_string && (c == '[' || c == '{'))
+			deepest = std::max(deepest, ++level);
+		else if (!in_string && (c == ']' || c == '}') && level > 0)
+			level--;
+	}
+	return deepest;
+}
+
 }	// namespace
 
+// The parser does not recurse, but whoever copies what it has made does, a level of the stack each.
 Call parse_call(const std::string &text)
 {
 	Call call;
+	if (nesting(text) > kMostNesting) {
+		call.error = fmt::format("message is nested deeper than {} levels", kMostNesting);
+		return call;
+	}
 	const Json json = Json::parse(text, nullptr, false);
 	if (json.is_discarded() || !json.is_object()) {
 		call.error = "message is not a JSON object";
@@ -108,7 +140,7 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<pollfd> other
 		fds.push_back({client.fd.get(), events, 0});
 	}
 	fds.insert(fds.end(), others.begin(), others.end());
-	const bool polled = poll(fds.data(), fds.size(), static_cast<int>(wait.count())) >= 0;
+	const bool polled = poll_idle(fds, wait) >= 0;
 	for (size_t i = 0; i < others.size(); i++)
 		others[i].revents = polled ? fds[fds.size() - others.size() + i].revents : 0;
 	if (!polled)
@@ -164,6 +196,8 @@ bool VarlinkServer::accept_one()
 	client.peer = std::move(peer).value();
 	client.role = handler_.role(client.peer);
 	client.since = Clock::now();
+	if (client.role != Role::kAdminister)	// no call that it may make takes any
+		take_no_fds(client.fd.get());
 	const auto is_like = [&](const Client &other) { return other.role == client.role; };
 	const auto is_same = [&](const Client &other) { return is_like(other) && other.peer.uid == client.peer.uid; };
 	const auto like = std::count_if(clients_.begin(), clients_.end(), is_like);
@@ -199,10 +233,19 @@ void VarlinkServer::drop_slow_clients()
 			client++;
 			continue;
 		}
-		log::warning("closing a client ({}): {} for {} s", client->peer.str(), client->out.empty() ?
-			     "half a message" : "did not read its answer", kClientPatience.count());
+		tell(*client, fmt::format("{} for {} s", client->out.empty() ? "half a message" : "did not read its answer",
+					  kClientPatience.count()));
 		client = close(client);
 	}
+}
+
+// Why it is closed.
+void VarlinkServer::tell(const Client &client, const std::string &why)
+{
+	const auto left_out = client.role == Role::kAdminister ? 0 : budget_.take(Clock::now());
+	if (left_out)
+		log::warning("closing a client ({}): {}{}", client.peer.str(), why, *left_out == 0 ? "" :
+			     fmt::format("; {} more like that were not told", *left_out));
 }
 
 // ---- calls ----
@@ -233,19 +276,19 @@ bool VarlinkServer::serve(Client &client, short events)
 bool VarlinkServer::read_from(Client &client)
 {
 	char buffer[65536];
-	const ssize_t n = receive_with_fds(client.fd.get(), buffer, client.in_fds);
+	// Of others descriptors are not even opened: to close one may take as long as its file system likes.
+	const ssize_t n = client.role == Role::kAdminister ? receive_with_fds(client.fd.get(), buffer, client.in_fds) :
+							     recv(client.fd.get(), buffer, sizeof(buffer), 0);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
 	if (n == 0) {
 		if (!client.in.empty())
-			log::info("client closed in the middle of a message ({} bytes of it)", client.in.size());
+			tell(client, fmt::format("it ended in the middle of a message ({} bytes of it)", client.in.size()));
 		return false;
 	}
 	if (client.in.empty())
 		client.since = Clock::now();
 	client.in.append(buffer, static_cast<size_t>(n));
-	if (client.role != Role::kAdminister)	// no call that it may make takes any
-		client.in_fds.clear();
 	const size_t most = client.role == Role::kNone ? kMaxStrangersMessage : kMaxMessage;
 	const size_t length = client.message_complete() ? client.searched : client.in.size();
 	return length <= most || refuse(client, fmt::format("message is longer than {} bytes", most));
@@ -306,7 +349,7 @@ bool VarlinkServer::report(uint64_t id, const Json &parameters)
 // True: it is still to be told why.
 bool VarlinkServer::refuse(Client &client, const std::string &reason)
 {
-	log::warning("closing a client ({}): {}", client.peer.str(), reason);
+	tell(client, reason);
 	Reply reply = error_reply(Error{Code::kUsage, reason});
 	reply.error = "io.svctl.BadMessage";
 	client.in.clear();

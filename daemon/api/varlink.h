@@ -18,6 +18,7 @@
 #include <poll.h>
 
 #include "daemon/api/roles.h"
+#include "daemon/base/log_budget.h"
 #include "daemon/base/result.h"
 #include "daemon/base/socket.h"
 
@@ -27,6 +28,7 @@ using Json = nlohmann::json;
 
 inline constexpr size_t kMaxMessage = 1u << 20;
 inline constexpr size_t kMaxStrangersMessage = 4096;	// of who has no role
+inline constexpr size_t kMostNesting = 16;	// of objects and arrays in a message; the interface needs 5
 inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 
@@ -96,7 +98,7 @@ private:
 		Role role = Role::kNone;
 		std::string in;
 		size_t searched = 0;		// of `in`, for the end of a message
-		Fds in_fds;			// came with `in`; the next message takes them
+		Fds in_fds;			// of who administers: came with `in`; the next message takes them
 		std::string out;
 		Fds out_fds;			// go with the first byte of `out` to be sent
 		Clock::time_point since;	// when the message in `in`, or the answer in `out`, began
@@ -123,6 +125,7 @@ private:
 	Clients::iterator close(Clients::iterator client);
 	Client *find(uint64_t id);
 	void drop_slow_clients();
+	void tell(const Client &client, const std::string &why);
 
 	UniqueFd fd_;
 	Handler handler_;
@@ -130,6 +133,7 @@ private:
 	uint64_t last_id_ = 0;
 	uint64_t calls_ = 0;	// so far
 	Clock::time_point accept_from_{};	// not before
+	LogBudget budget_;	// for messages about clients that do not administer
 };
 
 }	// namespace svd

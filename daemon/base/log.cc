@@ -49,7 +49,8 @@ Scope::~Scope() { t_about = std::move(outer_); }
 
 // ---- the two ways out ----
 
-// A pipe that polls writable has room for PIPE_BUF bytes, and a stream socket for more.
+// A pipe that polls writable has room for PIPE_BUF bytes, and a stream socket for more. One that nobody reads any more
+// polls writable, too, and a write to it is a SIGPIPE, which no caller need ignore.
 static bool to_stderr(Level level, std::string_view text)
 {
 	std::string line = fmt::format("<{}>{}", static_cast<int>(level), text.substr(0, PIPE_BUF - 8));
@@ -58,7 +59,7 @@ static bool to_stderr(Level level, std::string_view text)
 			c = ' ';
 	line += '\n';
 	pollfd p{STDERR_FILENO, POLLOUT, 0};
-	return poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) != 0 &&
+	return poll(&p, 1, 0) == 1 && (p.revents & (POLLOUT | POLLERR | POLLHUP)) == POLLOUT &&
 	       ::write(STDERR_FILENO, line.data(), line.size()) == static_cast<ssize_t>(line.size());
 }
 

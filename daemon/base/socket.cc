@@ -7,6 +7,10 @@
 
 #include <sys/socket.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
 namespace svd {
 
 union Control {
@@ -74,6 +78,12 @@ ssize_t receive_with_fds(int socket, std::span<char> buffer, Fds &fds)
 		return n;
 	errno = EMSGSIZE;
 	return -1;
+}
+
+void take_no_fds(int socket)
+{
+	const int off = 0;
+	setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
 }
 
 }  // namespace svd

@@ -20,5 +20,8 @@ inline constexpr size_t kMaxFds = 4;  // that wait to be used by a message
 ssize_t send_with_fds(int socket, std::string_view bytes, std::span<const UniqueFd> fds);
 // As recv(); appends the descriptors that came. More than kMaxFds: EMSGSIZE.
 ssize_t receive_with_fds(int socket, std::span<char> buffer, Fds &fds);
+// From now on who sends a descriptor there gets EPERM; kernels before 6.16 do nothing. What was sent before still comes, to who
+// asks for it: recv() opens none.
+void take_no_fds(int socket);
 
 }  // namespace svd

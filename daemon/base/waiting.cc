@@ -14,6 +14,7 @@ uint64_t g_steps;
 Activity::Of g_of;
 std::string_view g_what, g_object;
 std::chrono::steady_clock::time_point g_since;
+bool g_idle;
 
 }  // namespace
 
@@ -38,6 +39,15 @@ Waiting::~Waiting()
 	g_since = now;
 }
 
+static void set_idle(bool idle)
+{
+	const std::lock_guard guard(g_lock);
+	g_idle = idle;
+}
+
+Idle::Idle() { set_idle(true); }
+Idle::~Idle() { set_idle(false); }
+
 void made_a_step()
 {
 	const std::lock_guard guard(g_lock);
@@ -47,7 +57,7 @@ void made_a_step()
 Activity activity_now()
 {
 	const std::lock_guard guard(g_lock);
-	return {g_steps, g_of, std::string(g_what), std::string(g_object), g_since};
+	return {g_steps, g_of, std::string(g_what), std::string(g_object), g_since, g_idle};
 }
 
 }  // namespace svd

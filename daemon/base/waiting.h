@@ -18,6 +18,7 @@ struct Activity {
 	std::string what;      // "a flush of"
 	std::string object;    // "/dev/sdb"
 	std::chrono::steady_clock::time_point since{};
+	bool idle = false;     // it waits for something to do
 };
 
 // For as long as it lives, or until an inner one does. What it is given must live as long.
@@ -31,6 +32,15 @@ class Waiting {
  private:
 	Activity::Of outer_of_;
 	std::string_view outer_what_, outer_object_;
+};
+
+// Likewise while it waits in poll() for something to do. Only that is idling: whoever sleeps elsewhere waits for something.
+class Idle {
+ public:
+	Idle();
+	~Idle();
+	Idle(const Idle&) = delete;
+	Idle &operator=(const Idle&) = delete;
 };
 
 void made_a_step();

@@ -42,16 +42,19 @@ char thread_state(const std::string &stat)
 	return end != std::string::npos && end + 2 < stat.size() ? stat[end + 2] : 0;
 }
 
+// In the kernel, and not for want of something to do: a lock, a pipe, a device.
+static bool sleeps(const Activity &activity, char state) { return !activity.idle && (state == 'D' || state == 'S'); }
+
 // ---- what it amounts to ----
 
 ThreadWatch::Verdict ThreadWatch::look(const Activity &activity, char state, const std::string &place, Clock::time_point now)
 {
 	const bool step = activity.steps != steps_;
-	const bool waits = activity.of != Activity::Of::kNothing || state == 'D';
+	const bool waits = activity.of != Activity::Of::kNothing || sleeps(activity, state);
 	Verdict verdict;
-	verdict.alive = step || waits || state == 'S';
+	verdict.alive = step || waits || activity.idle;
 	steps_ = activity.steps;
-	// Idle, in poll(), it may make no step for an hour.
+	// Idle it may make no step for an hour.
 	if (step || (verdict.alive && !waits)) {
 		verdict.over = told_;
 		verdict.lasted = now - alive_at_;
@@ -128,7 +131,8 @@ void Watchdog::look(ThreadWatch &watch)
 	const std::string task = fmt::format("/proc/self/task/{}/", watched_);
 	const char state = thread_state(first_line(task + "stat"));
 	const Activity activity = activity_now();
-	const std::string place = state == 'D' && activity.of == Activity::Of::kNothing ? first_line(task + "wchan") : "";
+	const bool says_for_what = activity.of != Activity::Of::kNothing;
+	const std::string place = sleeps(activity, state) && !says_for_what ? first_line(task + "wchan") : "";
 	const ThreadWatch::Verdict verdict = watch.look(activity, state, place, ThreadWatch::Clock::now());
 	if (verdict.alive && wanted_)
 		sd_notify(0, "WATCHDOG=1");

@@ -11,7 +11,8 @@
 //   which waits for all members, udev behind a new device. Each is told (waiting.h), and the time goes on.
 // - Long work of many such steps, an activation with a long journal or create-pool on many devices, needs none either: each
 //   step counts, as does each turn of the reactor. (A loop that goes on using devices for ever is therefore not noticed.)
-// - The thread idle in poll() sleeps in the kernel. It need not wake up to be seen to live.
+// - The thread idle in poll() says so (Idle). It need not wake up to be seen to live. Whoever sleeps elsewhere, for a lock or a
+//   pipe as much as for a device, waits, and that is told.
 // - What is left is a thread that runs in user space and makes no step. For that long calculations would have to be cut, but
 //   there are none: jobs take steps of 20 ms (engine/job.h), the rest some hundred milliseconds.
 //

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-// What is answered to which request; tests/e2e/cases_monitoring.py has the clients that misbehave.
+// What is answered to which request, how often a page is made, and who goes where there are too many;
+// tests/e2e/cases_monitoring.py has the clients that misbehave.
 #include <gtest/gtest.h>
+
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <stdexcept>
 
 #include "daemon/api/http.h"
 
@@ -79,6 +85,147 @@ TEST(Http, listens_on_the_loopback_interface_only)
 		EXPECT_EQ(address.error().code, Code::kUsage) << bad;
 		EXPECT_NE(address.error().message().find("--metrics 127.0.0.1:9763"), std::string::npos) << bad;
 	}
+}
+
+// A server with a clock of its own, turn by turn.
+class HttpServing : public testing::Test {
+ protected:
+	void SetUp() override { server_.serve({}, now_); }
+	UniqueFd connect(int buffer = 0)
+	{
+		sockaddr_in address{};
+		socklen_t length = sizeof(address);
+		EXPECT_EQ(0, getsockname(server_.fds()[0].fd, reinterpret_cast<sockaddr *>(&address), &length));
+		UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+		if (buffer > 0)
+			setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer));
+		::connect(fd.get(), reinterpret_cast<sockaddr *>(&address), length);
+		return fd;
+	}
+	void turn(int n = 3)
+	{
+		for (int i = 0; i < n; i++) {
+			auto fds = server_.fds();
+			poll(fds.data(), fds.size(), 10);
+			server_.serve(fds, now_);
+		}
+	}
+	// What has come; a turn later there may be more.
+	static std::string read(const UniqueFd &fd)
+	{
+		std::string text;
+		char buffer[65536];
+		for (ssize_t n; (n = recv(fd.get(), buffer, sizeof(buffer), 0)) > 0;)
+			text.append(buffer, static_cast<size_t>(n));
+		return text;
+	}
+	UniqueFd ask(int buffer = 0)
+	{
+		UniqueFd fd = connect(buffer);
+		turn(1);
+		const std::string request = "GET /metrics HTTP/1.1\r\n" + kHost + "\r\n";
+		EXPECT_EQ(send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+		turn(2);
+		return fd;
+	}
+
+	HttpServer::Clock::time_point now_ = HttpServer::Clock::now();
+	int pages_ = 0;
+	std::function<std::string()> page_ = [] { return std::string("a page\n"); };
+	HttpServer server_{HttpAddress::parse("127.0.0.1:0").value(), "text/plain", [this] {
+		pages_++;
+		return page_();
+	}};
+};
+
+TEST_F(HttpServing, page_that_takes_long_is_made_no_more_often_than_a_tenth_of_the_time)
+{
+	page_ = [] {
+		usleep(300000);
+		return std::string("a page\n");
+	};
+	EXPECT_NE(read(ask()).find("a page"), std::string::npos);
+	now_ += std::chrono::milliseconds(2900);
+	EXPECT_NE(read(ask()).find("a page"), std::string::npos);
+	EXPECT_EQ(pages_, 1);
+	now_ += std::chrono::milliseconds(2000);
+	EXPECT_NE(read(ask()).find("a page"), std::string::npos);
+	EXPECT_EQ(pages_, 2);
+}
+
+TEST_F(HttpServing, page_that_takes_no_time_is_made_each_second)
+{
+	for (int i = 0; i < 4; i++) {
+		ask();
+		now_ += std::chrono::milliseconds(600);
+	}
+	EXPECT_EQ(pages_, 2);
+}
+
+TEST_F(HttpServing, page_that_cannot_be_made_is_answered_with_500_and_tried_again)
+{
+	const auto good = std::exchange(page_, []() -> std::string { throw std::runtime_error("no"); });
+	for (int i = 0; i < 2; i++) {
+		const std::string text = read(ask());
+		EXPECT_TRUE(text.starts_with("HTTP/1.1 500 ")) << text;
+	}
+	EXPECT_EQ(pages_, 1) << "who asks again at once does not have it tried again";
+	page_ = good;
+	now_ += std::chrono::milliseconds(1100);
+	EXPECT_TRUE(read(ask()).starts_with("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServing, who_is_being_answered_does_not_make_room)
+{
+	page_ = [] { return std::string(16 << 20, 'x'); };
+	const UniqueFd slow = ask(4096);
+	std::vector<UniqueFd> crowd;
+	for (size_t i = 0; i < 4 * kMostHttpClients; i++) {
+		crowd.push_back(connect());
+		turn(1);
+	}
+	EXPECT_EQ(server_.clients(), kMostHttpClients);
+	size_t length = 0;
+	for (size_t some = 1; length < 16 << 20 && some > 0;) {
+		some = 0;
+		for (int i = 0; i < 20 && some == 0; i++) {
+			some = read(slow).size();
+			turn(1);
+		}
+		length += some;
+	}
+	EXPECT_GT(length, 16u << 20);
+}
+
+TEST_F(HttpServing, who_has_been_answered_makes_room_first)
+{
+	UniqueFd silent = connect();
+	turn(1);
+	std::vector<UniqueFd> answered;
+	for (size_t i = 0; i < kMostHttpClients; i++)
+		answered.push_back(ask());
+	const std::string request = "GET /metrics HTTP/1.1\r\n" + kHost + "\r\n";
+	EXPECT_EQ(send(silent.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+	turn();
+	EXPECT_NE(read(silent).find("a page"), std::string::npos);
+}
+
+// Who does not take its page makes room, where all are so; but one a turn, so that each new one has some turns to ask and be
+// answered in.
+TEST_F(HttpServing, crowd_that_does_not_read_keeps_nobody_out)
+{
+	page_ = [] { return std::string(16 << 20, 'x'); };
+	std::vector<UniqueFd> deaf;
+	for (size_t i = 0; i < kMostHttpClients; i++)
+		deaf.push_back(ask(4096));
+	const UniqueFd scraper = connect();
+	for (size_t i = 0; i < 8; i++)
+		deaf.push_back(connect());
+	turn(1);
+	const std::string request = "HEAD /metrics HTTP/1.1\r\n" + kHost + "\r\n";
+	EXPECT_EQ(send(scraper.get(), request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
+	turn();
+	EXPECT_TRUE(read(scraper).starts_with("HTTP/1.1 200 "));
 }
 
 }	// namespace

@@ -15,6 +15,7 @@
 
 #include "daemon/base/journal_socket.h"
 #include "daemon/base/log.h"
+#include "daemon/base/log_budget.h"
 
 namespace svd {
 namespace {
@@ -133,6 +134,33 @@ TEST_F(Log, waits_for_nobody_and_counts_what_nobody_took)
 	log::notice("again");
 	EXPECT_EQ(entry(), "MESSAGE=again\nPRIORITY=5\nSYSLOG_IDENTIFIER=svd\n");
 	EXPECT_EQ(entry(), "");
+}
+
+TEST_F(Log, reader_of_stderr_that_has_gone_ends_nobody)
+{
+	log::use_journal("/nowhere");
+	pipe_.reset();
+	const unsigned long before = log::dropped();
+	log::notice("to nobody");	// a SIGPIPE would be the end of this
+	EXPECT_EQ(log::dropped(), before + 1);
+}
+
+TEST(LogBudget, some_at_once_then_one_now_and_then_with_the_number_of_those_left_out)
+{
+	LogBudget budget;
+	LogBudget::Clock::time_point now(std::chrono::hours(100));
+	for (int i = 0; i < LogBudget::kMost; i++)
+		EXPECT_EQ(budget.take(now), 0u);
+	for (int i = 0; i < 7; i++)
+		EXPECT_EQ(budget.take(now), std::nullopt);
+	now += LogBudget::kRefill;
+	EXPECT_EQ(budget.take(now), 7u);
+	EXPECT_EQ(budget.take(now), std::nullopt);
+	now += 1000 * LogBudget::kRefill;
+	EXPECT_EQ(budget.take(now), 1u);
+	for (int i = 1; i < LogBudget::kMost; i++)
+		EXPECT_EQ(budget.take(now), 0u);
+	EXPECT_EQ(budget.take(now), std::nullopt);
 }
 
 TEST(JournalEntry, value_with_lines_makes_no_other_field)

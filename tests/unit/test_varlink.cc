@@ -3,11 +3,18 @@
 // that are answered later, clients that do not read, and what becomes of each when svd ends.
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
 #include "daemon/api/varlink.h"
+#include "daemon/base/log_budget.h"
+#include "daemon/base/waiting.h"
 
 namespace svd {
 namespace {
@@ -22,7 +29,9 @@ protected:
 		VarlinkServer::Handler handler;
 		handler.call = [this](Request request) -> std::optional<Reply> {
 			calls_.push_back(request.call);
+			fds_ = request.fds.size();
 			last_ = request.client;
+			served_idle_ = activity_now().idle;
 			if (request.call.method == "later")
 				return std::nullopt;
 			if (request.call.method == "large")
@@ -70,6 +79,8 @@ protected:
 	std::vector<Call> calls_;
 	std::vector<uint64_t> closed_;
 	uint64_t last_ = 0;
+	size_t fds_ = 0;	// that came with the last call
+	bool served_idle_ = true;
 	Role role_ = Role::kAdminister;
 	std::unique_ptr<VarlinkServer> server_;
 };
@@ -109,6 +120,23 @@ TEST_F(VarlinkTest, what_is_no_call_is_told_so_and_closed)
 	}
 	EXPECT_TRUE(calls_.empty());
 	EXPECT_EQ(0u, server_->clients());
+}
+
+// What is nested deeper than any call has it would be copied by recursion, to the end of the stack.
+TEST(ParseCall, nesting_is_limited_in_pairs)
+{
+	const auto nested = [](size_t levels) {	// those of the message and of its parameters among them
+		return R"({"method":"a","parameters":{"x":)" + std::string(levels - 2, '[') + std::string(levels - 2, ']') + "}}";
+	};
+	EXPECT_EQ(parse_call(nested(kMostNesting)).method, "a");
+	for (const size_t levels : {kMostNesting + 1, size_t{500000}}) {
+		const Call call = parse_call(nested(levels));
+		EXPECT_EQ(call.method, "");
+		EXPECT_NE(call.error.find("nested"), std::string::npos) << call.error;
+	}
+	for (const char *text : {R"("[[[[[[[[[[[[[[[[[[[[[[[[[")", R"("\"[[[[[[[[[[[[[[[[[[[[[[[[[")", R"([[],[],[],[],[],[],[],[],[],[],[],[],[]])"})
+		EXPECT_EQ(parse_call(std::string(R"({"method":"a","parameters":{"x":)") + text + "}}").method, "a") << text;
+	EXPECT_EQ(parse_call(R"({"method":"a","parameters":{"\\":)" + std::string(30, '[') + std::string(30, ']') + "}}").method, "");
 }
 
 TEST_F(VarlinkTest, lengths_are_limited_in_pairs)
@@ -206,6 +234,85 @@ TEST_F(VarlinkTest, who_does_not_read_keeps_nobody_from_ending)
 	server_->finish(milliseconds(100));
 	EXPECT_LT(VarlinkServer::Clock::now() - begin, std::chrono::seconds(10));
 	EXPECT_EQ(1u, calls_.size());
+}
+
+// The watchdog goes by it.
+TEST_F(VarlinkTest, idle_is_who_waits_in_poll_and_nobody_who_serves)
+{
+	std::atomic<bool> seen = false, over = false;
+	std::thread watch([&] {
+		while (!over)
+			seen = seen || activity_now().idle;
+	});
+	server_->turn(milliseconds(300), {});
+	over = true;
+	watch.join();
+	EXPECT_TRUE(seen);
+	const UniqueFd client = connect();
+	EXPECT_TRUE(send(client, call("a")));
+	turn();
+	EXPECT_EQ(1u, calls_.size());
+	EXPECT_FALSE(served_idle_);
+}
+
+// Messages of which anybody may have as many written as he likes would have journald drop the others.
+TEST_F(VarlinkTest, strangers_messages_are_told_a_few_times_and_counted)
+{
+	const auto told = [&](Role role, int times) {
+		role_ = role;
+		testing::internal::CaptureStderr();
+		for (int i = 0; i < times; i++) {
+			const UniqueFd client = connect();
+			EXPECT_TRUE(send(client, std::string("garbage") + '\0'));
+			turn(2);
+		}
+		const std::string text = testing::internal::GetCapturedStderr();
+		return std::count(text.begin(), text.end(), '\n');
+	};
+	EXPECT_EQ(told(Role::kAdminister, 100), 100);
+	const auto few = told(Role::kNone, 1000);
+	EXPECT_GE(few, LogBudget::kMost);
+	EXPECT_LE(few, LogBudget::kMost + 5);
+	EXPECT_EQ(told(Role::kAdminister, 100), 100);
+}
+
+// Closing a file may take as long as its file system likes: svd must not have to close one of a stranger's.
+TEST_F(VarlinkTest, descriptors_of_who_does_not_administer_are_never_opened)
+{
+	role_ = Role::kRead;
+	const UniqueFd client = connect();
+	Fds sent;
+	sent.emplace_back(dup(STDIN_FILENO));
+	const std::string message = call("a");
+	ASSERT_EQ(static_cast<ssize_t>(message.size()), send_with_fds(client.get(), message, sent));
+	rlimit all{};
+	getrlimit(RLIMIT_NOFILE, &all);
+	const int next = UniqueFd(dup(STDIN_FILENO)).get();	// which the connection gets, and nobody else one
+	const rlimit one{static_cast<rlim_t>(next) + 1, all.rlim_max};
+	setrlimit(RLIMIT_NOFILE, &one);
+	turn();
+	setrlimit(RLIMIT_NOFILE, &all);
+	EXPECT_EQ(echo("a"), read(client));
+	// Newer kernels do not even take them.
+	if (send_with_fds(client.get(), message, sent) < 0) {
+		EXPECT_EQ(EPERM, errno);
+		return;
+	}
+	turn();
+	EXPECT_EQ(echo("a"), read(client));
+}
+
+TEST_F(VarlinkTest, descriptors_of_administrators_come_with_their_call)
+{
+	const UniqueFd client = connect();
+	Fds sent;
+	sent.emplace_back(dup(STDIN_FILENO));
+	const std::string message = call("a");
+	turn();
+	ASSERT_EQ(static_cast<ssize_t>(message.size()), send_with_fds(client.get(), message, sent));
+	turn();
+	EXPECT_EQ(echo("a"), read(client));
+	EXPECT_EQ(1u, fds_);
 }
 
 TEST_F(VarlinkTest, second_server_on_a_path_is_refused_and_a_dead_ones_socket_replaced)

@@ -37,8 +37,10 @@ TEST(ThreadWatch, thread_that_makes_steps_or_idles_is_alive)
 		looks.steps++;
 		EXPECT_TRUE(looks.look('R').alive);
 	}
+	Activity idle;
+	idle.idle = true;
 	for (int i = 0; i < 20; i++) {
-		const auto verdict = looks.look('S');
+		const auto verdict = looks.look('S', idle);
 		EXPECT_TRUE(verdict.alive);
 		EXPECT_FALSE(verdict.news);
 	}
@@ -105,6 +107,21 @@ TEST(ThreadWatch, wait_that_says_not_for_what_is_seen_by_the_thread_state)
 	EXPECT_TRUE(looks.look('R', looks.waits("the kernel's COMMIT of pool", "tank")).alive);
 }
 
+TEST(ThreadWatch, thread_that_sleeps_elsewhere_than_in_poll_waits_and_that_is_told)
+{
+	Looks looks;
+	looks.steps = 7;
+	looks.look('S', {}, "pipe_read");
+	EXPECT_FALSE(looks.look('S', {}, "pipe_read").news);
+	const auto verdict = looks.look('S', {}, "pipe_read");
+	EXPECT_TRUE(verdict.alive);
+	EXPECT_TRUE(verdict.news);
+	EXPECT_EQ(verdict.status, "waits for the kernel (pipe_read), since 10 s");
+	Activity idle;
+	idle.idle = true;
+	EXPECT_TRUE(looks.look('S', idle).over);
+}
+
 TEST(ThreadWatch, thread_state_is_behind_any_name)
 {
 	EXPECT_EQ(thread_state("123 (svd) S 1 2 3"), 'S');
@@ -129,6 +146,16 @@ TEST(Waiting, inner_one_counts_until_it_ends)
 	EXPECT_EQ(activity_now().of, Activity::Of::kNothing);
 	made_a_step();
 	EXPECT_EQ(activity_now().steps, steps + 3);
+}
+
+TEST(Waiting, idling_is_said)
+{
+	EXPECT_FALSE(activity_now().idle);
+	{
+		const Idle idle;
+		EXPECT_TRUE(activity_now().idle);
+	}
+	EXPECT_FALSE(activity_now().idle);
 }
 
 }	// namespace
