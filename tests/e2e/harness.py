@@ -25,6 +25,12 @@ class Skip(Exception):
     """What the test needs is not to be had here; the message says what."""
 
 
+def takes_root(test):
+    """For a test with other users. `make check` runs as root; elsewhere tests/e2e/run skips it."""
+    test.takes_root = True
+    return test
+
+
 class Refused(Exception):
     """By svctl with an exit code, or by svd with an error and its parameters."""
 
