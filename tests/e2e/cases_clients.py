@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -95,6 +96,27 @@ def test_strangers_keep_nobody_out(host):
         assert code == 0, said
         code, said = as_user(host, [READ], "list", uid=4343)
         assert code == 5 and "too many clients" in said, (code, said)
+
+
+@harness.takes_root
+def test_socket_that_was_closed_to_others_is_told(host):
+    """svd leaves it open to all, and says itself who may do what. Where somebody has closed it, or its directory, svctl
+    says so."""
+    with_roles(host)
+    assert stat.S_IMODE(os.stat(host.socket).st_mode) == 0o666
+    with host.unchanged():
+        for path, mode in ((host.socket, 0o600), (host.socket, 0o444), (host.dir, 0o600)):
+            before = stat.S_IMODE(os.stat(path).st_mode)
+            assert as_user(host, [ADMIN], "list", uid=65534)[0] == 0
+            os.chmod(path, mode)
+            for words in (["list"], ["create-volume", "tank/w", "--size", "1M"], ["delete-volume", "tank/v", "--yes"]):
+                code, said = as_user(host, [ADMIN], *words, uid=65534)
+                assert code == 4 and said.startswith(f"svctl: no permission to use {host.socket}: "), (code, said)
+                assert "as root" in said and "systemctl restart svd.socket" in said and "[SV-PERMISSION]" in said, said
+            code, said = as_user(host, [ADMIN], "--json", "status", uid=65534)
+            assert code == 4 and json.loads(said)["error"]["id"] == "SV-PERMISSION", said
+            assert "tank" in host.svctl("list")
+            os.chmod(path, before)
 
 
 def latency(host):
