@@ -18,11 +18,15 @@ ADMIN, READ = "games", "audio"      # groups that every Debian has, for svctl an
 LIST = b'{"method": "io.svctl.List"}\0'
 
 
+def switch(groups, uid=4242):
+    """To a user in these groups, who need not have a name."""
+    numbers = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={numbers}" if groups else "--clear-groups"]
+
+
 def as_user(host, groups, *words, uid=4242):
     """svctl by a user in these groups; exit code and what it said."""
-    numbers = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
-    switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={numbers}" if groups else "--clear-groups"]
-    done = subprocess.run([*switch, f"{harness.BIN}/svctl", "--socket", host.socket, *words], capture_output=True,
+    done = subprocess.run([*switch(groups, uid), f"{harness.BIN}/svctl", "--socket", host.socket, *words], capture_output=True,
                           text=True, stdin=subprocess.DEVNULL, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
@@ -58,8 +62,7 @@ def test_refusals_name_the_group(host):
     with_roles(host)
     script = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
               "s.sendall(b'{\"method\": \"io.svctl.sim.Flush\", \"parameters\": {}}\\0'); print(s.recv(9999)[:-1].decode())")
-    done = subprocess.run(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "/usr/bin/python3", "-c", script,
-                           host.socket], check=True, capture_output=True, text=True)
+    done = subprocess.run([*switch([]), "/usr/bin/python3", "-c", script, host.socket], check=True, capture_output=True, text=True)
     reply = json.loads(done.stdout)
     assert reply["error"] == "io.svctl.PermissionDenied" and reply["parameters"]["group"] == ADMIN, reply
 
@@ -86,8 +89,7 @@ def test_strangers_keep_nobody_out(host):
               " s.connect(sys.argv[1])\n many.append(s)\nprint('there', flush=True)\ntime.sleep(60)")
     with host.unchanged(), contextlib.ExitStack() as stack:
         for group in ("mail", READ):
-            switch = ["setpriv", "--reuid=4343", "--regid=4343", f"--groups={grp.getgrnam(group).gr_gid}"]
-            crowd = stack.enter_context(subprocess.Popen([*switch, "/usr/bin/python3", "-c", script, host.socket],
+            crowd = stack.enter_context(subprocess.Popen([*switch([group], 4343), "/usr/bin/python3", "-c", script, host.socket],
                                                          stdout=subprocess.PIPE))
             stack.callback(crowd.kill)
             assert crowd.stdout.readline() == b"there\n"
@@ -117,6 +119,46 @@ def test_socket_that_was_closed_to_others_is_told(host):
             assert code == 4 and json.loads(said)["error"]["id"] == "SV-PERMISSION", said
             assert "tank" in host.svctl("list")
             os.chmod(path, before)
+
+
+def status_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f)
+
+
+@harness.takes_root
+def test_simulation_needs_no_root(host):
+    """svd --sim of a user without groups and capabilities, who has a directory, and nothing else."""
+    os.chown(host.dir, 4242, 4242)
+    disks = [host.disk(name) for name in ("fast", "slow")]
+    for disk in disks:
+        os.chown(disk, 4242, 4242)
+    host.prefix = switch([])
+    host.start()
+    status = status_of(host.svd.pid)
+    assert set(status["Uid"].split() + status["Gid"].split()) == {"4242"}, status
+    assert status["Groups"].split() == [] and int(status["CapEff"], 16) == 0, status
+
+    def svctl(*words):
+        code, said = as_user(host, [], *words)
+        assert code == 0, said
+        return said
+
+    svctl("create-pool", "tank", "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]}")
+    svctl("create-volume", "tank/v", "--size", "64M")
+    host.write("tank/v", 0, b"x" * 65536, fua=True)
+    host.checkpoint("tank/v")
+    dump = svctl("dump", "tank")
+    assert "\nvolume " in dump and "\nmap " in dump, dump
+    host.stop()
+    host.start()
+    assert svctl("status") == "tank: active\n" and svctl("dump", "tank") == dump
+    svctl("check", "tank")
+    # Its user administers, and root does; others do not.
+    assert "tank" in host.svctl("list")
+    assert as_user(host, [], "list", uid=4343)[0] == 4
+    with open(f"{host.dir}/log", encoding="utf-8") as f:
+        assert not [line for line in f if line.startswith(("<3>", "<4>"))]
 
 
 def latency(host):

@@ -45,6 +45,7 @@ class Host:
         self.svd = None
         self.host_id = HOST
         self.options = []   # of svd
+        self.prefix = []    # and what runs it
         self.popen = {}     # how it is started
 
     def __enter__(self):
@@ -94,8 +95,8 @@ class Host:
 
     def spawn(self, **environment):
         self.log_from = os.path.getsize(f"{self.dir}/log")
-        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id,
-                                 *self.options],
+        return subprocess.Popen([*self.prefix, f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir,
+                                 "--host-id", self.host_id, *self.options],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment}, **self.popen)
 
     def kill(self):
