@@ -28,12 +28,13 @@ class Trial:
     def everything(self):
         """Numbers that were given out are not given out again, and undoing is journalled too."""
         seen = self.seen()
-        if not any(p["name"] == self.pool and p["state"] == "active" for p in seen):
-            return seen, None
-        self.host.svctl("check", self.pool)
-        assert self.host.read(f"{self.pool}/v", 0, MIB) == self.data
-        return seen, [line for line in self.host.dump(self.pool).splitlines()
-                      if line.split()[0] not in ("journal", "next")]
+        dumps = {}
+        for name in [pool["name"] for pool in seen if pool["state"] == "active"]:
+            self.host.svctl("check", name)
+            dumps[name] = [line for line in self.host.dump(name).splitlines() if line.split()[0] not in ("journal", "next")]
+        if self.pool in dumps:
+            assert self.host.read(f"{self.pool}/v", 0, MIB) == self.data
+        return seen, dumps
 
     def settle(self, wanted):
         """What is owed is done within moments."""
@@ -127,6 +128,20 @@ def test_kernel_refuses_calls_while_pools_are_made_and_deleted(host):
     assert refused >= 5
     refused, _ = trial.run(delete, [create])
     assert refused >= 2
+
+
+def test_kernel_refuses_calls_while_a_pool_is_exported_and_imported(host):
+    host.used_pool()
+    trial = Trial(host)
+    out, back = ["export-pool", "tank"], ["import-pool", "tank"]
+    refused, _ = trial.run(out, [back])
+    assert refused >= 5, refused
+    refused, _ = trial.run(back, [out])
+    assert refused >= 8, refused
+    host.svctl(*out)
+    undo = [["export-pool", "vault"], ["import-pool", "vault", "--rename", "tank"], out]
+    refused, _ = trial.run([*back, "--rename", "vault"], undo)
+    assert refused >= 8, refused
 
 
 def test_kernel_refuses_calls_while_a_device_is_added(host):
