@@ -43,8 +43,9 @@ class Trial:
             assert time.monotonic() < deadline, f"{found}\ninstead of\n{wanted}"
             time.sleep(0.1)
 
-    def run(self, words, undo=()):
-        """Returns how often it was refused and how often it was done all the same."""
+    def run(self, words, undo=(), hurry=()):
+        """Returns how often it was refused and how often it was done all the same. With `hurry` what a done one owes is
+        waited for once; then that command has it done at once."""
         start = self.seen()
         self.host.svctl(*words)
         end = self.seen()
@@ -67,6 +68,8 @@ class Trial:
                 self.host.svctl(*words)
             else:
                 done += not waiting
+            if hurry and done > 1:
+                self.host.svctl(*hurry)
             self.settle(end)
             self.everything()
         return refused, done
@@ -142,6 +145,24 @@ def test_kernel_refuses_calls_while_a_pool_is_exported_and_imported(host):
     undo = [["export-pool", "vault"], ["import-pool", "vault", "--rename", "tank"], out]
     refused, _ = trial.run([*back, "--rename", "vault"], undo)
     assert refused >= 8, refused
+
+
+def test_kernel_refuses_calls_while_a_pool_is_restored(host):
+    host.used_pool()
+    text = f"{host.dir}/text"
+    with open(text, "w", encoding="ascii") as f:
+        f.write(host.dump())
+    disks = [host.disk(f"p{i}") for i in range(3)]
+    host.svctl("create-pool", "p", "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]},{disks[2]}")
+    trial = Trial(host)
+    restore, undo = ["restore", "p", text], ["delete-volume", "p/v", "--yes"]
+    refused, done = trial.run(restore, [undo], hurry=["scan"])
+    assert refused >= 4 and done >= 8, (refused, done)
+    host.svctl(*undo)
+    host.fail_call(refused + 1)
+    said = host.svctl(*restore)
+    assert "pool p restored; it is not up yet: " in said and "memory" in said and "svctl status" in said, said
+    assert "SV-ACTIVATION-FAILED" in host.svctl("status")
 
 
 def test_kernel_refuses_calls_while_a_device_is_added(host):
