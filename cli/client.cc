@@ -44,7 +44,9 @@ private:
 Answer unreachable(const std::string &path, int error)
 {
 	if (error == EACCES || error == EPERM)
-		return failed(kExitPermission, fmt::format("no permission to use {}: run svctl as root", path));
+		return failed(kExitPermission, fmt::format("no permission to use {}: svd leaves it open to all, and somebody has "
+							   "closed it, or a directory above it. Run svctl as root, or try: "
+							   "systemctl restart svd.socket", path));
 	return failed(kExitUnreachable, fmt::format("svd does not answer on {} ({}): is it running? "
 						    "Try: systemctl start svd", path, strerror(error)));
 }

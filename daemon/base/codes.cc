@@ -24,7 +24,7 @@ constexpr CodeText kCodes[] = {
 	 "svctl list shows what there is; svctl scan looks for pools on devices that svd was not told of."},
 	{Id::kPermission, "SV-PERMISSION", Severity::kInfo, "this is not allowed",
 	 "The caller may not use svd's socket, or a device cannot be written to. Nothing was changed. Exit code 4.",
-	 "Run svctl as root, or as a member of group svctl (to look, svctl-read will do); of a device: blockdev --getro DEVICE."},
+	 "Run svctl as root, or as a user in the group that the message names; of a device: blockdev --getro DEVICE."},
 	{Id::kBusy, "SV-BUSY", Severity::kInfo, "it is in use, or in conflict with what is there",
 	 "A device or a volume is in use, holds something, or has that name already. Nothing was changed. Exit code 5.",
 	 "The message says by what, and of a volume how that is ended; to destroy what a device holds, name it with --wipe."},

@@ -238,7 +238,8 @@ Result<UniqueFd> Pool::dump(Pace &pace)
 	return file;
 }
 
-// The kernel has to forget its free space, so the pool goes down first. Until it is up again it is nobody else's.
+// The kernel has to forget its free space, so the pool goes down first. Until it is up again it is nobody else's. What is
+// in the catalogue is done: should the pool not come up now, it does with the engine's next attempt.
 Status Pool::restore(int text, Pace &pace)
 {
 	SV_TRY(checkpoint());
@@ -256,7 +257,7 @@ Status Pool::restore(int text, Pace &pace)
 	const Status closed = catalogue_->close(rest);
 	close_all();
 	state_ = PoolState::kRestoring;
-	SV_TRY(activate({}, rest));
+	note(activate({}, rest));
 	return restored.ok() ? closed : restored;
 }
 

@@ -510,6 +510,9 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run, Jo
 		return done("dry run", fmt::format("pool {} would be restored", name));
 	const Claim claim(*pool, job);
 	SV_TRY(pool->restore(text, job));
+	if (!pool->up())
+		return done("restored", fmt::format("pool {} restored; it is not up yet: {}; svd tries again: svctl status", name,
+						    pool->problem() ? pool->problem()->what : ""));
 	return done("restored", fmt::format("pool {} restored", name));
 }
 

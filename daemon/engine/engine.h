@@ -117,6 +117,7 @@ private:
 	Status refuse_name(const char *attempt, const Pool &pool, const std::string &name) const;
 	Result<Pool *> find_to_import(const std::string &name, const std::string &rename);
 	Result<Json> take_pool(Pool &pool, const std::string &name);
+	void give_pool_back(Pool &pool, const Host &host, const std::string &name);
 
 	Result<Pool *> pool_that_is_up(const std::string &name);
 	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only

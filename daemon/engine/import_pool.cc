@@ -112,17 +112,39 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 }
 
 // Killed before the first label is written, svd leaves the pool as it was; after it, this host holds the pool and svd
-// brings it up when it is back.
+// brings it up when it is back. A pool that does not come up is given back.
 Result<Json> Engine::take_pool(Pool &pool, const std::string &name)
 {
 	const Holder before = pool.holder();
-	if (!pool.handed_over(options_.host, name))
+	const std::string called = pool.name();
+	const bool ours = pool.handed_over(options_.host, name);
+	if (!ours)
 		SV_TRY(pool.hand_over(options_.host, name));
 	kill_point("import-held");
 	log::notice("pool {} ({}) is held by this host now; before: {}", name, pool.uuid().str(),
 		    before.host.id.is_zero() ? "exported" : before.host.str());
-	SV_TRY(pool.activate({}));
+	const Status up = pool.activate({});
+	if (!up.ok() && !ours && !before.rival)
+		give_pool_back(pool, before.host, called);
+	SV_TRY(up);
 	return done("imported", fmt::format("pool {} is imported and active", name));
+}
+
+// The labels say again what they said before it was imported; not while the kernel may have the pool. Of two hosts that
+// had taken it neither has it back.
+void Engine::give_pool_back(Pool &pool, const Host &host, const std::string &name)
+{
+	const auto running = kernel_.running(pool.uuid());
+	if (!running.ok() || running.value().exists)
+		return;
+	const Status given = pool.hand_over(host, name);
+	if (!given.ok()) {
+		log::error(given.error().id(), "pool {}: {}", pool.name(), given.error().message());
+		return;
+	}
+	pool.clear_problem();
+	log::notice("pool {} ({}) did not come up, and is given back: {}", name, pool.uuid().str(),
+		    host.id.is_zero() ? "exported" : "to host " + host.str());
 }
 
 }	// namespace svd

@@ -1,11 +1,17 @@
 """The Varlink API as other programs see it: python3-varlink, and the types that io.svctl.varlink declares."""
 
+import ast
+import contextlib
+import io
 import json
 import os
+import re
 import subprocess
+import textwrap
 
 import varlink
 
+import cases_jobs
 import harness
 import varlink_types
 
@@ -131,6 +137,38 @@ def test_refuses_parameters_that_are_not_declared(host):
             except harness.Refused as refused:
                 assert refused.error == "org.varlink.service.InvalidParameter", refused
                 assert refused.parameters["parameter"] in parameters
+
+
+def examples():
+    """The Python of docs/api.md, as one program: all calls in the client's block."""
+    with open(f"{harness.ROOT}/docs/api.md", encoding="utf-8") as f:
+        blocks = re.findall(r"(?:^    .*\n)+", f.read(), re.M)
+    first, *others = [block for block in map(textwrap.dedent, blocks) if re.match(r"import varlink|for .*svd\.", block)]
+    assert others and all("_more=True" in block for block in others), others
+    return first + textwrap.indent("".join(others), "    ")
+
+
+def test_python_examples_run_as_documented(host):
+    """A pool so large that its check is a job: python3-varlink gets progress first, then what came of it."""
+    text = cases_jobs.big_text(host)
+    cases_jobs.big_pool(host)
+    host.svctl("restore", "tank", text)
+    printed = io.StringIO()
+    program = examples().replace("unix:/run/svctl/svd.sock", f"unix:{host.socket}")
+    with contextlib.redirect_stdout(printed):
+        exec(compile(program, "docs/api.md", "exec"), {})
+    lines = printed.getvalue().splitlines()
+    assert sorted(line.split()[:2] for line in lines[:2]) == [["other", "active"], ["tank", "active"]], lines
+    assert "train" in [volume["name"] for pool in host.json("list")["pools"] for volume in pool["volumes"]]
+    *reports, last = lines[2:]
+    assert last == "pool tank: kernel and catalogue agree", lines
+    reports = [ast.literal_eval(report) for report in reports]
+    assert reports and all(report["job"] == 2 and report["what"] and not report["goes_on"] for report in reports), lines
+    # With a volume of that name and another size python3-varlink raises what svd answers.
+    host.svctl("resize-volume", "tank/train", "--size", "21T")
+    with contextlib.redirect_stdout(printed):
+        exec(compile(program, "docs/api.md", "exec"), {})
+    assert "\nio.svctl.Busy cannot create volume tank/train: " in printed.getvalue(), printed.getvalue()
 
 
 def test_python_varlink_introspects_and_calls(host):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import threading
 import time
@@ -17,23 +18,26 @@ ADMIN, READ = "games", "audio"      # groups that every Debian has, for svctl an
 LIST = b'{"method": "io.svctl.List"}\0'
 
 
+def switch(groups, uid=4242):
+    """To a user in these groups, who need not have a name."""
+    numbers = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={numbers}" if groups else "--clear-groups"]
+
+
 def as_user(host, groups, *words, uid=4242):
     """svctl by a user in these groups; exit code and what it said."""
-    numbers = ",".join(str(grp.getgrnam(name).gr_gid) for name in groups)
-    switch = ["setpriv", f"--reuid={uid}", f"--regid={uid}", f"--groups={numbers}" if groups else "--clear-groups"]
-    done = subprocess.run([*switch, f"{harness.BIN}/svctl", "--socket", host.socket, *words], capture_output=True,
+    done = subprocess.run([*switch(groups, uid), f"{harness.BIN}/svctl", "--socket", host.socket, *words], capture_output=True,
                           text=True, stdin=subprocess.DEVNULL, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
 def with_roles(host):
-    if os.getuid() != 0:
-        raise harness.Skip("other users can be had by root only")
     os.chmod(host.dir, 0o755)
     host.options = ["--admin-group", ADMIN, "--read-group", READ]
     host.used_pool()
 
 
+@harness.takes_root
 def test_roles_come_from_groups(host):
     with_roles(host)
     for groups in ([READ], ["mail", READ]):
@@ -53,16 +57,17 @@ def test_roles_come_from_groups(host):
     assert as_user(host, [READ, ADMIN], "delete-volume", "tank/w", "--yes")[0] == 0
 
 
+@harness.takes_root
 def test_refusals_name_the_group(host):
     with_roles(host)
     script = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
               "s.sendall(b'{\"method\": \"io.svctl.sim.Flush\", \"parameters\": {}}\\0'); print(s.recv(9999)[:-1].decode())")
-    done = subprocess.run(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", "/usr/bin/python3", "-c", script,
-                           host.socket], check=True, capture_output=True, text=True)
+    done = subprocess.run([*switch([]), "/usr/bin/python3", "-c", script, host.socket], check=True, capture_output=True, text=True)
     reply = json.loads(done.stdout)
     assert reply["error"] == "io.svctl.PermissionDenied" and reply["parameters"]["group"] == ADMIN, reply
 
 
+@harness.takes_root
 def test_changes_are_logged_with_who_asked(host):
     with_roles(host)
     assert as_user(host, [ADMIN], "create-volume", "tank/w", "--size", "1M")[0] == 0
@@ -76,6 +81,7 @@ def test_changes_are_logged_with_who_asked(host):
     assert lines[1].endswith(": created\n") and "do not shrink" in lines[3], lines
 
 
+@harness.takes_root
 def test_strangers_keep_nobody_out(host):
     """Who has no role, or may only look, takes no place of an administrator's, and few of the others'."""
     with_roles(host)
@@ -83,8 +89,7 @@ def test_strangers_keep_nobody_out(host):
               " s.connect(sys.argv[1])\n many.append(s)\nprint('there', flush=True)\ntime.sleep(60)")
     with host.unchanged(), contextlib.ExitStack() as stack:
         for group in ("mail", READ):
-            switch = ["setpriv", "--reuid=4343", "--regid=4343", f"--groups={grp.getgrnam(group).gr_gid}"]
-            crowd = stack.enter_context(subprocess.Popen([*switch, "/usr/bin/python3", "-c", script, host.socket],
+            crowd = stack.enter_context(subprocess.Popen([*switch([group], 4343), "/usr/bin/python3", "-c", script, host.socket],
                                                          stdout=subprocess.PIPE))
             stack.callback(crowd.kill)
             assert crowd.stdout.readline() == b"there\n"
@@ -93,6 +98,67 @@ def test_strangers_keep_nobody_out(host):
         assert code == 0, said
         code, said = as_user(host, [READ], "list", uid=4343)
         assert code == 5 and "too many clients" in said, (code, said)
+
+
+@harness.takes_root
+def test_socket_that_was_closed_to_others_is_told(host):
+    """svd leaves it open to all, and says itself who may do what. Where somebody has closed it, or its directory, svctl
+    says so."""
+    with_roles(host)
+    assert stat.S_IMODE(os.stat(host.socket).st_mode) == 0o666
+    with host.unchanged():
+        for path, mode in ((host.socket, 0o600), (host.socket, 0o444), (host.dir, 0o600)):
+            before = stat.S_IMODE(os.stat(path).st_mode)
+            assert as_user(host, [ADMIN], "list", uid=65534)[0] == 0
+            os.chmod(path, mode)
+            for words in (["list"], ["create-volume", "tank/w", "--size", "1M"], ["delete-volume", "tank/v", "--yes"]):
+                code, said = as_user(host, [ADMIN], *words, uid=65534)
+                assert code == 4 and said.startswith(f"svctl: no permission to use {host.socket}: "), (code, said)
+                assert "as root" in said and "systemctl restart svd.socket" in said and "[SV-PERMISSION]" in said, said
+            code, said = as_user(host, [ADMIN], "--json", "status", uid=65534)
+            assert code == 4 and json.loads(said)["error"]["id"] == "SV-PERMISSION", said
+            assert "tank" in host.svctl("list")
+            os.chmod(path, before)
+
+
+def status_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return dict(line.rstrip("\n").split(":\t", 1) for line in f)
+
+
+@harness.takes_root
+def test_simulation_needs_no_root(host):
+    """svd --sim of a user without groups and capabilities, who has a directory, and nothing else."""
+    os.chown(host.dir, 4242, 4242)
+    disks = [host.disk(name) for name in ("fast", "slow")]
+    for disk in disks:
+        os.chown(disk, 4242, 4242)
+    host.prefix = switch([])
+    host.start()
+    status = status_of(host.svd.pid)
+    assert set(status["Uid"].split() + status["Gid"].split()) == {"4242"}, status
+    assert status["Groups"].split() == [] and int(status["CapEff"], 16) == 0, status
+
+    def svctl(*words):
+        code, said = as_user(host, [], *words)
+        assert code == 0, said
+        return said
+
+    svctl("create-pool", "tank", "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]}")
+    svctl("create-volume", "tank/v", "--size", "64M")
+    host.write("tank/v", 0, b"x" * 65536, fua=True)
+    host.checkpoint("tank/v")
+    dump = svctl("dump", "tank")
+    assert "\nvolume " in dump and "\nmap " in dump, dump
+    host.stop()
+    host.start()
+    assert svctl("status") == "tank: active\n" and svctl("dump", "tank") == dump
+    svctl("check", "tank")
+    # Its user administers, and root does; others do not.
+    assert "tank" in host.svctl("list")
+    assert as_user(host, [], "list", uid=4343)[0] == 4
+    with open(f"{host.dir}/log", encoding="utf-8") as f:
+        assert not [line for line in f if line.startswith(("<3>", "<4>"))]
 
 
 def latency(host):

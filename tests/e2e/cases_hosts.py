@@ -91,6 +91,29 @@ def test_force_takes_a_pool_and_says_what_it_risks(host):
     host.refused(5, "import-pool", "tank", says=OTHER_HOST)
 
 
+def test_pool_that_does_not_come_up_is_given_back(host):
+    """The kernel refuses its activation: by its labels it is the old host's again, or nobody's, under its old name."""
+    host.used_pool()
+    before = host.dump()
+    on(host, OTHER_HOST)
+    for call in range(1, 6):
+        host.fail_call(call)
+        host.refused(1, *TAKE, says="memory")
+        assert state(host) == ("tank", "foreign"), call
+    assert host.logged("is given back: to host ")
+    on(host, HOST)
+    assert state(host) == ("tank", "active") and host.dump() == before
+    host.svctl("export-pool", "tank")
+    on(host, OTHER_HOST)
+    host.fail_call(1)
+    host.refused(1, "import-pool", "tank", "--rename", "vault", says="memory")
+    assert state(host) == ("tank", "exported") and host.logged("is given back: exported")
+    on(host, HOST)
+    host.svctl("import-pool", "tank")
+    assert host.dump() == before
+    host.svctl("check", "tank")
+
+
 def test_foreign_pool_is_read_without_taking_it(host):
     disks = host.used_pool()
     data = host.read("tank/v", 0, MIB)

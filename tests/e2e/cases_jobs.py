@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import varlink_types
 
 EXTENTS = int(os.environ.get("JOB_EXTENTS", "1000000"))
 MEMBERS = 4
+MIB = harness.MIB
 
 
 def big_text(host):
@@ -107,6 +109,25 @@ def test_svd_stopped_or_killed_in_the_middle_of_a_restore_changes_nothing(host):
         host.svctl("check", "tank")
 
 
+def let_time_go(host):
+    """A second of svd's clock in which it gets nothing done. Of a phase that goes on then it says how much is left."""
+    host.svd.send_signal(signal.SIGSTOP)
+    time.sleep(1.1)
+    host.svd.send_signal(signal.SIGCONT)
+
+
+def replies(s):
+    """Of one call, as they come."""
+    received = b""
+    while True:
+        received += s.recv(65536)
+        *whole, received = received.split(b"\0")
+        for one in map(json.loads, whole):
+            yield one
+            if "continues" not in one:
+                return
+
+
 def test_progress_is_streamed_to_who_wants_it(host):
     text = big_text(host)
     big_pool(host)
@@ -115,17 +136,70 @@ def test_progress_is_streamed_to_who_wants_it(host):
         os.sendfile(memory, f.fileno(), 0, os.path.getsize(text))
     harness.seal(memory)
     message = {"method": "io.svctl.Restore", "parameters": {"pool": "tank", "fd": 0}, "more": True}
+    reports, told = [], False
     with contextlib.closing(host.connect()) as s:
+        began = time.monotonic()
         socket.send_fds(s, [json.dumps(message).encode() + b"\0"], [memory])
-        received = b""
-        while some := s.recv(65536):
-            received += some
-            if received.endswith(b"\0") and b'"result"' in received:
+        for reply in replies(s):
+            varlink_types.check_reply("io.svctl.Restore", reply)
+            if "continues" not in reply:
                 break
-    replies = [json.loads(r) for r in received.split(b"\0")[:-1]]
-    for reply in replies:
-        varlink_types.check_reply("io.svctl.Restore", reply)
-    assert replies[-1]["parameters"]["result"] == "restored" and "continues" not in replies[-1], replies[-1]
-    assert len(replies) > 1 and all(r["continues"] and 0 <= r["parameters"]["progress"]["done"] <=
-                                    r["parameters"]["progress"]["total"] for r in replies[:-1]), replies
+            (progress,) = reply["parameters"].values()
+            reports.append((time.monotonic() - began, progress))
+            told = told or "eta_s" in progress
+            if not told and 0 < progress["done"] < progress["total"]:
+                let_time_go(host)
     os.close(memory)
+    assert reply["parameters"]["result"] == "restored", reply
+    assert told and all(0 <= p["done"] <= p["total"] for _, p in reports), reports
+    # As the phase went so far; it has gone on for a second, and began after the call.
+    for gone, p in reports:
+        if "eta_s" in p:
+            left = (p["total"] - p["done"]) / p["done"]
+            assert left - 1 <= p["eta_s"] <= left * gone, (gone, p)
+
+
+def on_terminal(host, *words):
+    """What svctl shows on a terminal while it waits, line by line, each of which takes the place of the last one; and what
+    it prints."""
+    ours, theirs = os.openpty()
+    with open(f"{host.dir}/printed", "wb") as printed:
+        svctl = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
+                                 stdout=printed, stderr=theirs)
+    os.close(theirs)
+    shown = ""
+    with contextlib.suppress(OSError):  # EIO: it has ended
+        while some := os.read(ours, 65536):
+            shown += some.decode()
+            if "%" in shown and " left" not in shown:
+                let_time_go(host)
+    os.close(ours)
+    assert svctl.wait(20) == 0, shown
+    before, *lines = shown.split("\r\033[K")
+    assert before == "" and (lines == [] or lines[-1] == ""), shown     # nothing is left of them
+    with open(f"{host.dir}/printed", encoding="ascii") as f:
+        return lines[:-1], f.read()
+
+
+def test_progress_is_shown_on_a_terminal(host):
+    text = big_text(host)
+    big_pool(host)
+    size = f"{os.path.getsize(text) / MIB:.1f}".removesuffix(".0")
+    lines, printed = on_terminal(host, "restore", "tank", text)
+    assert printed == "pool tank restored\n"
+    reading = [re.fullmatch(rf"reading the dump: (\d+) % of {size}M(, \d+ s left)?", line) for line in lines]
+    percent = [int(m[1]) for m in reading if m]
+    assert percent == sorted(percent) and percent[-1] <= 100, lines
+    assert any(m and m[2] for m in reading), lines
+    assert all(m or line == "loading the kernel" for m, line in zip(reading, lines)), lines
+    lines, printed = on_terminal(host, "dump", "tank")
+    assert printed == host.dump()
+    assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ s left)?", line) for line in lines), lines
+    lines, printed = on_terminal(host, "check", "tank")
+    assert "agree" in printed
+    known = r"(reading the catalogue: \d+ % of \d+ blocks|comparing extents|comparing volumes: \d+ % of \d+ volumes)(, \d+ s left)?"
+    assert lines and all(re.fullmatch(known, line) for line in lines), lines
+    # Who reads JSON, or has no terminal, is not disturbed.
+    assert on_terminal(host, "--json", "check", "tank")[0] == []
+    done = subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, "check", "tank"], capture_output=True, check=True)
+    assert done.stderr == b""

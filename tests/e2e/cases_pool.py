@@ -212,6 +212,56 @@ def test_adds_a_device(host):
     host.svctl("check", "tank")
 
 
+def pool_of(host):
+    (pool,) = host.json("list")["pools"]
+    return pool
+
+
+ADD_POINTS = ["partitioned", "label-copy-written", "labelled", "in-catalogue", "in-kernel", "granted"]
+
+
+def test_survives_sigkill_at_each_step_of_adding_devices(host):
+    """Two at a time, of which svd dies with the first: it is in the pool with all its space, or not at all. Repeating the
+    command adds the rest. A member that has only the copy of its label is found by who looks there (--devices)."""
+    spare = [host.disk(f"more{i}", 64) for i in range(2 * len(ADD_POINTS))]
+    host.options = ["--devices", ",".join([*(f"{host.dir}/{name}" for name in ("fast", "slow1", "slow2")), *spare])]
+    host.pool()
+    expected = {at: pattern(at, 8 * KIB) for at in range(0, 40 * MIB, 5 * MIB)}
+    for i, point in enumerate(ADD_POINTS):
+        add = ["add-device", "tank", "slow=" + ",".join(spare[2 * i:2 * i + 2])]
+        before = pool_of(host)
+        host.stop()
+        host.start(SVD_KILL_AT=point if point == "label-copy-written" else f"add-device-{point}")
+        for at, data in expected.items():
+            host.write("tank/v", at, data)
+        host.flush("tank/v")
+        used = pool_of(host)["used"]
+        host.refused(20, *add)
+        host.wait_killed()
+        host.start()
+        host.svctl("check", "tank")
+        after = pool_of(host)
+        gained = after["size"] - before["size"]
+        if point == "partitioned":
+            assert gained == 0 and len(after["devices"]) == len(before["devices"]), point
+        else:
+            assert gained > 50 * MIB and len(after["devices"]) == len(before["devices"]) + 1, (point, gained)
+        assert after["used"] == used and after["free"] == after["size"] - used, (point, after)
+        assert "added" in host.svctl(*add)
+        assert "no change" in host.svctl(*add)
+        done = pool_of(host)
+        assert len(done["devices"]) == len(before["devices"]) + 2, point
+        assert done["free"] == done["size"] - used and done["size"] - after["size"] > (1 if gained else 2) * 50 * MIB, (point, done)
+        for at, data in expected.items():
+            assert host.read("tank/v", at, len(data)) == data, (point, at)
+        host.svctl("check", "tank")
+        assert host.json("status")["pools"][0]["problems"] == [], host.svctl("status")
+    host.kill()
+    host.start()
+    assert len(pool_of(host)["devices"]) == 3 + len(spare)
+    host.svctl("check", "tank")
+
+
 def test_dump_and_restore(host):
     host.pool()
     host.write("tank/v", 0, pattern(8, 64 * KIB))

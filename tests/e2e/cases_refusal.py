@@ -28,12 +28,13 @@ class Trial:
     def everything(self):
         """Numbers that were given out are not given out again, and undoing is journalled too."""
         seen = self.seen()
-        if not any(p["name"] == self.pool and p["state"] == "active" for p in seen):
-            return seen, None
-        self.host.svctl("check", self.pool)
-        assert self.host.read(f"{self.pool}/v", 0, MIB) == self.data
-        return seen, [line for line in self.host.dump(self.pool).splitlines()
-                      if line.split()[0] not in ("journal", "next")]
+        dumps = {}
+        for name in [pool["name"] for pool in seen if pool["state"] == "active"]:
+            self.host.svctl("check", name)
+            dumps[name] = [line for line in self.host.dump(name).splitlines() if line.split()[0] not in ("journal", "next")]
+        if self.pool in dumps:
+            assert self.host.read(f"{self.pool}/v", 0, MIB) == self.data
+        return seen, dumps
 
     def settle(self, wanted):
         """What is owed is done within moments."""
@@ -42,8 +43,9 @@ class Trial:
             assert time.monotonic() < deadline, f"{found}\ninstead of\n{wanted}"
             time.sleep(0.1)
 
-    def run(self, words, undo=()):
-        """Returns how often it was refused and how often it was done all the same."""
+    def run(self, words, undo=(), hurry=()):
+        """Returns how often it was refused and how often it was done all the same. With `hurry` what a done one owes is
+        waited for once; then that command has it done at once."""
         start = self.seen()
         self.host.svctl(*words)
         end = self.seen()
@@ -66,6 +68,8 @@ class Trial:
                 self.host.svctl(*words)
             else:
                 done += not waiting
+            if hurry and done > 1:
+                self.host.svctl(*hurry)
             self.settle(end)
             self.everything()
         return refused, done
@@ -127,6 +131,38 @@ def test_kernel_refuses_calls_while_pools_are_made_and_deleted(host):
     assert refused >= 5
     refused, _ = trial.run(delete, [create])
     assert refused >= 2
+
+
+def test_kernel_refuses_calls_while_a_pool_is_exported_and_imported(host):
+    host.used_pool()
+    trial = Trial(host)
+    out, back = ["export-pool", "tank"], ["import-pool", "tank"]
+    refused, _ = trial.run(out, [back])
+    assert refused >= 5, refused
+    refused, _ = trial.run(back, [out])
+    assert refused >= 8, refused
+    host.svctl(*out)
+    undo = [["export-pool", "vault"], ["import-pool", "vault", "--rename", "tank"], out]
+    refused, _ = trial.run([*back, "--rename", "vault"], undo)
+    assert refused >= 8, refused
+
+
+def test_kernel_refuses_calls_while_a_pool_is_restored(host):
+    host.used_pool()
+    text = f"{host.dir}/text"
+    with open(text, "w", encoding="ascii") as f:
+        f.write(host.dump())
+    disks = [host.disk(f"p{i}") for i in range(3)]
+    host.svctl("create-pool", "p", "--tier", f"fast={disks[0]}", "--tier", f"slow={disks[1]},{disks[2]}")
+    trial = Trial(host)
+    restore, undo = ["restore", "p", text], ["delete-volume", "p/v", "--yes"]
+    refused, done = trial.run(restore, [undo], hurry=["scan"])
+    assert refused >= 4 and done >= 8, (refused, done)
+    host.svctl(*undo)
+    host.fail_call(refused + 1)
+    said = host.svctl(*restore)
+    assert "pool p restored; it is not up yet: " in said and "memory" in said and "svctl status" in said, said
+    assert "SV-ACTIVATION-FAILED" in host.svctl("status")
 
 
 def test_kernel_refuses_calls_while_a_device_is_added(host):

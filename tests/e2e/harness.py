@@ -25,6 +25,12 @@ class Skip(Exception):
     """What the test needs is not to be had here; the message says what."""
 
 
+def takes_root(test):
+    """For a test with other users. `make check` runs as root; elsewhere tests/e2e/run skips it."""
+    test.takes_root = True
+    return test
+
+
 class Refused(Exception):
     """By svctl with an exit code, or by svd with an error and its parameters."""
 
@@ -39,6 +45,7 @@ class Host:
         self.svd = None
         self.host_id = HOST
         self.options = []   # of svd
+        self.prefix = []    # and what runs it
         self.popen = {}     # how it is started
 
     def __enter__(self):
@@ -88,8 +95,8 @@ class Host:
 
     def spawn(self, **environment):
         self.log_from = os.path.getsize(f"{self.dir}/log")
-        return subprocess.Popen([f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir, "--host-id", self.host_id,
-                                 *self.options],
+        return subprocess.Popen([*self.prefix, f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir,
+                                 "--host-id", self.host_id, *self.options],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment}, **self.popen)
 
     def kill(self):

@@ -13,11 +13,15 @@ HERE = pathlib.Path(__file__).parent
 TOP = HERE.parent.parent
 SIM = "daemon/kernel/sim_kernel.cc"
 DOC = "docs/format.md"
+OF_HOSTS = "pool of another host"
 TESTING = "| bad input | dump compared | test |\n|---|---|---|\n" + "".join(
-    f"| {what} | yes | {'check-debug: `debug.b`' if what.startswith('allocation') else '`A.b`'} `e2e.c` |\n"
+    f"| {what} | {'yes; `import.e` compares its files' if what == OF_HOSTS else 'yes'} | "
+    f"{'check-debug: `debug.b`' if what.startswith('allocation') else '`A.b`'} `e2e.c`"
+    f"{' `import.d` `import.e`' if what == OF_HOSTS else ''} |\n"
     for what in (HERE / "bad_inputs.txt").read_text().splitlines())
 GOOD_TEST = "TEST(A, b) { EXPECT_TRUE(true); }\n"
 GOOD_E2E = "def body(host):\n    with host.unchanged():\n        pass\n\n\ndef test_c(host):\n    body(host)\n"
+IMPORT_TEST = 'def test_d(guest):\n    guest.run("cmp /tmp/before /tmp/after")\n\n\ndef test_e(_):\n    pass\n'
 DEBUG_TEST = "@vm.debug\n@vm.limit(9)\ndef test_b(bench):\n    pass\n"
 
 # lint, file, its content from the content it has (None: has none)
@@ -56,6 +60,12 @@ FAULTS = [
     ("testing_md.py", "docs/testing.md", lambda old: old.replace("| yes |", "| no |", 1)),
     ("testing_md.py", "tests/e2e/cases_a.py", lambda old: old.replace("host.unchanged()", "host.other()")),
     ("testing_md.py", "tests/e2e/cases_a.py", lambda old: old.replace("    body(host)\n", "    pass\n")),
+    ("testing_md.py", "tests/e2e/cases_a.py", lambda old: old.replace("        pass\n", "        raise harness.Skip('why')\n")),
+    ("testing_md.py", "tests/vm/t_import.py", lambda old: old.replace("cmp ", "cat ")),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("yes; `import.e` compares its files", "yes")),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("yes; `import.e` compares its files", "yes; but")),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace(" `import.e` |", " |")),
+    ("testing_md.py", "docs/testing.md", lambda old: old.replace("yes; `import.e` compares", "yes; `e2e.c`, `import.d` and `import.e` compare")),
     ("testing_md.py", "docs/testing.md", lambda old: old.replace("| tiny device", "| small device")),
     ("testing_md.py", "tests/unit/test_a.cc", lambda old: "TEST(A, b) { GTEST_SKIP(); }\n"),
     ("testing_md.py", "tests/unit/test_a.cc", lambda old: "TEST(A, DISABLED_b) { }\n"),
@@ -90,7 +100,7 @@ if (TOP / MAN).exists():
 def make_tree(top, name):
     if name == "testing_md.py":
         files = {"docs/testing.md": TESTING, "tests/unit/test_a.cc": GOOD_TEST, "tests/e2e/cases_a.py": GOOD_E2E,
-                 "tests/vm/t_debug.py": DEBUG_TEST,
+                 "tests/vm/t_debug.py": DEBUG_TEST, "tests/vm/t_import.py": IMPORT_TEST,
                  "tests/lint/bad_inputs.txt": (HERE / "bad_inputs.txt").read_text()}
         for where, content in files.items():
             (top / where).parent.mkdir(parents=True, exist_ok=True)
