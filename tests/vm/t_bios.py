@@ -41,7 +41,75 @@ for turn in range(4):
     os.preadv(fd, [back], index * sv.MIB + half)
     assert back[:] == data
 """, timeout=100)
+        extents_that_follow_each_other_are_one_bio(guest, disk)
         guest.run("dmsetup remove v1; dmsetup remove pool; rmmod dm_sv")
+
+
+def extents_that_follow_each_other_are_one_bio(guest, disk):
+    """Volume and member seen side by side: how many I/Os of the member a bio of 4 MiB becomes, and what it carries."""
+    queue = f"/sys/block/$(basename $(realpath {disk.dev}))/queue"
+    guest.run(f"echo 4096 > {queue}/max_sectors_kb; echo 2 > {queue}/nomerges; echo 16 > /proc/sys/vm/nr_hugepages; blkdiscard /dev/mapper/v1")
+    script(guest, f"DISK = {disk.dev!r}\n" + """
+import mmap
+HUGE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000          # few segments, so that the member does not split it
+pool = sv.Pool()
+pool.attach()
+pool.recycle()
+fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT)
+held = [os.urandom(sv.MIB) for _ in range(10)]
+
+def ios():
+    fields = open(f"/sys/block/{os.path.basename(os.path.realpath(DISK))}/stat").read().split()
+    return [int(fields[i]) for i in (0, 2, 4, 6)]       # reads, sectors of them, writes, sectors of them
+
+def cost(action, off):
+    before = ios()
+    assert action(fd, [big], off) == len(big)
+    return [b - a for a, b in zip(before, ios())]
+
+def write(index):
+    buf = mmap.mmap(-1, sv.MIB)
+    buf[:] = held[index]
+    os.pwrite(fd, buf, index * sv.MIB)
+
+def read(first, want):
+    big[:] = b"x" * len(big)
+    got = cost(os.preadv, first * sv.MIB)
+    assert got == want, f"{first}: {got}, not {want}"
+    assert big[:] == b"".join(held[first:first + 4]).ljust(len(big), bytes(1)), first
+
+big = mmap.mmap(-1, 4 * sv.MIB, flags=HUGE)
+for i in range(10):
+    write(i)
+os.fsync(fd)
+pool.ask("COMMIT")
+slots = {e["extent"]: e["slot"] for e in pool.dump("DUMP_EXTENTS")}
+where = [slots[m["extent"]] for m in pool.dump("DUMP_MAP", "index", volume=1)]
+assert where == list(range(where[0], where[0] + 10)), where
+assert not pool.dump("DUMP_PARTIALS"), "all of each was written"
+read(0, [1, 8192, 0, 0])
+read(1, [1, 8192, 0, 0])
+# The last two of these are not mapped: one bio, and zeroes.
+read(8, [1, 4096, 0, 0])
+# Written over in place, in one.
+for i in range(2, 6):
+    held[i] = os.urandom(sv.MIB)
+big[:] = b"".join(held[2:6])
+got = cost(os.pwritev, 2 * sv.MIB)
+assert got == [0, 0, 1, 8192], got
+# Extent 6 goes elsewhere: a bio ends before it, and another after it.
+sv.subprocess.run(["blkdiscard", "-o", "6M", "-l", "1M", "/dev/mapper/v1"], check=True)
+write(6)
+os.fsync(fd)
+pool.ask("COMMIT")
+slots = {e["extent"]: e["slot"] for e in pool.dump("DUMP_EXTENTS")}
+where = [slots[m["extent"]] for m in pool.dump("DUMP_MAP", "index", volume=1)]
+assert [where[i] - where[0] for i in range(10) if i != 6] == [i for i in range(10) if i != 6] and where[6] - where[0] != 6, where
+read(2, [1, 8192, 0, 0])
+read(3, [2, 8192, 0, 0])
+read(4, [3, 8192, 0, 0])
+read(6, [2, 8192, 0, 0])
+""")
 
 
 @vm.full

@@ -50,13 +50,61 @@ def try_named(pool, buf, at):
     assert pool.raw(sv.OP["POLICY"], 24, 1, at)[0] == errno.E2BIG
 
 
+def try_short(pool, buf, at):
+    """An older client's shorter element: what it does not have is zero, and what it has no room for stays away."""
+    whole = pool.ask("STATE")
+    buf[:128] = b"x" * 128
+    assert pool.raw(sv.OP["STATE"], 8, 1, at)[:2] == (0, 1)
+    assert bytes(buf[:128]) == whole["committed_seq"].to_bytes(8, "little") + b"x" * 120
+    buf[:256] = b"x" * 256
+    assert pool.raw(sv.OP["MEMBERS"], 4, 2, at)[0] == 0
+    assert bytes(buf[:4]) == bytes(4) and bytes(buf[8:256]) == b"x" * 248, "two elements of 4 bytes each"
+    for what, name, fields, size, want in (
+            ("without commit_ms, which is 100 at least", "POLICY", {"no_space_ms": 1, "commit_ms": 1000}, 4, errno.EINVAL),
+            ("half of commit_ms, which is 1000 by that", "POLICY", {"no_space_ms": 1, "commit_ms": 1000 | 1 << 31}, 6, 0),
+            ("without count, which is 1 at least", "GRANT", {"count": 1}, 8, errno.EINVAL),
+            ("without size", "VOLUME_CREATE", {"id": 77, "layer": 1, "owned_since": 1, "size": sv.MIB, "tiers": ~0 & (1 << 64) - 1},
+             16, errno.EINVAL),
+            ("half an id, which no volume has", "VOLUME_DROP", {"id": 0x12 << 16 | 0x3456}, 2, errno.ENOENT)):
+        buf[:128] = b"\xff" * 128          # what is not sent is not looked at
+        sv.ctypes.memmove(at, sv.TYPES[name].pack(fields), size)
+        got = pool.raw(sv.OP[name], size, 1, at)[0]
+        assert got == want, f"{name} {what}: {errno.errorcode.get(got, got)} instead of {errno.errorcode.get(want, want)}"
+
+
+def try_misaligned(pool, buf, at):
+    """Nothing in a command has to be aligned, and it is answered as if it were."""
+    whole = sv.STATE.pack(pool.ask("STATE"))
+    for off in (1, 2, 4, 7, 4093):
+        buf[:8192] = b"x" * 8192
+        assert pool.raw(sv.OP["STATE"], sv.STATE.size, 1, at + off)[0] == 0
+        assert bytes(buf[:8192]) == b"x" * off + whole + b"x" * (8192 - off - len(whole)), off
+        sv.ctypes.memmove(at + off, sv.POLICY.pack({"no_space_ms": 1, "commit_ms": 1000}), 8)
+        assert pool.raw(sv.OP["POLICY"], 8, 1, at + off)[0] == 0
+        sv.ctypes.memmove(at + off, sv.POLICY.pack({"no_space_ms": 1, "commit_ms": 1}), 8)
+        assert pool.raw(sv.OP["POLICY"], 8, 1, at + off)[0] == errno.EINVAL
+    libc = sv.ctypes.CDLL(None, use_errno=True)
+    for off in (1, 3, 4091):
+        answer = at + 16384
+        sv.ctypes.memmove(at + off, sv.CMD.pack(sv.OP["STATE"], sv.STATE.size, 1, 7, pool.epoch, answer, 0, 0), sv.CMD.size)
+        assert libc.ioctl(pool.fd, sv.ctypes.c_ulong(sv.SV_IOC_CMD), sv.ctypes.c_void_p(at + off)) == 0
+        assert bytes(buf[16384:16384 + len(whole)]) == whole
+        assert sv.CMD.unpack(bytes(buf[off:off + sv.CMD.size]))[2:4] == (1, 0), "count and done"
+
+
+ANSWERS = {0, errno.EINVAL, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.ENOSPC, errno.EOPNOTSUPP, errno.E2BIG}
+
+
 def try_random(pool, buf, at):
     random.seed(1)
+    answers = set()
     for _ in range(500):
         name = random.choice([n for n in sv.OPS if n not in NOT_AT_RANDOM])
         size = random.choice([1, 4, 8, sv.TYPES[name].size, 16, 32, 4096])
         buf[:65536] = random.randbytes(65536)
-        pool.raw(sv.OP[name], size, random.choice([1, 2, 3, 100, 3000]), at + random.randrange(64))
+        answers.add(pool.raw(sv.OP[name], size, random.choice([1, 2, 3, 100, 3000]), at + random.randrange(64))[0])
+    assert answers <= ANSWERS, [errno.errorcode[a] for a in answers - ANSWERS]
+    assert len(answers) > 3, answers
 
 
 def try_reader(reader, at):
@@ -78,6 +126,8 @@ def main():
     buf = sv.ctypes.create_string_buffer(ROOM)
     at = sv.ctypes.addressof(buf)
     try_named(pool, buf, at)
+    try_short(pool, buf, at)
+    try_misaligned(pool, buf, at)
     try_reader(reader, at)
     try_random(pool, buf, at)
     after = pool.ask("STATE")
