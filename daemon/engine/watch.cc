@@ -206,7 +206,7 @@ void Watch::look_at_member(const PoolFacts &facts, const MemberFacts &member, Cl
 		      facts.writable ? "journalctl -u svd -k; " + again :
 				       fmt::format("svctl deactivate {0}; svctl activate {0} writes it anew", facts.name));
 	Errors &errors = errors_[member.index];
-	if (member.errors > errors.known)
+	if (member.errors > errors.known && !facts.found_up)	// when those were that are found there, nobody knows
 		errors.grew = now;
 	errors.known = member.errors;
 	if (errors.grew && now - *errors.grew < kErrorsForgotten)

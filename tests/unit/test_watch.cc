@@ -160,6 +160,20 @@ TEST_F(Watched, errors_that_were_there_at_the_first_look_are_told)
 	EXPECT_EQ(look(), "+SV-MEMBER-FAILING/dev/a");
 }
 
+// Each restart of svd told of errors that were long over, for a day.
+TEST_F(Watched, errors_of_before_a_restart_are_none_of_now)
+{
+	facts_.found_up = true;
+	facts_.members[0].errors = 1;
+	EXPECT_EQ(look(), "");
+	facts_.found_up = false;
+	later(seconds(5));
+	EXPECT_EQ(look(), "");
+	facts_.members[0].errors = 2;
+	EXPECT_EQ(look(), "+SV-MEMBER-FAILING/dev/a");
+	EXPECT_EQ(watch_.problems()[0].what, "/dev/a had 2 I/O errors");
+}
+
 TEST_F(Watched, counter_that_begins_anew_is_no_error)
 {
 	facts_.members[0].errors = 9;
