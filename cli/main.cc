@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing;
 // the one thing it does by itself is to ask before something is destroyed.
+#include <cstdio>
 #include <iostream>
+#include <stdexcept>
 
 #include <fmt/core.h>
 #include <unistd.h>
@@ -71,10 +73,9 @@ int print_text(int fd)
 {
 	svd::FdBuffer buffer(fd);
 	std::cout << &buffer << std::flush;
-	if (std::cout)
-		return kExitOk;
-	fmt::print(stderr, "svctl: the dump cannot be written\n");
-	return kExitFailure;
+	if (!std::cout)
+		throw std::runtime_error("the dump cannot be written");
+	return kExitOk;
 }
 
 std::string interrupted(const Options &options, const Request &request)
@@ -141,9 +142,7 @@ bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &wo
 	return script != nullptr || man;
 }
 
-}	// namespace
-
-int main(int argc, char **argv)
+int parse_and_run(int argc, char **argv)
 {
 	Options options;
 	Values values;
@@ -162,4 +161,21 @@ int main(int argc, char **argv)
 		return report(options, request, failed(kExitUsage, e.what()));
 	}
 	return run(options, request);
+}
+
+}	// namespace
+
+// What could not be written in full has not been said: that is a failure also where svd did its part.
+int main(int argc, char **argv)
+{
+	int code = kExitFailure;
+	try {
+		code = parse_and_run(argc, argv);
+		if (fflush(stdout) != 0 || ferror(stdout) != 0)
+			throw std::runtime_error("the answer cannot be written to standard output");
+		return code;
+	} catch (const std::exception &e) {
+		fputs(("svctl: " + std::string(e.what()) + "\n").c_str(), stderr);
+		return code == kExitOk ? kExitFailure : code;
+	}
 }

@@ -1,0 +1,23 @@
+"""svctl itself: what it prints, and how it ends."""
+
+import subprocess
+
+import harness
+
+
+def run(host, *words, **how):
+    return subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False, **how)
+
+
+def test_output_that_cannot_be_written_is_a_failure(host):
+    """`svctl list > file` on a full file system ended with 0, and metrics with SIGABRT."""
+    host.pool()
+    with open("/dev/full", "w", encoding="ascii") as full:
+        for words in (["list"], ["metrics"], ["--json", "list"], ["dump", "tank"], ["explain"], ["--help"],
+                      ["create-volume", "tank/w", "--size", "1M"]):
+            done = run(host, *words, stdout=full)
+            assert done.returncode == 1 and "cannot" in done.stderr, (words, done)
+        done = run(host, "--json", "show", "absent", stdout=full)
+        assert done.returncode == 3, done
+    assert "tank/w" in host.svctl("list", "-H", "-o", "name")   # what svd did is done
