@@ -88,7 +88,7 @@ std::string interrupted(const Options &options, const Request &request)
 Answer ask(const Options &options, const Request &request)
 {
 	json parameters = request.parameters;
-	if (options.dry_run)
+	if (options.dry_run && request.changes)
 		parameters["dry_run"] = true;
 	if (request.long_work) {
 		ProgressDisplay display(request.command, interrupted(options, request), options.json);
@@ -105,6 +105,9 @@ int run(const Options &options, const Request &request)
 	if (options.json && request.view.chosen)
 		return report(options, request, failed(kExitUsage, "--json has every row and column, exactly: leave out "
 								   "what selects them"));
+	if (options.dry_run && request.command == "scan")
+		return report(options, request, failed(kExitUsage, "--dry-run is not for scan, which brings up what it finds: "
+								   "svctl status says what is known"));
 	if (request.method.empty())	// svctl knows the answer
 		return report(options, request, {kExitOk, "", "", request.parameters, {}});
 	if (request.destructive && !options.yes && !options.dry_run) {

@@ -21,3 +21,12 @@ def test_output_that_cannot_be_written_is_a_failure(host):
         done = run(host, "--json", "show", "absent", stdout=full)
         assert done.returncode == 3, done
     assert "tank/w" in host.svctl("list", "-H", "-o", "name")   # what svd did is done
+
+
+def test_dry_run_leaves_reading_commands_alone(host):
+    """They were refused: svd does not take the parameter dry_run, or it is missing."""
+    host.pool()
+    for words in (["list", "-H"], ["status"], ["show", "tank"], ["jobs"], ["dump", "tank"], ["check", "tank"], ["explain"]):
+        assert host.svctl("--dry-run", *words) == host.svctl(*words), words
+    assert "svctl_pool_info" in host.svctl("--dry-run", "metrics")
+    host.refused(2, "--dry-run", "scan", says="not for scan")
