@@ -30,3 +30,14 @@ def test_dry_run_leaves_reading_commands_alone(host):
         assert host.svctl("--dry-run", *words) == host.svctl(*words), words
     assert "svctl_pool_info" in host.svctl("--dry-run", "metrics")
     host.refused(2, "--dry-run", "scan", says="not for scan")
+
+
+def test_list_takes_a_pools_uuid(host):
+    """As all commands do, and as it advises where two pools share a name; it ended with 3."""
+    host.pool()
+    host.svctl("create-pool", "other", "--tier", "t=" + host.disk("d"))
+    uuid = host.json("show", "tank")["uuid"]
+    for of_name in (["tank"], ["tank/v"], ["tank:fast"], ["tank", "-t", "device"]):
+        of_uuid = [of_name[0].replace("tank", uuid), *of_name[1:]]
+        assert host.svctl("list", "-H", *of_uuid) == host.svctl("list", "-H", *of_name), of_name
+    host.refused(3, "list", uuid[:-1], says=uuid[:-1])
