@@ -1,5 +1,7 @@
 """svctl itself: what it prints, and how it ends."""
 
+import contextlib
+import socket
 import subprocess
 
 import harness
@@ -41,3 +43,19 @@ def test_list_takes_a_pools_uuid(host):
         of_uuid = [of_name[0].replace("tank", uuid), *of_name[1:]]
         assert host.svctl("list", "-H", *of_uuid) == host.svctl("list", "-H", *of_name), of_name
     host.refused(3, "list", uuid[:-1], says=uuid[:-1])
+
+
+def test_svd_that_takes_no_calls_has_not_answered_in_time(host):
+    """Once as many waited as the kernel keeps, svctl asked whether svd runs, with 20."""
+    with contextlib.ExitStack() as stack:
+        svd = stack.enter_context(socket.socket(socket.AF_UNIX))
+        svd.bind(host.socket)
+        svd.listen(0)
+        while True:
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(host.socket)
+            except BlockingIOError:
+                break
+        host.refused(21, "--timeout", "1", "list", says="svd took no call within 1 s")
