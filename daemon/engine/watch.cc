@@ -156,7 +156,7 @@ void Watch::look_at_space(const PoolFacts &facts, const SpaceLimits &limits, Clo
 	if (critical_.update(percent, limits.critical, limits.critical - kSpaceGap))
 		alerts[{Id::kSpaceCritical, ""}] = {Id::kSpaceCritical, what, next};
 	if (fills(now))
-		alerts[{Id::kFullSoon, ""}] = {Id::kFullSoon, seconds_to_full_ ?
+		alerts[{Id::kFullSoon, ""}] = {Id::kFullSoon, seconds_to_full_ && *seconds_to_full_ < kFullLater ?
 			fmt::format("it will be full in {} if it goes on like this: {} are free", how_long(*seconds_to_full_),
 				    format_size(Bytes(free))) : "it filled fast, and may go on", next};
 }

@@ -339,6 +339,22 @@ TEST_F(Watched, pool_that_fills_within_a_day_is_told_once)
 	EXPECT_FALSE(watch_.seconds_to_full());
 }
 
+// Where it hardly grew any more, "it will be full in" some number of hours that no one will live to see.
+TEST_F(Watched, full_soon_names_no_time_that_is_later_than_soon)
+{
+	int told = 0;
+	for (int minute = 0; minute <= 60 * 20; minute++, later(minutes(1))) {
+		used(minute < 60 * 18 ? 500 + static_cast<uint64_t>(minute) / 5 : 717);	// and then nothing any more
+		look();
+		for (const Problem &problem : watch_.problems()) {
+			const bool soon = watch_.seconds_to_full() && *watch_.seconds_to_full() < 36 * 3600;
+			EXPECT_EQ(problem.what.starts_with("it will be full in "), soon) << problem.what;
+			told += !soon;
+		}
+	}
+	EXPECT_GT(told, 0);
+}
+
 TEST_F(Watched, full_soon_does_not_flap)
 {
 	// Around 24 hours: rates of a little more and a little less in turn.
