@@ -135,8 +135,13 @@ std::optional<Answer> call_once(const sockaddr_un &address, const std::string &m
 				std::chrono::seconds timeout, const std::function<void(const json &progress)> &report)
 {
 	Socket socket(timeout);
-	if (connect(socket.fd(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) < 0)
+	if (connect(socket.fd(), reinterpret_cast<const sockaddr *>(&address), sizeof(address)) < 0) {
+		if (errno == EAGAIN)	// as many as the kernel keeps for it wait to be let in
+			return failed(kExitTimeout, fmt::format("svd took no call within {} s, and nothing was changed: "
+								"journalctl -u svd says what it waits for",
+								timeout.count()));
 		return unreachable(address.sun_path, errno);
+	}
 	std::string text, rest;
 	svd::Fds received;
 	const bool sent = send_all(socket.fd(), message, fds);

@@ -74,6 +74,8 @@ std::vector<json> rows_of(const json &pool)
 		rows.push_back(device_row(device, name));
 	for (const json &volume : pool.value("volumes", json::array()))
 		rows.push_back(row_of(volume, "volume", name, name + "/" + volume.value("name", "")));
+	for (json &row : rows)
+		row["pool_uuid"] = pool.value("uuid", "");
 	return rows;
 }
 
@@ -84,13 +86,23 @@ bool wanted_type(const json &row, const Selection &selection)
 	return std::find(selection.types.begin(), selection.types.end(), row["type"]) != selection.types.end();
 }
 
+// Its own name, or that of the pool that it is in; for the pool's its UUID will do, also in UUID/VOLUME.
+bool is_named(const json &row, const std::string &name)
+{
+	const std::string own = row["name"];
+	const std::string pool = row["pool"];
+	const std::string uuid = row["pool_uuid"];
+	return name == own || name == pool || name == uuid ||
+	       (own.starts_with(pool) && name == uuid + own.substr(pool.size()));
+}
+
 std::vector<json> select(const std::vector<json> &all, const Selection &selection)
 {
 	std::vector<bool> chosen(all.size(), selection.names.empty());
 	for (const std::string &name : selection.names) {
 		bool found = false;
 		for (size_t i = 0; i < all.size(); i++)
-			if (all[i]["name"] == name || all[i]["pool"] == name)
+			if (is_named(all[i], name))
 				found = chosen[i] = true;
 		if (!found)
 			throw NotFoundError(fmt::format("there is no {}: see svctl list", name));

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 // svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing;
 // the one thing it does by itself is to ask before something is destroyed.
+#include <cstdio>
 #include <iostream>
+#include <stdexcept>
 
 #include <fmt/core.h>
 #include <unistd.h>
@@ -71,10 +73,9 @@ int print_text(int fd)
 {
 	svd::FdBuffer buffer(fd);
 	std::cout << &buffer << std::flush;
-	if (std::cout)
-		return kExitOk;
-	fmt::print(stderr, "svctl: the dump cannot be written\n");
-	return kExitFailure;
+	if (!std::cout)
+		throw std::runtime_error("the dump cannot be written");
+	return kExitOk;
 }
 
 std::string interrupted(const Options &options, const Request &request)
@@ -87,7 +88,7 @@ std::string interrupted(const Options &options, const Request &request)
 Answer ask(const Options &options, const Request &request)
 {
 	json parameters = request.parameters;
-	if (options.dry_run)
+	if (options.dry_run && request.changes)
 		parameters["dry_run"] = true;
 	if (request.long_work) {
 		ProgressDisplay display(request.command, interrupted(options, request), options.json);
@@ -104,6 +105,9 @@ int run(const Options &options, const Request &request)
 	if (options.json && request.view.chosen)
 		return report(options, request, failed(kExitUsage, "--json has every row and column, exactly: leave out "
 								   "what selects them"));
+	if (options.dry_run && request.command == "scan")
+		return report(options, request, failed(kExitUsage, "--dry-run is not for scan, which brings up what it finds: "
+								   "svctl status says what is known"));
 	if (request.method.empty())	// svctl knows the answer
 		return report(options, request, {kExitOk, "", "", request.parameters, {}});
 	if (request.destructive && !options.yes && !options.dry_run) {
@@ -141,9 +145,7 @@ bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &wo
 	return script != nullptr || man;
 }
 
-}	// namespace
-
-int main(int argc, char **argv)
+int parse_and_run(int argc, char **argv)
 {
 	Options options;
 	Values values;
@@ -162,4 +164,21 @@ int main(int argc, char **argv)
 		return report(options, request, failed(kExitUsage, e.what()));
 	}
 	return run(options, request);
+}
+
+}	// namespace
+
+// What could not be written in full has not been said: that is a failure also where svd did its part.
+int main(int argc, char **argv)
+{
+	int code = kExitFailure;
+	try {
+		code = parse_and_run(argc, argv);
+		if (fflush(stdout) != 0 || ferror(stdout) != 0)
+			throw std::runtime_error("the answer cannot be written to standard output");
+		return code;
+	} catch (const std::exception &e) {
+		fputs(("svctl: " + std::string(e.what()) + "\n").c_str(), stderr);
+		return code == kExitOk ? kExitFailure : code;
+	}
 }

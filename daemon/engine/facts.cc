@@ -34,6 +34,7 @@ PoolFacts Pool::facts(const std::string &name)
 	facts.uuid = uuid_.str();
 	facts.state = state_name(state_);
 	facts.writable = state_ == PoolState::kActive;
+	facts.found_up = found_up_;
 	facts.nr_members = nr_members();
 	facts.missing = static_cast<uint32_t>(missing().size());
 	facts.checkpoints = checkpoints_;
@@ -95,8 +96,14 @@ void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_
 {
 	look_due_ = now + kLookEvery;
 	const PoolFacts now_known = facts(name);
-	if (now_known.kernel)	// otherwise status says that it is silent, and nothing is known to have ended
-		tell(watch_.look(now_known, limits, now));
+	if (!now_known.kernel)	// status says that it is silent, and nothing is known to have ended
+		return;
+	tell(watch_.look(now_known, limits, now));
+	for (const MemberFacts &member : now_known.members)
+		if (found_up_ && member.errors > 0)
+			log::warning(Id::kMemberFailing, "pool {}: {} had {} I/O errors before svd was started", name_,
+				     member.device, member.errors);
+	found_up_ = false;
 }
 
 // That a copy of the catalogue is lost was told, with the reason, by who lost it (catalogue/region.cc).

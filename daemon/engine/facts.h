@@ -52,6 +52,7 @@ struct PoolFacts {
 	std::string uuid;
 	std::string state;
 	bool writable = false;
+	bool found_up = false;		// svd found it up, and looks for the first time
 	uint32_t nr_members = 0;
 	uint32_t missing = 0;		// of those
 	uint64_t size = 0;

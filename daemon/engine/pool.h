@@ -210,6 +210,7 @@ private:
 	PoolState state_ = PoolState::kDown;
 	bool read_only_ = false;
 	bool made_device_ = false;	// by this activation; otherwise the kernel had it from an earlier svd
+	bool found_up_ = false;		// so it was, and this svd has not looked at it yet
 	std::map<uint32_t, MemberRow> absent_;
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session

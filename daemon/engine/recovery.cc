@@ -142,6 +142,7 @@ Status Pool::bring_up(How how)
 		SV_TRY(recover_journal());
 	SV_TRY(find_damage());
 	made_device_ = !running.exists;
+	found_up_ = running.exists;
 	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
 	SV_TRY(load_kernel(running.exists));
 	return read_only_ ? Status() : catalogue_->keep_repairs();

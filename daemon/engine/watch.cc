@@ -156,7 +156,7 @@ void Watch::look_at_space(const PoolFacts &facts, const SpaceLimits &limits, Clo
 	if (critical_.update(percent, limits.critical, limits.critical - kSpaceGap))
 		alerts[{Id::kSpaceCritical, ""}] = {Id::kSpaceCritical, what, next};
 	if (fills(now))
-		alerts[{Id::kFullSoon, ""}] = {Id::kFullSoon, seconds_to_full_ ?
+		alerts[{Id::kFullSoon, ""}] = {Id::kFullSoon, seconds_to_full_ && *seconds_to_full_ < kFullLater ?
 			fmt::format("it will be full in {} if it goes on like this: {} are free", how_long(*seconds_to_full_),
 				    format_size(Bytes(free))) : "it filled fast, and may go on", next};
 }
@@ -206,7 +206,7 @@ void Watch::look_at_member(const PoolFacts &facts, const MemberFacts &member, Cl
 		      facts.writable ? "journalctl -u svd -k; " + again :
 				       fmt::format("svctl deactivate {0}; svctl activate {0} writes it anew", facts.name));
 	Errors &errors = errors_[member.index];
-	if (member.errors > errors.known)
+	if (member.errors > errors.known && !facts.found_up)	// when those were that are found there, nobody knows
 		errors.grew = now;
 	errors.known = member.errors;
 	if (errors.grew && now - *errors.grew < kErrorsForgotten)

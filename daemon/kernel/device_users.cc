@@ -5,11 +5,15 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
+#include <map>
+#include <optional>
+#include <set>
 #include <sstream>
 
 #include <fmt/core.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/base/waiting.h"
 #include "daemon/kernel/files.h"
 
 namespace svd {
@@ -187,31 +191,45 @@ private:
 		return found;
 	}
 
-	std::vector<DeviceUser> processes(const Device &device) const
+	std::vector<DeviceUser> processes(const Device &device)
 	{
+		if (!openers_)
+			openers_ = find_openers();
+		std::set<std::string> pids;
+		for (const std::string &name : device.names)
+			if (const auto by_name = openers_->find(name); by_name != openers_->end())
+				pids.insert(by_name->second.begin(), by_name->second.end());
 		std::vector<DeviceUser> found;
-		for (const fs::path &process : entries(root_ / "proc")) {
-			const std::string pid = process.filename();
-			if (!std::all_of(pid.begin(), pid.end(), [](unsigned char c) { return std::isdigit(c); }) || !has_open(process, device))
-				continue;
-			const std::string program = first_line(process / "comm");
+		for (const std::string &pid : pids) {
+			const std::string program = first_line(root_ / "proc" / pid / "comm");
 			found.push_back({fmt::format("open in process {} ({})", pid, program), {"end process " + pid},
 					 program == "(udev-worker)" || program == "systemd-udevd"});
 		}
 		return found;
 	}
 
-	static bool has_open(const fs::path &process, const Device &device)
+	using Openers = std::map<std::string, std::vector<std::string>>;	// process ids, by the path of what is open
+
+	Openers find_openers() const
 	{
-		const std::vector<fs::path> files = entries(process / "fd");
-		return std::any_of(files.begin(), files.end(), [&](const fs::path &file) {
-			std::error_code error;
-			const fs::path opened = fs::read_symlink(file, error);
-			return !error && device.is_named(opened);
-		});
+		const Waiting waiting("a search of", Activity::Of::kOther, "/proc");
+		Openers openers;
+		for (const fs::path &process : entries(root_ / "proc")) {
+			const std::string pid = process.filename();
+			if (!std::all_of(pid.begin(), pid.end(), [](unsigned char c) { return std::isdigit(c); }))
+				continue;
+			for (const fs::path &file : entries(process / "fd")) {
+				std::error_code error;
+				const std::string opened = fs::read_symlink(file, error);
+				if (!error && opened.starts_with("/dev/"))
+					openers[opened].push_back(pid);
+			}
+		}
+		return openers;
 	}
 
 	fs::path root_;
+	std::optional<Openers> openers_;	// a host has many thousands of open files: once for all devices
 };
 
 }	// namespace

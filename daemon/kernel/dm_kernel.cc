@@ -325,14 +325,21 @@ public:
 		return {};
 	}
 
-	// After an unmount udev looks into the volume: nobody is to be told to end that.
+	// After an unmount udev looks into the volume: nobody is to be told to end that. Who is not found may have just gone,
+	// or is one whom no search finds.
 	Result<VolumeUse> volume_use(const VolumeSpec &volume) override
 	{
+		const std::string name = dm_name(spec_.name, volume.name);
+		const Waiting waiting("who uses", Activity::Of::kOther, name);
+		bool nobody = false;
 		for (int i = 0;; i++) {
-			SV_ASSIGN(const dm_info info, info_of(dm_name(spec_.name, volume.name)));
+			SV_ASSIGN(const dm_info info, info_of(name));
 			if (!info.exists || info.open_count <= 0)
 				return VolumeUse{};
+			if (nobody)
+				return VolumeUse{true, "", ""};
 			const auto users = users_of_device(makedev(info.major, info.minor), volume_path(volume));
+			nobody = users.empty();
 			const auto passing = [](const DeviceUser &user) { return user.passing; };
 			if (std::all_of(users.begin(), users.end(), passing) && i < kLookTries) {
 				std::this_thread::sleep_for(kLookPause);

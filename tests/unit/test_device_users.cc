@@ -5,8 +5,11 @@
 #include <cstdlib>
 #include <fstream>
 
+#include <sys/inotify.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
+#include "daemon/base/unique_fd.h"
 #include "daemon/kernel/device_users.h"
 
 namespace svd {
@@ -144,6 +147,23 @@ TEST_F(DeviceUsers, a_loop_device_swap_and_processes)
 	process("self", "svd", kLink);
 	EXPECT_EQ(user().what, "open in process 812 (qemu-system-x86)");
 	EXPECT_EQ(user().next, Commands{"end process 812"});
+}
+
+// It was read for each device of a stack, which took seconds where many files were open.
+TEST_F(DeviceUsers, open_files_are_read_once_for_a_whole_stack)
+{
+	for (int i = 2; i < 7; i++) {
+		device("dm-" + std::to_string(i), i, "d" + std::to_string(i), "");
+		lies_on("dm-" + std::to_string(i), "dm-" + std::to_string(i - 1));
+	}
+	process("812", "fio", "/dev/mapper/d6");
+	fs::create_symlink("/dev/dm-6", root_ / "proc/812/fd/8");
+	const UniqueFd watch(inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+	ASSERT_GE(inotify_add_watch(watch.get(), (root_ / "proc/812/fd").c_str(), IN_OPEN | IN_CLOSE | IN_ONLYDIR), 0);
+	const std::string what = user().what;
+	EXPECT_TRUE(what.ends_with("held by /dev/mapper/d6, which is open in process 812 (fio)")) << what;
+	char events[4096];
+	EXPECT_EQ(read(watch.get(), events, sizeof(events)), static_cast<ssize_t>(2 * sizeof(inotify_event)));
 }
 
 TEST_F(DeviceUsers, udev_is_only_passing)

@@ -160,6 +160,20 @@ TEST_F(Watched, errors_that_were_there_at_the_first_look_are_told)
 	EXPECT_EQ(look(), "+SV-MEMBER-FAILING/dev/a");
 }
 
+// Each restart of svd told of errors that were long over, for a day.
+TEST_F(Watched, errors_of_before_a_restart_are_none_of_now)
+{
+	facts_.found_up = true;
+	facts_.members[0].errors = 1;
+	EXPECT_EQ(look(), "");
+	facts_.found_up = false;
+	later(seconds(5));
+	EXPECT_EQ(look(), "");
+	facts_.members[0].errors = 2;
+	EXPECT_EQ(look(), "+SV-MEMBER-FAILING/dev/a");
+	EXPECT_EQ(watch_.problems()[0].what, "/dev/a had 2 I/O errors");
+}
+
 TEST_F(Watched, counter_that_begins_anew_is_no_error)
 {
 	facts_.members[0].errors = 9;
@@ -323,6 +337,22 @@ TEST_F(Watched, pool_that_fills_within_a_day_is_told_once)
 	EXPECT_EQ(active(), "");
 	EXPECT_NEAR(minute, 60 * 20 + 30, 12);
 	EXPECT_FALSE(watch_.seconds_to_full());
+}
+
+// Where it hardly grew any more, "it will be full in" some number of hours that no one will live to see.
+TEST_F(Watched, full_soon_names_no_time_that_is_later_than_soon)
+{
+	int told = 0;
+	for (int minute = 0; minute <= 60 * 20; minute++, later(minutes(1))) {
+		used(minute < 60 * 18 ? 500 + static_cast<uint64_t>(minute) / 5 : 717);	// and then nothing any more
+		look();
+		for (const Problem &problem : watch_.problems()) {
+			const bool soon = watch_.seconds_to_full() && *watch_.seconds_to_full() < 36 * 3600;
+			EXPECT_EQ(problem.what.starts_with("it will be full in "), soon) << problem.what;
+			told += !soon;
+		}
+	}
+	EXPECT_GT(told, 0);
 }
 
 TEST_F(Watched, full_soon_does_not_flap)
