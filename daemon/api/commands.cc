@@ -257,6 +257,9 @@ std::optional<Reply> Service::start_job(const std::string &name, Request &reques
 {
 	const JobMethod &method = kJobMethods.at(name);
 	const Parameters p(request.call.parameters, "io.svctl", name);
+	if (stopping_)
+		return error_reply(Error{Code::kBusy, method.what + std::string(" pool"), p.text("pool"), "svd is being stopped",
+					 "repeat the command once it runs again"});
 	Job::Work work = method.make(engine_, p, request.fds);
 	const bool changes = method.kind == Kind::kChanges && !p.flag("dry_run");
 	if (changes) {
@@ -332,6 +335,7 @@ bool Service::turn(VarlinkServer &server)
 
 void Service::stop(VarlinkServer &server)
 {
+	stopping_ = true;
 	jobs_.stop_all("svd is being stopped; nothing was changed");
 	turn(server);
 }

@@ -20,7 +20,7 @@ public:
 	void closed(uint64_t client);		// that waits for a job
 	// A step of a job, and what it has to say to those that wait. True: there is more to do at once.
 	bool turn(VarlinkServer &server);
-	void stop(VarlinkServer &server);	// jobs end, and those that wait are told
+	void stop(VarlinkServer &server);	// jobs end, those that wait are told, and no other begins
 	std::string metrics(bool with_latency);
 
 private:
@@ -43,6 +43,7 @@ private:
 	bool simulated_;
 	RoleGroups groups_;
 	size_t clients_ = 0;	// at the last turn
+	bool stopping_ = false;
 	Jobs jobs_;
 	std::vector<Waiter> waiters_;
 };

@@ -58,6 +58,20 @@ size_t nesting(std::string_view text)
 	return deepest;
 }
 
+// Memory of svd is locked.
+void free_if_empty(std::string &text)
+{
+	if (text.empty())
+		std::string().swap(text);
+}
+
+Reply too_much_unread(const Request &request)
+{
+	return error_reply(Error{Code::kBusy, "carry out", request.call.method,
+				 fmt::format("more than {} MiB of answers wait to be read by user {}", kMostUnread >> 20,
+					     request.peer.uid), "read them, or close those connections"});
+}
+
 }	// namespace
 
 // The parser does not recurse, but whoever copies what it has made does, a level of the stack each.
@@ -147,11 +161,30 @@ void VarlinkServer::turn(std::chrono::milliseconds wait, std::span<pollfd> other
 		return;
 
 	size_t i = 1;
-	for (auto client = clients_.begin(); client != clients_.end(); i++)
-		client = serve(*client, fds[i].revents) ? std::next(client) : close(client);
+	for (Client &client : clients_)
+		client.polled = fds[i++].revents;
+	const auto end = Clock::now() + kTurn;
+	serve_clients(true, end);
+	serve_clients(false, end);
 	if (fds[0].revents & POLLIN)
 		accept_clients();
 	drop_slow_clients();
+}
+
+void VarlinkServer::serve_clients(bool administrators, Clock::time_point end)
+{
+	bool served = false;
+	auto next = clients_.begin();
+	for (size_t left = clients_.size(); left > 0 && !(served && Clock::now() >= end); left--) {
+		const auto client = next++;
+		if ((client->role == Role::kAdminister) != administrators || (client->polled == 0 && !client->ready()))
+			continue;
+		served = true;
+		if (serve(*client))
+			clients_.splice(clients_.end(), clients_, client);
+		else
+			close(client);
+	}
 }
 
 void VarlinkServer::finish(std::chrono::milliseconds patience)
@@ -229,12 +262,12 @@ void VarlinkServer::drop_slow_clients()
 {
 	const auto now = Clock::now();
 	for (auto client = clients_.begin(); client != clients_.end();) {
-		if (!client->waits() || now - client->since < kClientPatience) {
+		if (!client->waits() || client->ready() || now - client->since < patience_) {
 			client++;
 			continue;
 		}
 		tell(*client, fmt::format("{} for {} s", client->out.empty() ? "half a message" : "did not read its answer",
-					  kClientPatience.count()));
+					  std::chrono::duration_cast<std::chrono::seconds>(patience_).count()));
 		client = close(client);
 	}
 }
@@ -259,8 +292,9 @@ bool VarlinkServer::Client::message_complete()
 	return false;
 }
 
-bool VarlinkServer::serve(Client &client, short events)
+bool VarlinkServer::serve(Client &client)
 {
+	const short events = client.polled;
 	if (events & POLLOUT) {
 		if (!write_to(client))
 			return false;
@@ -299,18 +333,28 @@ bool VarlinkServer::handle_message(Client &client)
 	Request request{parse_call(client.in.substr(0, client.searched)), std::exchange(client.in_fds, {}), client.peer,
 			client.role, client.id};
 	client.in.erase(0, client.searched + 1);
+	free_if_empty(client.in);
 	client.searched = 0;
 	client.since = Clock::now();
 	if (request.call.method.empty())
 		return refuse(client, request.call.error.empty() ? "\"method\" is empty" : request.call.error);
 	calls_++;
 	client.oneway = request.call.oneway;
-	std::optional<Reply> reply = handler_.call(std::move(request));
+	std::optional<Reply> reply = has_much_unread(client) ? too_much_unread(request) : handler_.call(std::move(request));
 	client.pending = !reply;
 	if (!reply || client.oneway)
 		return true;
 	put(client, *std::move(reply), false);
 	return write_to(client);
+}
+
+// A call without an answer adds nothing to it.
+bool VarlinkServer::has_much_unread(const Client &client) const
+{
+	size_t unread = 0;
+	for (const Client &other : clients_)
+		unread += other.peer.uid == client.peer.uid ? other.out.size() : 0;
+	return client.role != Role::kAdminister && !client.oneway && unread > kMostUnread;
 }
 
 void VarlinkServer::put(Client &client, Reply reply, bool more)
@@ -367,8 +411,11 @@ bool VarlinkServer::write_to(Client &client)
 		return errno == EAGAIN || errno == EINTR;
 	client.out_fds.clear();
 	client.out.erase(0, static_cast<size_t>(n));
+	if (!client.out.empty())
+		return true;
+	free_if_empty(client.out);
 	client.since = Clock::now();
-	return !(client.out.empty() && client.closing);
+	return !client.closing;
 }
 
 }	// namespace svd

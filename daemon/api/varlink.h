@@ -4,7 +4,8 @@
 // sends garbage, too much, or does not read its answers is told why, if that is still possible, and closed.
 //
 // Nobody is kept waiting by another client: of each, a turn reads one buffer and carries out one call, and the next call
-// of a client is looked at once it has read the last answer. So what a client makes svd remember is bounded, too.
+// of a client is looked at once it has read the last answer. So what a client makes svd remember is bounded, too. A turn
+// ends in time however dear the calls are: who was not served comes first in the next one, and administrators before others.
 #pragma once
 
 #include <chrono>
@@ -29,6 +30,8 @@ using Json = nlohmann::json;
 inline constexpr size_t kMaxMessage = 1u << 20;
 inline constexpr size_t kMaxStrangersMessage = 4096;	// of who has no role
 inline constexpr size_t kMostNesting = 16;	// of objects and arrays in a message; the interface needs 5
+inline constexpr auto kTurn = std::chrono::milliseconds(50);	// for calls: none is begun behind that, but one of each kind
+inline constexpr size_t kMostUnread = 16u << 20;	// of all answers that a user who does not administer has not read
 inline constexpr auto kPatienceCheck = std::chrono::seconds(1);
 inline constexpr auto kClientPatience = std::chrono::seconds(30);	// for the rest of a message, or for reading ours
 
@@ -89,6 +92,7 @@ public:
 	void finish(std::chrono::milliseconds patience);
 
 	size_t clients() const { return clients_.size(); }
+	void set_patience(std::chrono::milliseconds patience) { patience_ = patience; }
 
 private:
 	struct Client {
@@ -105,6 +109,7 @@ private:
 		bool pending = false;		// its call is to be answered later
 		bool oneway = false;		// and that is not to be sent
 		bool closing = false;		// answer, then close
+		short polled = 0;		// what poll() said of it
 
 		bool waits() const { return !out.empty() || (!pending && !in.empty()); }
 		bool message_complete();
@@ -116,7 +121,8 @@ private:
 
 	void accept_clients();
 	bool accept_one();			// false: nobody waits, or svd has no descriptor left
-	bool serve(Client &client, short events);	// false: close it
+	void serve_clients(bool administrators, Clock::time_point end);
+	bool serve(Client &client);		// false: close it
 	bool read_from(Client &client);
 	bool write_to(Client &client);
 	bool handle_message(Client &client);
@@ -124,12 +130,14 @@ private:
 	bool refuse(Client &client, const std::string &reason);
 	Clients::iterator close(Clients::iterator client);
 	Client *find(uint64_t id);
+	bool has_much_unread(const Client &client) const;
 	void drop_slow_clients();
 	void tell(const Client &client, const std::string &why);
 
 	UniqueFd fd_;
 	Handler handler_;
-	Clients clients_;
+	Clients clients_;	// those that were served last are the last
+	std::chrono::milliseconds patience_ = kClientPatience;
 	uint64_t last_id_ = 0;
 	uint64_t calls_ = 0;	// so far
 	Clock::time_point accept_from_{};	// not before

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import socket
+import subprocess
 
 import harness
 
@@ -30,3 +33,31 @@ def test_deeply_nested_messages_are_refused(host):
                 s.sendall(b'{"method": "io.svctl.List", "parameters": {"x": ' + text + b"}}\0")
                 reply = json.loads(harness.receive(s))
                 assert reply["error"] == "io.svctl.BadMessage" and "nested" in reply["parameters"]["message"], reply
+
+
+def test_job_asked_for_while_svd_stops_is_refused(host):
+    """By a client that connected before, and is looked at once svd has been told to stop: nobody would carry it on."""
+    extents, members = 100000, 4
+    slots = extents // members
+    with open(f"{host.dir}/text", "wb") as out:
+        subprocess.run([f"{harness.ROOT}/tests/support/make_dump.py", str(extents), str(members), str(slots)], check=True, stdout=out)
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", "t=" + ",".join(host.disk(f"d{i}", slots + 16384) for i in range(members)))
+    before = host.dump()
+    memory = os.memfd_create("text", os.MFD_ALLOW_SEALING)
+    with open(f"{host.dir}/text", "rb") as f:
+        os.sendfile(memory, f.fileno(), 0, os.path.getsize(f"{host.dir}/text"))
+    harness.seal(memory)
+    os.kill(host.svd.pid, signal.SIGSTOP)
+    with host.connect() as s:
+        socket.send_fds(s, [b'{"method": "io.svctl.Restore", "parameters": {"pool": "tank", "fd": 0}}\0'], [memory])
+        os.kill(host.svd.pid, signal.SIGTERM)
+        os.kill(host.svd.pid, signal.SIGCONT)
+        reply = json.loads(harness.receive(s))
+    os.close(memory)
+    assert reply["error"] == "io.svctl.Busy" and "svd is being stopped" in reply["parameters"]["message"], reply
+    assert host.svd.wait(20) == 0
+    host.start()
+    assert [line for line in host.dump().splitlines() if not line.startswith("journal")] == \
+        [line for line in before.splitlines() if not line.startswith("journal")]
+    host.svctl("restore", "tank", f"{host.dir}/text")

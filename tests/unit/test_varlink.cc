@@ -34,6 +34,8 @@ protected:
 			served_idle_ = activity_now().idle;
 			if (request.call.method == "later")
 				return std::nullopt;
+			if (request.call.method == "dear")
+				std::this_thread::sleep_for(kTurn);
 			if (request.call.method == "large")
 				return Reply{"", {{"text", std::string(4 << 20, 'x')}}};
 			return Reply{"", {{"echo", request.call.method}}};
@@ -274,6 +276,75 @@ TEST_F(VarlinkTest, strangers_messages_are_told_a_few_times_and_counted)
 	EXPECT_GE(few, LogBudget::kMost);
 	EXPECT_LE(few, LogBudget::kMost + 5);
 	EXPECT_EQ(told(Role::kAdminister, 100), 100);
+}
+
+// One turn, in which each call costs what it may cost all of them together.
+TEST_F(VarlinkTest, a_turn_ends_in_time_and_administrators_come_first)
+{
+	std::vector<UniqueFd> readers;
+	role_ = Role::kRead;
+	for (int i = 0; i < 5; i++)
+		readers.push_back(connect());
+	turn();
+	role_ = Role::kAdminister;
+	const UniqueFd administrator = connect();
+	turn();
+	for (const UniqueFd &reader : readers)
+		EXPECT_TRUE(send(reader, call("dear") + call("dear")));
+	EXPECT_TRUE(send(administrator, call("a")));
+	turn(1);
+	ASSERT_EQ(2u, calls_.size()) << "one of the others, and no more";
+	EXPECT_EQ("a", calls_[0].method);
+	EXPECT_TRUE(send(administrator, call("b")));
+	turn(1);
+	ASSERT_EQ(4u, calls_.size());
+	EXPECT_EQ("b", calls_[2].method);
+	turn(3);
+	for (const UniqueFd &reader : readers)
+		EXPECT_EQ(echo("dear"), read(reader)) << "each has had one before anybody has a second one";
+	turn(5);
+	for (const UniqueFd &reader : readers)
+		EXPECT_EQ(echo("dear"), read(reader));
+}
+
+TEST_F(VarlinkTest, patience_counts_from_when_the_answer_began)
+{
+	server_->set_patience(milliseconds(500));
+	const UniqueFd slow = connect();
+	turn();
+	EXPECT_TRUE(send(slow, call("large")));
+	turn();
+	char some[4096];
+	for (int i = 0; i < 7; i++) {	// each time some more of the answer is sent, and at the end there is still some left
+		for (int part = 0; part < 100; part++)
+			recv(slow.get(), some, sizeof(some), 0);
+		turn();
+		std::this_thread::sleep_for(milliseconds(100));
+	}
+	turn();
+	EXPECT_EQ(0u, server_->clients());
+}
+
+TEST_F(VarlinkTest, answers_that_wait_for_one_reader_are_limited_together)
+{
+	role_ = Role::kRead;
+	std::vector<UniqueFd> deaf;
+	for (int i = 0; i < 8; i++) {
+		deaf.push_back(connect());
+		EXPECT_TRUE(send(deaf.back(), call("large")));
+		turn();
+	}
+	EXPECT_LE(calls_.size(), kMostUnread / (4 << 20) + 2);
+	EXPECT_GE(calls_.size(), kMostUnread / (4 << 20));
+	EXPECT_NE(std::string::npos, read(deaf.back()).find("io.svctl.Busy"));
+	for (int i = 0; i < 1000 && server_->clients() > 0; i++) {	// all is read
+		for (const UniqueFd &client : deaf)
+			read(client);
+		turn(1);
+	}
+	EXPECT_TRUE(send(deaf.back(), call("large")));
+	turn();
+	EXPECT_EQ(std::string::npos, read(deaf.back()).find("io.svctl.Busy"));
 }
 
 // Closing a file may take as long as its file system likes: svd must not have to close one of a stranger's.
