@@ -53,7 +53,7 @@ lint: suite-lint
 # Each suite runs to its end whatever the others found; tests/summary adds up
 # their last lines and fails if one failed, gave no count, or none ran.
 CHECK_SUITES = unit model e2e lint build vm
-FULL_SUITES = unit model e2e e2e-asan lint build-full vm-full vm-6.1 demo
+FULL_SUITES = unit model e2e-full e2e-asan lint build-full vm-full vm-6.1 demo
 
 check: deps
 	+@$(BUILD_ALL) all unit
@@ -67,13 +67,17 @@ check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-6.1 suite-vm-debug suite-demo guest-root
+.PHONY: suite-unit suite-e2e suite-e2e-full suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-6.1 suite-vm-debug suite-demo guest-root
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
 
 suite-e2e:
 	@tests/e2e/run
+
+# With a dump of ten million extents instead of 200,000.
+suite-e2e-full:
+	@DUMP_EXTENTS=10000000 tests/e2e/run
 
 # Under ASan and UBSan.
 suite-e2e-asan: e2e-asan

@@ -171,6 +171,10 @@ Reply sim_call(Engine &engine, const std::string &name, const Json &parameters)
 	const Parameters p(parameters, "io.svctl.sim", name);
 	if (name == "FailCall")
 		return {"", {{"waiting", engine.fail_kernel_call(p.number("call"))}}};
+	if (name == "Look") {
+		engine.look_ahead(std::chrono::seconds(p.number("seconds")));
+		return {"", Json::object()};
+	}
 	if (!is_sim_method(name))
 		return {"org.varlink.service.MethodNotFound", {{"method", "io.svctl.sim." + name}}};
 	return reply_of(sim_io(engine, name, p));

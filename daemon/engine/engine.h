@@ -82,6 +82,8 @@ public:
 
 	bool fail_kernel_call(uint64_t n) { return kernel_.fail_call(static_cast<uint32_t>(n)); }
 
+	void look_ahead(std::chrono::seconds time);	// for alerts, as if it had gone by
+
 	void tick();				// what is due; also when one of event_fds() is readable
 	Pool::Clock::time_point due() const;	// of the next tick
 	std::vector<int> event_fds() const;

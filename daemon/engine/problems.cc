@@ -110,6 +110,13 @@ void Engine::look(Pool &pool, Pool::Clock::time_point now)
 	pool.look(reference(pool), options_.low_space.of(pool.name()), now);
 }
 
+void Engine::look_ahead(std::chrono::seconds time)
+{
+	for (auto &[uuid, pool] : pools_)
+		if (pool->up())
+			look(*pool, Pool::Clock::now() + time);
+}
+
 std::vector<Problem> Engine::problems_of(Pool &pool)
 {
 	std::vector<Problem> problems;

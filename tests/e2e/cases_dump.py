@@ -1,5 +1,5 @@
 """dump and restore: big pools, bad texts, and what a client may hand to svd. DUMP_EXTENTS=10000000 with the word
-dump_of_many runs the big one by hand; it prints what it took."""
+dump_of_many runs the big one by hand, as check-full does; it prints what it took."""
 
 import array
 import json

@@ -1,6 +1,7 @@
 """Metrics by HTTP and by svctl, alerts, and what Prometheus, Grafana and Zabbix are given."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 
 import yaml
 
+import cases_damage
 import cases_hosts
 import harness
 
@@ -380,6 +382,170 @@ def test_failing_member_is_named(host):
     assert value(text, "svctl_problem", code="SV-MEMBER-FAILING", pool="tank", device=disks[0]) == 1
     assert [d["errors"] for d in host.json("list")["pools"][0]["devices"]] == [n for _, n in errors]
     assert count(host, "[SV-MEMBER-FAILING]") == 1
+
+
+class FailingDisk:
+    """A disk that fails: an image in memory, which the kernel seals, so that each write to it fails from then on; what was
+    written can be read. `path` is a link to it, and later to what takes its place."""
+
+    def __init__(self, host, name, mib=256):
+        self.path = f"{host.dir}/{name}"
+        self.memory = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+        os.truncate(self.memory, mib * MIB)
+        os.symlink(f"/proc/{os.getpid()}/fd/{self.memory}", self.path)
+
+    def fail(self):
+        fcntl.fcntl(self.memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+    def replace(self):
+        """By a new disk with the old one's bytes."""
+        with open(self.path, "rb") as old, open(self.path + ".new", "wb") as new:
+            size = os.path.getsize(self.path)
+            for at in range(0, size, MIB):
+                if any(some := old.read(MIB)):
+                    new.seek(at)
+                    new.write(some)
+            new.truncate(size)
+        os.rename(self.path + ".new", self.path)
+        os.close(self.memory)
+
+
+def assert_told(host, code, severity, device, *words, said=1):
+    """In status, in its JSON, in metrics, and in the log, once."""
+    assert code in codes(host)
+    (problem,) = [p for p in host.json("status")["pools"][0]["problems"] if p["id"] == code]
+    assert problem["severity"] == severity and problem.get("device", "") == device, problem
+    for word in words:
+        assert word in problem["what"] or word in problem["next"], problem
+    assert f"[{code}]" in host.svctl("status")
+    assert value(host.svctl("metrics"), "svctl_problem", code=code, severity=severity, pool="tank", device=device) == 1
+    level = {"critical": "<3>", "warning": "<4>"}[severity]
+    logged = [line for line in lines(host) if line.endswith(f"[{code}]") and not line.startswith("<5>")]
+    assert len(logged) == said and all(line.startswith(level) and device in line for line in logged), logged
+
+
+def copies(host, what):
+    return [int(v) for n, _, v in samples(host.svctl("metrics")) if n == f"svctl_member_{what}_copy"]
+
+
+def test_lost_copies_of_journal_and_catalogue_are_told(host):
+    """Of two members that have both, one fails. What it lost is stale when the disk is there again, and is written anew."""
+    good, bad = host.disk("good"), FailingDisk(host, "bad")
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"fast={good},{bad.path}", "--tier", f"slow={host.disk('slow')}")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    for at in (0, MIB):
+        host.write("tank/v", at, b"x" * 65536)
+    host.flush("tank/v")
+    host.checkpoint("tank/v")
+    assert codes(host) == [] and copies(host, "journal") == copies(host, "catalogue") == [1, 1]
+    bad.fail()
+
+    host.svctl("create-volume", "tank/w", "--size", "64M")
+    assert codes(host) == ["SV-CATALOGUE-COPY-LOST"]
+    assert_told(host, "SV-CATALOGUE-COPY-LOST", "critical", bad.path, f"is lost: {bad.path}", "replace the device")
+    assert copies(host, "catalogue") == [1, 0] and copies(host, "journal") == [1, 1]
+
+    host.discard("tank/v", 0, MIB)
+    host.flush("tank/v")
+    wait_logged(host, "[SV-JOURNAL-COPY-LOST]")     # by itself
+    assert codes(host) == ["SV-CATALOGUE-COPY-LOST", "SV-JOURNAL-COPY-LOST"]
+    assert_told(host, "SV-JOURNAL-COPY-LOST", "critical", bad.path, f"is lost: {bad.path}", "replace the device")
+    assert copies(host, "catalogue") == copies(host, "journal") == [1, 0]
+    assert value(host.svctl("metrics"), "svctl_problems", severity="critical") == 2
+    host.checkpoint("tank/v")
+    host.svctl("check", "tank")
+    dump = host.dump()
+
+    host.svctl("deactivate", "tank")
+    assert codes(host) == [] and copies(host, "journal") == copies(host, "catalogue") == []
+    for what in ("a pool writes its journal to one member only", "one copy of a catalogue is no longer used"):
+        assert count(host, f"it is over of {bad.path}: {what}") == 1, what
+    bad.replace()
+    host.svctl("activate", "tank", "--read-only")
+    assert codes(host) == ["SV-CATALOGUE-COPY-STALE"]
+    assert_told(host, "SV-CATALOGUE-COPY-STALE", "warning", bad.path, f"out of date: {bad.path}", "writes it anew")
+    assert copies(host, "catalogue") == [1, 0]
+    host.svctl("deactivate", "tank")
+    host.svctl("activate", "tank")
+    assert codes(host) == [] and copies(host, "journal") == copies(host, "catalogue") == [1, 1]
+    assert count(host, f"catalogue on {bad.path} at ") == 2     # lost, and found stale
+    assert count(host, "(older): copying the other one to it [SV-CATALOGUE-COPY-STALE]") == 1
+    assert host.dump() == dump
+    host.svctl("check", "tank")
+
+
+def test_pool_that_will_be_full_is_told(host):
+    """Two hours of a MiB each minute, which go by in a moment."""
+    host.pool()
+    host.svctl("create-volume", "tank/w", "--size", "1G")
+    free = host.json("list")["pools"][0]["free"]
+
+    def minutes(some, fill):
+        for minute in some:
+            if fill:
+                host.write("tank/w", minute * MIB, b"x" * 4096)
+            host.call("io.svctl.sim.Look", seconds=60 * minute)
+
+    minutes(range(50), True)
+    assert codes(host) == [] and "\nsvctl_pool_seconds_to_full{" not in host.svctl("metrics")
+    minutes(range(50, 125), True)
+    assert codes(host) == ["SV-FULL-SOON"]
+    assert_told(host, "SV-FULL-SOON", "warning", "", "it will be full in 9 hours", "svctl add-device tank TIER=DEVICE")
+    left = value(host.svctl("metrics"), "svctl_pool_seconds_to_full", pool="tank")
+    expected = (free / MIB - 125) * 60
+    assert 0.95 * expected < left < 1.05 * expected, (left, expected)
+    minutes(range(125, 140), False)
+    assert codes(host) == ["SV-FULL-SOON"]
+    minutes(range(140, 165), False)
+    assert codes(host) == [] and "\nsvctl_pool_seconds_to_full{" not in host.svctl("metrics")
+    assert count(host, "pool tank: it is over: ") == 1
+
+
+def fill_journal(host, until):
+    """With commits of one block, each on its own, until so much is used."""
+    call = {"method": "io.svctl.sim.Write", "parameters": {"pool": "tank", "volume": "v", "data": "00" * 4096, "fua": True}}
+    with host.connect() as s:
+        block = 0
+        while host.json("show", "tank")["journal"]["used"] < until:
+            for block in range(block, block + 256):
+                call["parameters"]["offset"] = block % 16000 * 4096
+                s.sendall(json.dumps(call).encode() + b"\0")
+                assert "error" not in json.loads(harness.receive(s))
+
+
+def test_journal_that_is_not_emptied_is_told(host):
+    """A batch of the only journal is damaged, so that no checkpoint gets beyond it."""
+    disk = host.pool()[0]
+    ring = cases_damage.regions(disk)["journal"]
+    half = ring.length // 2
+    host.checkpoint("tank/v")
+    host.write("tank/v", 0, b"x" * 4096, fua=True)
+    at, _, size = cases_damage.batches(ring)[-1]
+    batch = cases_damage.Place(disk, ring.offset + at, size)
+    sound = cases_damage.read(batch)
+    cases_damage.flip(batch, cases_damage.HEADER)
+    try:
+        host.checkpoint("tank/v")
+        raise AssertionError("the batch had been applied already")
+    except harness.Refused as refused:
+        assert refused.code == 7, refused
+    fill_journal(host, half)
+    wait_logged(host, "[SV-CHECKPOINT-FAILED]")
+    for seconds in (0, 30):
+        host.call("io.svctl.sim.Look", seconds=seconds)
+        assert "SV-JOURNAL-PRESSURE" not in codes(host)
+    host.call("io.svctl.sim.Look", seconds=61)
+    assert codes(host) == ["SV-CHECKPOINT-FAILED", "SV-JOURNAL-PRESSURE"]
+    assert_told(host, "SV-JOURNAL-PRESSURE", "warning", "", "% of its journal is used, and it is not emptied", "svctl show tank")
+    text = host.svctl("metrics")
+    assert value(text, "svctl_journal_used_bytes", pool="tank") > half
+    assert value(text, "svctl_checkpoint_failures_total", pool="tank") > 0
+    cases_damage.write(batch, sound)
+    host.checkpoint("tank/v")
+    assert "SV-JOURNAL-PRESSURE" not in codes(host)
+    assert count(host, "it is over: a pool's journal fills faster than it is emptied [SV-JOURNAL-PRESSURE]") == 1
+    host.svctl("check", "tank")
 
 
 def test_each_alert_is_explained(_):
