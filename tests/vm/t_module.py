@@ -37,6 +37,37 @@ def test_loads_and_unloads(bench):
         guest.run("rmmod dm_sv")
 
 
+LIMITS = {
+    "logical_block_size": "4096", "physical_block_size": "4096",
+    "minimum_io_size": "4096",          # mkfs.xfs would pad its log to more
+    "optimal_io_size": "1048576",       # an extent
+    "discard_granularity": "4096", "discard_max_bytes": str(64 << 30), "write_zeroes_max_bytes": str(64 << 30),
+    "write_cache": "write back", "fua": "1",     # a flush is what makes first writes durable
+}
+
+
+def queue_of(guest, dev, *names):
+    """What /sys says of a device's queue."""
+    queue = f"/sys/dev/block/$(stat -Lc '%Hr:%Lr' {dev})/queue"
+    return dict(zip(names, guest.run("; ".join(f"cat {queue}/{name}" for name in names)).splitlines()))
+
+
+def limits_are_the_volumes_own(guest, disks):
+    """Not its members', but for whether they rotate: where one does, so does the volume."""
+    assert queue_of(guest, "/dev/mapper/v1", *LIMITS) == LIMITS
+    for disk in disks:
+        members = queue_of(guest, disk.dev, *LIMITS)
+        assert not {"logical_block_size", "optimal_io_size", "discard_max_bytes", "fua"} & {n for n in LIMITS if members[n] == LIMITS[n]}
+    rotational = {}
+    for number, rotates in ((2, ""), (3, disks[1].dev)):
+        guest.run(f"for d in {disks[0].dev} {disks[1].dev}; do echo $([[ $d != '{rotates}' ]]; echo $?) > "
+                  "/sys/block/$(basename $(readlink -f $d))/queue/rotational; done")
+        sv(guest, f"create {number} 1G")
+        rotational[number] = queue_of(guest, f"/dev/mapper/v{number}", "rotational")["rotational"]
+        guest.run(f"dmsetup remove v{number}")
+    assert rotational == {2: "0", 3: "1"}, rotational
+
+
 def test_pool_and_volume_come_and_go(bench):
     disks = two_tiers(bench)
     with bench.boot(disks) as guest:
@@ -45,6 +76,7 @@ def test_pool_and_volume_come_and_go(bench):
         assert guest.run("dmsetup status pool").split()[3:5] == ["write", "active"]
         sv(guest, "create 1 1G")
         assert guest.run("dmsetup status v1").split()[3:] == ["0", "write", "rw"]
+        limits_are_the_volumes_own(guest, disks)
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=8 oflag=direct status=none")
         assert guest.run("dmsetup status v1").split()[3] == "8"
         assert len(guest.run("dmsetup deps v1").split("dependencies")[1].split("(")) == 3
@@ -142,6 +174,9 @@ def test_commits_without_volatile_caches(bench):
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
         sv(guest, "create 1 32M")
+        assert queue_of(guest, disks[0].dev, "write_cache")["write_cache"] == "write through"
+        cache = {name: LIMITS[name] for name in ("write_cache", "fua")}
+        assert queue_of(guest, "/dev/mapper/v1", *cache) == cache
         before = sv(guest, "state")["committed_seq"]
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=4k count=1 conv=fsync status=none")
         assert sv(guest, "state")["committed_seq"] > before
