@@ -515,17 +515,21 @@ def test_hung_member_holds_up_only_its_own_volume(bench):
         size = (128 << 20) // 512
         guest.run(f"dmsetup create slow --table '0 {size} linear {disks[1].dev} 0'")
         pool_up(guest, [f"{disks[0].dev}=0", "/dev/mapper/slow=1"], ring=4)
-        print(script(guest, TWO_VOLUMES + """
+        print(script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES + """
 import mmap, threading
 def direct(number, off, flags=0):
     fd = os.open(f"/dev/mapper/v{number}", os.O_RDWR | os.O_DIRECT | flags)
     os.pwrite(fd, mmap.mmap(-1, 4096), off)
     os.close(fd)
 
+def flushes():
+    stats = [open(f"/sys/block/{os.path.basename(os.path.realpath(d))}/stat").read().split() for d in DISKS]
+    return [int(fields[15]) for fields in stats]
+
 direct(2, 0)
 sv.dmsetup("suspend", "--noflush", "slow")
-ended = []
-waiting = [threading.Thread(target=lambda: ended.append(os.fsync(v2)), daemon=True) for _ in range(3)]
+ended, before = [], flushes()[1]
+waiting = [threading.Thread(target=lambda: ended.append(os.fsync(v2)), daemon=True) for _ in range(16)]
 for t in waiting:
     t.start()
 time.sleep(1)
@@ -546,10 +550,13 @@ seq = pool.ask("STATE")["committed_seq"]
 time.sleep(3)
 assert pool.ask("STATE")["committed_seq"] == seq, "nothing new, nothing written"
 assert not ended and all(t.is_alive() for t in waiting), "its own volume waits"
+batches = pool.ask("STATE")["commits"]
 sv.dmsetup("resume", "slow")
 for t in waiting:
     t.join(20)
-assert ended == [None] * 3, ended
+assert ended == [None] * 16, ended
+assert flushes()[1] - before == 1, "all of them rode on one flush of the member"
+assert pool.ask("STATE")["commits"] == batches + 1, "and on one batch"
 """))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
 
