@@ -770,6 +770,25 @@ os.close(v1)
         guest.run(again + "; dmsetup remove pool; dmsetup remove ok0; dmsetup remove ok1; rmmod dm_sv")
 
 
+COPIES = """copies() { svctl metrics | sed -nE 's/^svctl_member_journal_copy.*member="([01])".* ([01])$/\\1:\\2/p' | sort | xargs; }
+"""
+
+
+def a_lost_journal_copy_is_told(s, index):
+    """In svd's log, by status and in the metrics, until the pool is brought up anew, with both copies."""
+    one = " ".join(f"{i}:{int(i != index)}" for i in (0, 1))
+    code, lost = "SV-JOURNAL-COPY-LOST", f"one copy of the journal is lost: /dev/mapper/ok{index}"
+    s.run(COPIES + f"""test "$(copies)" = "0:1 1:1"; refused grep {code} /run/svctl/log; svctl status > /tmp/status; refused grep {code} /tmp/status
+size=$(blockdev --getsz /dev/mapper/ok{index}); dmsetup table ok{index} > /tmp/table
+dmsetup suspend --noflush ok{index}; dmsetup load ok{index} --table "0 $size error"; dmsetup resume ok{index}
+dd if=/dev/urandom of=/dev/sv/tank/a bs=4k seek=20 count=1 oflag=direct conv=fsync status=none
+for i in $(seq 100); do grep -q {code} /run/svctl/log && break; sleep 0.1; done; grep '{lost}.*\\[{code}]' /run/svctl/log
+svctl status | tee /tmp/status; grep '{lost}' /tmp/status; test "$(copies)" = "{one}"
+dmsetup suspend --noflush ok{index}; dmsetup load ok{index} < /tmp/table; dmsetup resume ok{index}
+svctl deactivate tank; svctl activate tank; test "$(copies)" = "0:1 1:1"; svctl status > /tmp/status; refused grep '{lost}' /tmp/status
+""")
+
+
 def test_pool_comes_back_after_a_hung_journal_copy(bench):
     disks = [bench.disk(n, "256M") for n in "ab"]
     with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:
@@ -794,4 +813,5 @@ def test_pool_comes_back_after_a_hung_journal_copy(bench):
         s.run("svctl check tank; cat /run/svctl/log")
         assert guest.run("sha256sum < /dev/sv/tank/a") == before
         s.run(write.format(9))
+        a_lost_journal_copy_is_told(s, hung)
         print(s.run("svctl check tank; svctl list; svctl deactivate tank; pkill -x svd; rmmod dm_sv; cat /run/svctl/log"))
