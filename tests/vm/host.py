@@ -7,6 +7,7 @@ import subprocess
 
 import initramfs
 import vm
+from svctl import check_at_end
 
 STAGE = os.path.join(vm.BUILD, "stage")
 
@@ -70,6 +71,7 @@ class Machine:
 
     def boot(self, **options):
         guest = self.bench.boot([self.system, *self.disks], system=self.system, boot_timeout=180, **options)
+        check_at_end(guest)
         guest.run("systemctl is-system-running --wait || systemctl --failed --no-pager", timeout=180, check=False)
         return guest
 
