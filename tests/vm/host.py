@@ -22,10 +22,16 @@ def stage(kernel):
         environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
         subprocess.run(["make", "-C", vm.REPO, "install", "DESTDIR=" + tree, "INSTALL_KREL=" + kernel.release],
                        check=True, stdout=subprocess.PIPE, env=environment)
+        strip(os.path.join(tree, "usr/sbin"))
         depmod(kernel, tree)
         subprocess.run(["tar", "-C", tree, "-cf", path + ".new", "."], check=True)
         os.rename(path + ".new", path)
     return path
+
+
+def strip(directory):
+    """Our programs, of what is for a debugger: nine tenths of what a guest would read over 9p."""
+    subprocess.run(["strip", *(os.path.join(directory, name) for name in ("svd", "svctl"))], check=True)
 
 
 def depmod(kernel, tree):
