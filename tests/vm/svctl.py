@@ -13,15 +13,37 @@ mkdir -p /run/svctl
 for i in $(seq 100); do svctl list >/dev/null 2>&1 && break; sleep 0.1; done
 """
 
+# Where svd runs: of each pool that is up the kernel's state equals the catalogue with the journal. Nobody should write to it
+# meanwhile, hence sync. An svd that was told to end may still be in sight of pidof.
+CHECK_POOLS = f"""export PATH={BIN}:$PATH; cd /; timeout 60 sync
+for i in $(seq 100); do
+    pidof svd > /dev/null || exit 0
+    pools=$(timeout 60 svctl list -H -t pool -o name,state) && break; sleep 0.1
+done
+while IFS=$'\\t' read -r pool state; do [[ $state != active && $state != read-only ]] || timeout 60 svctl check "$pool"; done <<< "$pools"
+"""
+
+
+def check_at_end(guest):
+    """Leaving the guest's block checks its pools, unless the test has set guest.pools_checked to False."""
+    guest.pools_checked = True
+
+    def check():
+        if guest.pools_checked:
+            print("at the end:", guest.run(CHECK_POOLS, timeout=120), end="")
+
+    guest.at_end.append(check)
+
 
 class Svctl:
-    """A guest with svd in it."""
+    """A guest with svd in it. At the end of the guest's block its pools are checked."""
 
     def __init__(self, guest, disks):
         self.guest = guest
         self.disks = disks
         guest.load_sv()
         self.start()
+        check_at_end(guest)
 
     def start(self, env=""):
         try:

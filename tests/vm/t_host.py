@@ -18,9 +18,20 @@ KEPT = """states active inactive; test -b /dev/sv/tank/manual; refused test -e /
 """
 
 
+def user_partition_is_shown(guest, disk):
+    """As a member, to udev and to lsblk -f; its table and its neighbour as they were."""
+    print(guest.run(f"lsblk -f {disk}; properties() {{ udevadm info -q property {disk}-part$1; }}; properties 1\n"
+                    "properties 1 | grep -x SV_POOL=part; properties 1 | grep -x ID_FS_TYPE=sv_member; properties 1 | grep -x ID_FS_LABEL=part\n"
+                    "uuid=$(svctl --json show part | sed -n 's/.*\"uuid\": \"\\(.*\\)\".*/\\1/p' | head -1); properties 1 | grep -x ID_FS_UUID=$uuid\n"
+                    f"name=$(basename $(readlink -f {disk}-part1)); lsblk -f {disk} | grep -E \"$name +sv_member .*part +$uuid\"\n"
+                    f"name=$(basename $(readlink -f {disk}-part2)); lsblk -f {disk} | grep -E \"$name +ext4\"\n"
+                    "properties 2 > /tmp/second; refused grep SV_POOL /tmp/second\n"
+                    f"sfdisk -d {disk} | cmp - /root/table; fsck.ext4 -fn {disk}-part2; svctl show part | grep 'path: {disk}-part1'"))
+
+
 @vm.limit(400)
 def test_members_are_seen_and_noticed_by_udev(bench):
-    disks = [bench.disk("whole", "128M"), bench.disk("late", "160M")]
+    disks = [bench.disk("whole", "128M"), bench.disk("late", "160M"), bench.disk("shared", "112M")]
     machine = Machine(bench, disks)
     late = f"dmsetup create late --table '0 262144 linear {disks[1].dev} 2048'\n"
     with machine.boot() as guest:
@@ -28,9 +39,15 @@ def test_members_are_seen_and_noticed_by_udev(bench):
         # udev must not have the kernel read a table anew while its partition becomes a member.
         guest.run(f"for i in 1 2 3; do svctl create-pool tank --tier t={disks[0].dev}; svctl delete-pool tank --yes; done", timeout=120)
         guest.run(late + f"svctl create-pool tank --tier t={disks[0].dev}; svctl create-volume tank/a --size 1G\n"
-                  "svctl create-pool archive --tier t=/dev/mapper/late; svctl create-volume archive/b --size 1G\n"
+                  "svctl create-pool archive --tier t=/dev/mapper/late; svctl create-volume archive/b --size 64M\n"
                   "dd if=/dev/urandom of=/dev/sv/archive/b bs=1M count=8 oflag=direct conv=fsync status=none\n"
                   "sha256sum /dev/sv/archive/b > /root/sums; udevadm settle")
+        # A partition that the user made, beside one that svctl must leave alone.
+        guest.run(f"printf 'label: gpt\\nsize=64M\\nsize=16M\\n' | sfdisk -q {disks[2].dev}; udevadm settle; mkfs.ext4 -q {disks[2].dev}-part2\n"
+                  f"sfdisk -d {disks[2].dev} > /root/table; svctl create-pool part --tier t={disks[2].dev}-part1; svctl create-volume part/c --size 16M\n"
+                  "dd if=/dev/urandom of=/dev/sv/part/c bs=1M count=8 oflag=direct conv=fsync status=none\n"
+                  "sha256sum /dev/sv/part/c >> /root/sums; udevadm settle")
+        user_partition_is_shown(guest, disks[2].dev)
         rows = [r.split() for r in guest.run("lsblk -nro FSTYPE,LABEL,UUID | grep sv_member").splitlines()]
         pools = {p["name"]: p["uuid"] for p in json.loads(guest.run("svctl --json list"))["pools"]}
         assert sorted(r[1:] for r in rows) == sorted([n, u] for n, u in pools.items()), rows
@@ -41,7 +58,8 @@ def test_members_are_seen_and_noticed_by_udev(bench):
                   "svctl deactivate tank; dmsetup remove map; udevadm settle; svctl activate tank")
     with machine.boot() as guest:
         # No mount waits for it: svd may be at it still.
-        guest.run("for i in $(seq 100); do test -b /dev/sv/tank/a && break; sleep 0.1; done; test ! -e /dev/sv/archive; svctl list\n" + late +
+        guest.run("for i in $(seq 100); do test -b /dev/sv/tank/a && test -b /dev/sv/part/c && break; sleep 0.1; done\n"
+                  "test -b /dev/sv/tank/a; test ! -e /dev/sv/archive; svctl list\n" + late +
                   "for i in $(seq 40); do test -b /dev/sv/archive/b && break; sleep 0.1; done; sha256sum -c /root/sums")
 
 

@@ -1,6 +1,7 @@
 """dm-sv.ko by itself: pools and volumes driven through the control device, without svd."""
 
 import json
+import re
 import types
 
 import sv_ioctl
@@ -37,6 +38,37 @@ def test_loads_and_unloads(bench):
         guest.run("rmmod dm_sv")
 
 
+LIMITS = {
+    "logical_block_size": "4096", "physical_block_size": "4096",
+    "minimum_io_size": "4096",          # mkfs.xfs would pad its log to more
+    "optimal_io_size": "1048576",       # an extent
+    "discard_granularity": "4096", "discard_max_bytes": str(64 << 30), "write_zeroes_max_bytes": str(64 << 30),
+    "write_cache": "write back", "fua": "1",     # a flush is what makes first writes durable
+}
+
+
+def queue_of(guest, dev, *names):
+    """What /sys says of a device's queue."""
+    queue = f"/sys/dev/block/$(stat -Lc '%Hr:%Lr' {dev})/queue"
+    return dict(zip(names, guest.run("; ".join(f"cat {queue}/{name}" for name in names)).splitlines()))
+
+
+def limits_are_the_volumes_own(guest, disks):
+    """Not its members', but for whether they rotate: where one does, so does the volume."""
+    assert queue_of(guest, "/dev/mapper/v1", *LIMITS) == LIMITS
+    for disk in disks:
+        members = queue_of(guest, disk.dev, *LIMITS)
+        assert not {"logical_block_size", "optimal_io_size", "discard_max_bytes", "fua"} & {n for n in LIMITS if members[n] == LIMITS[n]}
+    rotational = {}
+    for number, rotates in ((2, ""), (3, disks[1].dev)):
+        guest.run(f"for d in {disks[0].dev} {disks[1].dev}; do echo $([[ $d != '{rotates}' ]]; echo $?) > "
+                  "/sys/block/$(basename $(readlink -f $d))/queue/rotational; done")
+        sv(guest, f"create {number} 1G")
+        rotational[number] = queue_of(guest, f"/dev/mapper/v{number}", "rotational")["rotational"]
+        guest.run(f"dmsetup remove v{number}")
+    assert rotational == {2: "0", 3: "1"}, rotational
+
+
 def test_pool_and_volume_come_and_go(bench):
     disks = two_tiers(bench)
     with bench.boot(disks) as guest:
@@ -45,6 +77,7 @@ def test_pool_and_volume_come_and_go(bench):
         assert guest.run("dmsetup status pool").split()[3:5] == ["write", "active"]
         sv(guest, "create 1 1G")
         assert guest.run("dmsetup status v1").split()[3:] == ["0", "write", "rw"]
+        limits_are_the_volumes_own(guest, disks)
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=8 oflag=direct status=none")
         assert guest.run("dmsetup status v1").split()[3] == "8"
         assert len(guest.run("dmsetup deps v1").split("dependencies")[1].split("(")) == 3
@@ -142,20 +175,71 @@ def test_commits_without_volatile_caches(bench):
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
         sv(guest, "create 1 32M")
+        assert queue_of(guest, disks[0].dev, "write_cache")["write_cache"] == "write through"
+        cache = {name: LIMITS[name] for name in ("write_cache", "fua")}
+        assert queue_of(guest, "/dev/mapper/v1", *cache) == cache
         before = sv(guest, "state")["committed_seq"]
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=4k count=1 conv=fsync status=none")
         assert sv(guest, "state")["committed_seq"] > before
 
 
+# Fills a pool by first writes of one class after another, and prints how many slots each of them left.
+FILL_BY_CLASS = """
+import mmap
+pool = sv.Pool()
+pool.attach()
+index = iter(range(1024))
+for flags in (0, os.O_DSYNC):                   # the second is FUA
+    fd = os.open("/dev/mapper/v2", os.O_WRONLY | os.O_DIRECT | flags)
+    try:
+        while True:
+            os.pwrite(fd, mmap.mmap(-1, 4096), next(index) * sv.MIB)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    print(pool.ask("STATE")["free_slots"])
+"""
+
+
+def reserves_are_for_fua_and_metadata(guest):
+    """A full pool's last slots: a part of them is for FUA writes, all of them for what a file system says is metadata."""
+    total = sv(guest, "state")["total_slots"]
+    reserve = total // 64
+    sv(guest, "create 2 1G")
+    sv(guest, "create 3 1G")
+    # Without a journal, so that its blocks are written where they lie; inode tables lie 2 MiB apart and more.
+    guest.run("mkfs.ext4 -q -O ^has_journal,^flex_bg -E lazy_itable_init=1 /dev/mapper/v3; mount /dev/mapper/v3 /mnt; sync -f /mnt")
+    assert guest.run("dmsetup status pool").split()[3] == "write"
+    left = [int(n) for n in script(guest, FILL_BY_CLASS).split()]
+    assert left == [reserve, reserve - reserve // 4] and left[0] - left[1] >= 2, (left, reserve)
+    assert guest.run("dmsetup status pool").split()[3:5] == ["out-of-space", "active"]
+    assert guest.run("dmsetup status v2").split()[4] == "out-of-space" and sv(guest, "state")["mode"] == OUT_OF_SPACE
+    assert "mode is now out-of-space (was write)" in guest.run("dmesg")
+    assert ("sv_mode", {"from": 0, "to": OUT_OF_SPACE}) in trace(guest)
+    guest.run("mkdir /mnt/d{1..3}; sync -f /mnt; umount /mnt; echo 3 > /proc/sys/vm/drop_caches; mount /dev/mapper/v3 /mnt\n"
+              "ls -d /mnt/d{1..3}; umount /mnt; fsck.ext4 -fn /dev/mapper/v3")
+    assert sv(guest, "state")["free_slots"] < left[1], "metadata took none of what FUA may not"
+    guest.run("for v in v2 v3; do blkdiscard /dev/mapper/$v; dmsetup remove $v; done")
+    sv(guest, "checkpoint")
+    assert guest.run("dmsetup status pool").split()[3] == "write" and sv(guest, "state")["free_slots"] == total
+    assert ("sv_mode", {"from": OUT_OF_SPACE, "to": 0}) in trace(guest)
+
+
 def test_full_pool(bench):
-    disks = [bench.disk("a", "64M")]
-    with bench.boot(disks) as guest:
-        pool_up(guest, devs(disks), ring=4)
+    large, small = bench.disk("large", "540M"), bench.disk("a", "64M")
+    with bench.boot([large, small]) as guest:
+        pool_up(guest, [large.dev], ring=4)
+        sv(guest, "policy 0 1000")
+        trace(guest)
+        reserves_are_for_fua_and_metadata(guest)
+        guest.run("dmsetup remove pool")
+        # Of a pool this small nothing is kept back.
+        sv(guest, f"--ring 4 up {small.dev}")
         sv(guest, "create 1 1G")
         sv(guest, "policy 0 1000")
         fill = "dd if=/dev/urandom of=/dev/mapper/v1 bs=1M count=100 oflag=direct status=none"
         out = guest.run(fill + " 2>&1", check=False)
         assert "No space left" in out, out
+        assert guest.run("dmsetup status pool").split()[3] == "out-of-space"
         # What is there can be read and overwritten, and flushed.
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=4 oflag=direct conv=fsync status=none")
         guest.run("dd if=/dev/mapper/v1 of=/dev/null bs=1M iflag=direct count=100 status=none")
@@ -179,7 +263,7 @@ def test_full_pool(bench):
         waiting = guest.start(write.format(701))
         guest.run("sleep 1; timeout 20 dmsetup suspend --nolockfs v1; dmsetup resume v1")
         out = waiting.wait(20, check=False)
-        print(out)
+        assert waiting.code == 1 and "No space left on device" in out, (waiting.code, out)
 
 
 def test_discard_and_zeroes(bench):
@@ -372,16 +456,33 @@ for number in (1, 2):
 """)
         write = "dd if=/dev/zero of=/dev/mapper/{} bs=64k count=16 oflag=direct conv=fsync status=none"
         guest.run(write.format("v1") + "; " + write.format("v2"))
-        # The slow member fails: its volume gets errors, the other does not notice.
+        # A flush of the slow member fails, in its last sectors, which nobody writes; the pool goes on.
+        trace(guest)
+        guest.run(f"modprobe dm-flakey; dmsetup suspend --noflush ok1; printf '0 {size - 8} linear {names[1]} 0\\n{size - 8} 8 flakey "
+                  f"{names[1]} {size - 8} 0 60 1 error_writes\\n' | dmsetup load ok1; dmsetup resume ok1\n"
+                  "refused " + write.format("v2") + " 2>&1")
+        events = trace(guest)
+        assert ("sv_flush", {"member": 1, "failed": 1}) in events and "sv_mode" not in [name for name, _ in events], events
+        # It fails as a whole: its volume gets errors, the other does not notice.
         guest.run(f"dmsetup suspend --noflush ok1; dmsetup load ok1 --table '0 {size} error'; dmsetup resume ok1")
         guest.run("refused " + write.format("v2") + " 2>/dev/null; " + write.format("v1"))
         assert sv(guest, "members")[1]["errors"] > 0
         assert guest.run("dmsetup status v1").split()[4] == "write"
+        trace(guest)
         # The only copy of the journal fails: so does the pool, and says so.
         guest.run(f"dmsetup suspend --noflush ok0; dmsetup load ok0 --table '0 {size} error'; dmsetup resume ok0")
         guest.run("refused dd if=/dev/zero of=/dev/mapper/v1 bs=64k seek=40 count=1 oflag=direct conv=fsync 2>/dev/null")
-        guest.run("refused dd if=/dev/zero of=/dev/mapper/v2 bs=64k seek=40 count=1 conv=fsync 2>/dev/null", check=False)
-        print(guest.run("dmsetup status"))
+        assert guest.run("dmsetup status pool").split()[3:5] == ["fail", "active"] and sv(guest, "state")["mode"] == FAIL
+        assert ("sv_mode", {"from": 0, "to": FAIL}) in trace(guest)
+        assert "mode is now fail (was write)" in guest.run("dmesg")
+        # For every volume, whatever is mapped, until somebody makes the pool anew.
+        for volume in ("v1", "v2"):
+            assert guest.run(f"dmsetup status {volume}").split()[4] == "fail"
+            guest.run(f"refused dd if=/dev/zero of=/dev/mapper/{volume} bs=64k seek=40 count=1 conv=fsync 2>&1\n"
+                      f"refused dd if=/dev/mapper/{volume} of=/dev/null bs=64k count=1 iflag=direct 2>&1")
+        guest.run(f"dmsetup suspend --noflush ok0; dmsetup load ok0 --table '0 {size} linear {names[0]} 0'; dmsetup resume ok0\n"
+                  "refused dd if=/dev/mapper/v1 of=/dev/null bs=64k count=1 iflag=direct 2>&1")
+        assert guest.run("dmsetup status pool").split()[3] == "fail"
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool")
 
 
@@ -399,12 +500,14 @@ def test_a_lost_journal_copy_is_dropped(bench):
         used = [m["nr_slots"] - m["free_slots"] for m in sv(guest, "members")]
         assert sorted(used) == [0, 1], used
         lost = used.index(0)
+        trace(guest)
         guest.run(f"dmsetup suspend --noflush ok{lost}; dmsetup load ok{lost} --table '0 {size} error';"
                   f"dmsetup resume ok{lost}")
         guest.run(write.format(1))
         members = sv(guest, "members")
         assert [bool(m["flags"] & sv_ioctl.RING_LOST) for m in members] == [not lost, bool(lost)], members
         assert guest.run("dmsetup status v1").split()[4] == "write"
+        assert {fields["ok"] for name, fields in trace(guest) if name == "sv_batch"} == {1 << (1 - lost)}
 
 
 def test_nowait_is_accepted_where_blocks_are_mapped(bench):
@@ -472,6 +575,8 @@ expect("overwrite on another member", lambda: write(v2, 0), [(0, 0), (1, 1)])
 expect("nothing is owed", lambda: os.fsync(v1), [(0, 0), (0, 0)])
 assert not faults, faults
 """))
+        bios_and_commits_are_traced(guest)
+        print(script(guest, MANY_WRITERS.format(disks=[d.dev for d in disks])))
 
 
 def test_hung_member_holds_up_only_its_own_volume(bench):
@@ -480,17 +585,21 @@ def test_hung_member_holds_up_only_its_own_volume(bench):
         size = (128 << 20) // 512
         guest.run(f"dmsetup create slow --table '0 {size} linear {disks[1].dev} 0'")
         pool_up(guest, [f"{disks[0].dev}=0", "/dev/mapper/slow=1"], ring=4)
-        print(script(guest, TWO_VOLUMES + """
+        print(script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES + """
 import mmap, threading
 def direct(number, off, flags=0):
     fd = os.open(f"/dev/mapper/v{number}", os.O_RDWR | os.O_DIRECT | flags)
     os.pwrite(fd, mmap.mmap(-1, 4096), off)
     os.close(fd)
 
+def flushes():
+    stats = [open(f"/sys/block/{os.path.basename(os.path.realpath(d))}/stat").read().split() for d in DISKS]
+    return [int(fields[15]) for fields in stats]
+
 direct(2, 0)
 sv.dmsetup("suspend", "--noflush", "slow")
-ended = []
-waiting = [threading.Thread(target=lambda: ended.append(os.fsync(v2)), daemon=True) for _ in range(3)]
+ended, before = [], flushes()[1]
+waiting = [threading.Thread(target=lambda: ended.append(os.fsync(v2)), daemon=True) for _ in range(16)]
 for t in waiting:
     t.start()
 time.sleep(1)
@@ -511,12 +620,100 @@ seq = pool.ask("STATE")["committed_seq"]
 time.sleep(3)
 assert pool.ask("STATE")["committed_seq"] == seq, "nothing new, nothing written"
 assert not ended and all(t.is_alive() for t in waiting), "its own volume waits"
+batches = pool.ask("STATE")["commits"]
 sv.dmsetup("resume", "slow")
 for t in waiting:
     t.join(20)
-assert ended == [None] * 3, ended
+assert ended == [None] * 16, ended
+assert flushes()[1] - before == 1, "all of them rode on one flush of the member"
+assert pool.ask("STATE")["commits"] == batches + 1, "and on one batch"
 """))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
+
+
+# As many threads as a busy database has, each with a new block and an fsync of its own, again and again.
+MANY_WRITERS = """
+import threading
+def stat(dev):
+    fields = open(f"/sys/block/{{os.path.basename(os.path.realpath(dev))}}/stat").read().split()
+    return int(fields[15])
+
+fd = os.open("/dev/mapper/v1", os.O_RDWR)
+pool = sv.Pool()
+pool.attach()
+pool.ask("COMMIT")
+THREADS, EACH = 16, 20
+
+def load(number):
+    for i in range(EACH):
+        os.pwrite(fd, b"x" * 4096, (8 + number) * sv.MIB + i * 8192)
+        os.fsync(fd)
+
+before, state = [stat(d) for d in {disks}], pool.ask("STATE")
+threads = [threading.Thread(target=load, args=(n,)) for n in range(THREADS)]
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+after = pool.ask("STATE")
+flushes = [stat(d) - b for d, b in zip({disks}, before)]
+fsyncs, batches = THREADS * EACH, after["commits"] - state["commits"]
+written = after["journal_bytes"] - state["journal_bytes"]
+print(f"{{fsyncs}} fsyncs: {{flushes}} flushes, {{batches}} batches of {{written}} bytes")
+# One at a time costs two flushes and a batch, of 4 KiB: see above.
+assert batches < fsyncs and flushes[0] < fsyncs and flushes[1] == 0 and written < fsyncs * 4096
+"""
+
+
+def trace(guest):
+    """The module's events since the last call, as (name, fields); the first call begins with them."""
+    text = guest.run("cd /sys/kernel/tracing; test -d events || mount -t tracefs none .; cat trace; echo 1 > events/sv/enable\n"
+                     "echo > trace")
+    found = re.findall(r": (sv_\w+): (.*)$", text, re.M)
+    return [(name, {k: int(v, 0) for k, v in (f.split("=") for f in fields.split())}) for name, fields in found]
+
+
+OUT_OF_SPACE, FAIL = 1, 3   # enum sv_mode
+REMAP, ZERO = 0, 1      # enum sv_plan
+READ, WRITE, DISCARD = 0, 1, 3
+
+
+def bios_and_commits_are_traced(guest):
+    """One step each, and what it leaves in the trace."""
+    def step(text):
+        script(guest, f"fd = os.open('/dev/mapper/v2', os.O_RDWR | os.O_DIRECT)\nimport mmap\nbuf = mmap.mmap(-1, 8192)\n{text}")
+        events = trace(guest)
+        print(text, events)
+        return events
+
+    def of(name, events, *leave):
+        return [{k: v for k, v in fields.items() if k not in leave} for n, fields in events if n == name]
+
+    slot = script(guest, "pool = sv.Pool(write=False)\nprint(max(e['slot'] for e in pool.dump('DUMP_EXTENTS') if e['member'] == 1))")
+    trace(guest)
+    block, at = 5 * 256 + 3, (sv_ioctl.layout(128 << 20, 0, 0)["slot_off"] >> 9) + 3 * 8
+    write = {"volume": 2, "op": WRITE, "block": block, "blocks": 2, "plan": REMAP, "member": 1}
+    events = step(f"os.pwrite(fd, buf, {block} * 4096); os.fsync(fd)")
+    sectors = [fields.pop("sector") for name, fields in events if name == "sv_map"]
+    assert sectors[-1] % 2048 == at % 2048 and sectors[-1] > at and of("sv_map", events)[-1] == write, (slot, sectors)
+    flushes = of("sv_flush", events)
+    assert {"member": 1, "failed": 0} in flushes and all(f["failed"] == 0 for f in flushes)
+    first, = of("sv_batch", events)
+    assert first["ok"] == 1 and first["len"] == 4096 and first["off"] % 4096 == 0 and first["off"] < 4 << 20
+    # An overwrite has no record, and a read nothing but its own.
+    events = step(f"os.pwrite(fd, buf, {block} * 4096); os.fsync(fd); os.preadv(fd, [buf], {block} * 4096)")
+    assert of("sv_map", events) == [{**write, "op": op, "sector": sectors[-1]} for op in (WRITE, READ)]
+    assert of("sv_flush", events) == [{"member": 1, "failed": 0}] and not of("sv_batch", events)
+    # Beside it nothing was ever written; a discard goes to the worker.
+    events = step(f"os.preadv(fd, [buf], {block + 2} * 4096)")
+    assert of("sv_map", events, "member", "sector") == [{**{k: v for k, v in write.items() if k != "member"}, "op": READ,
+                                                         "block": block + 2, "plan": ZERO}]
+    events = step(f"sv.subprocess.run(['blkdiscard', '-f', '-o', '{block * 4096}', '-l', '4096', '/dev/mapper/v2'], check=True); os.fsync(fd)")
+    assert of("sv_defer", events) == [{"volume": 2, "op": DISCARD, "sector": block * 8, "bytes": 4096}]
+    asked, = of("sv_map", events, "member", "sector")
+    assert asked == {"volume": 2, "op": DISCARD, "block": block, "blocks": 1, "plan": ZERO}
+    second, = of("sv_batch", events)
+    assert second["off"] == first["off"] + first["len"]
 
 
 def linear(guest, names, disks, size):
@@ -573,6 +770,25 @@ os.close(v1)
         guest.run(again + "; dmsetup remove pool; dmsetup remove ok0; dmsetup remove ok1; rmmod dm_sv")
 
 
+COPIES = """copies() { svctl metrics | sed -nE 's/^svctl_member_journal_copy.*member="([01])".* ([01])$/\\1:\\2/p' | sort | xargs; }
+"""
+
+
+def a_lost_journal_copy_is_told(s, index):
+    """In svd's log, by status and in the metrics, until the pool is brought up anew, with both copies."""
+    one = " ".join(f"{i}:{int(i != index)}" for i in (0, 1))
+    code, lost = "SV-JOURNAL-COPY-LOST", f"one copy of the journal is lost: /dev/mapper/ok{index}"
+    s.run(COPIES + f"""test "$(copies)" = "0:1 1:1"; refused grep {code} /run/svctl/log; svctl status > /tmp/status; refused grep {code} /tmp/status
+size=$(blockdev --getsz /dev/mapper/ok{index}); dmsetup table ok{index} > /tmp/table
+dmsetup suspend --noflush ok{index}; dmsetup load ok{index} --table "0 $size error"; dmsetup resume ok{index}
+dd if=/dev/urandom of=/dev/sv/tank/a bs=4k seek=20 count=1 oflag=direct conv=fsync status=none
+for i in $(seq 100); do grep -q {code} /run/svctl/log && break; sleep 0.1; done; grep '{lost}.*\\[{code}]' /run/svctl/log
+svctl status | tee /tmp/status; grep '{lost}' /tmp/status; test "$(copies)" = "{one}"
+dmsetup suspend --noflush ok{index}; dmsetup load ok{index} < /tmp/table; dmsetup resume ok{index}
+svctl deactivate tank; svctl activate tank; test "$(copies)" = "0:1 1:1"; svctl status > /tmp/status; refused grep '{lost}' /tmp/status
+""")
+
+
 def test_pool_comes_back_after_a_hung_journal_copy(bench):
     disks = [bench.disk(n, "256M") for n in "ab"]
     with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:
@@ -597,4 +813,5 @@ def test_pool_comes_back_after_a_hung_journal_copy(bench):
         s.run("svctl check tank; cat /run/svctl/log")
         assert guest.run("sha256sum < /dev/sv/tank/a") == before
         s.run(write.format(9))
+        a_lost_journal_copy_is_told(s, hung)
         print(s.run("svctl check tank; svctl list; svctl deactivate tank; pkill -x svd; rmmod dm_sv; cat /run/svctl/log"))

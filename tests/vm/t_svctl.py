@@ -243,4 +243,4 @@ def test_mounts_of_svds_own_keep_no_volume_busy(bench):
         s.start(env="unshare -m --propagation slave")
         s.run("test $(readlink /proc/$(pidof svd)/ns/mnt) != $(readlink /proc/self/ns/mnt)\n"
               "svctl create-volume tank/b --size 64M; test -b /dev/sv/tank/b; refused svctl deactivate tank 2>&1\n"
-              "umount /mnt; mkfs.ext4 -q /dev/sv/tank/b; mount /dev/sv/tank/b /mnt; umount /mnt; svctl deactivate tank")
+              "umount /mnt; mkfs.ext4 -q /dev/sv/tank/b; mount /dev/sv/tank/b /mnt; umount /mnt; svctl deactivate tank; svctl activate tank")

@@ -221,9 +221,12 @@ def test_read_only_devices_are_refused(bench):
     with bench.boot(disks) as guest:
         s = Svctl(guest, [member])
         pool_of(s, f"slow={member.dev}")
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=4 oflag=direct conv=fsync status=none\n"
+              f"svctl dump tank > /tmp/before; grep -q ^map /tmp/before; sha256sum {readonly.dev} {blank.dev} > /tmp/sums")
         refused(s, 4, f"svctl add-device tank slow={readonly.dev}", readonly.dev, "read-only")
         refused(s, 4, f"svctl create-pool other --tier a={blank.dev},{readonly.dev}", readonly.dev, "read-only")
-        s.run("svctl check tank")
+        refused(s, 4, f"svctl create-pool other --tier a={blank.dev},{readonly.dev} --wipe {readonly.dev} --yes", "read-only")
+        s.run("svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after; sha256sum --quiet -c /tmp/sums; svctl check tank")
 
 
 FILL_XFS = """mkfs.xfs -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /tmp/base

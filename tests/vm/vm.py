@@ -319,6 +319,7 @@ class Guest:
         self.accel = accel or ("tcg" if icount else accelerator(self.kernel))
         self.expect = [re.compile(e) for e in expect]
         self.commands, self.qemu, self.port, self.received = {}, None, None, b""
+        self.at_end = []  # functions: what must hold when the block is left, while the guest still runs
         os.makedirs(self.share_path(""))
         if system:
             for name in ("agent", "serve"):
@@ -519,12 +520,21 @@ class Guest:
     def _said(self, line):
         return any(e.search(line) for e in self.expect)
 
+    def end_well(self):
+        try:
+            for check in self.at_end if self.running else ():
+                check()
+        except BaseException:
+            self.kill()
+            raise
+        self.shutdown()
+
     def __enter__(self):
         return self
 
     def __exit__(self, kind, value, traceback):
         if kind is None:
-            self.shutdown()
+            self.end_well()
             return
         self.kill()
         # What the kernel said first explains what the test saw then.
