@@ -42,7 +42,8 @@ static inline void *sv_zalloc(size_t bytes)
 
 /*
  * At most a page, for a reserve that writeback draws on [I9]: fails at once where memory is short. The page allocator
- * would try for ever to get a page, and where all memory waits to be written here, only the caller's going on frees any.
+ * would try for ever to get a page, and where all memory waits to be written here, only the caller's going on frees
+ * any.
  */
 static inline void *sv_zalloc_now(size_t bytes)
 {

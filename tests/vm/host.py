@@ -86,3 +86,28 @@ class Machine:
         guest.run("tar -C / --keep-directory-symlink -xf /share/stage.tar; systemctl daemon-reload\n"
                   "udevadm control --reload; mkdir -p /var/log/journal; journalctl --flush", timeout=120)
         guest.run("systemctl enable --now svd; svctl list")
+
+    def make_install(self, guest):
+        """The same by `make install` itself, in the guest, of what is built here; what it must leave alone is as it was."""
+        built = ["Makefile", "mk", "systemd", "udev", "daemon/api", "docs/monitoring", "build/man", "build/completion",
+                 f"build/kmod/{guest.kernel.release}/dm-sv.ko"]
+        programs = os.path.join(self.bench.dir, "tree")
+        shutil.copytree(os.path.join(vm.BUILD, "bin"), os.path.join(programs, "build/bin"))
+        strip(os.path.join(programs, "build/bin"))
+        tree = ["tar", "-c", "-C", vm.REPO, *built, "-C", programs, "build/bin"]
+        guest.put("tree.tar", subprocess.run(tree, check=True, stdout=subprocess.PIPE).stdout)
+        return guest.run(MAKE_INSTALL, timeout=120)
+
+
+# There is no compiler, and the headers that it would ask for are not used: what it makes first is there already. Debian's
+# kernels and packages make an initramfs anew by update-initramfs.
+MAKE_INSTALL = """mkdir /root/tree; tar -C /root/tree -xf /share/tree.tar; release=$(uname -r)
+printf '#!/bin/sh\\necho "$0" >> /root/called\\n' | tee /usr/local/sbin/{update-initramfs,mkinitramfs,dracut} > /dev/null
+chmod +x /usr/local/sbin/*; mkdir -p /boot; echo initramfs > /boot/initrd.img-$release
+boot() { find /boot /etc/modules-load.d -type f -printf '%p %s %T@\\n' -exec sha256sum {} +; }
+boot > /root/boot; refused grep dm-sv /lib/modules/$release/modules.dep; refused modprobe -n dm-sv 2> /dev/null
+make -C /root/tree -o daemon -o cli -o man install MAKE='make -o kmod-module' INSTALL_HEADERS=/
+grep '^updates/dm-sv.ko:' /lib/modules/$release/modules.dep; modinfo -F alias dm-sv; modprobe -v dm-sv; grep -w ^dm_sv /proc/modules
+boot | cmp - /root/boot; refused test -e /root/called
+getent group svctl svctl-read; systemctl enable --now svd; svctl list; systemctl cat svd.socket > /dev/null
+"""

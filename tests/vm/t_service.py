@@ -1,7 +1,9 @@
 """svd as a service of systemd, in a full guest: its watchdog, its messages in the journal, and members at boot."""
 
+import subprocess
+
 import vm
-from host import Machine
+from host import Machine, with_few_modules
 
 # A limit that a test can wait for, and long enough for a busy host, on which the guest's clock has been seen to run eight
 # times too fast, so that 6 s were not; a rename runs in a circle, behind its change of the catalogue.
@@ -52,15 +54,35 @@ test -z "$(journalctl -b SV_POOL=other -o cat -q)"
 """ + CALL + "600; goes_on; test \"$before\" = \"$(restarts) $(pid)\"; kill -CONT $journald; journalctl --sync\n" + CALL + """2
 journalctl --sync; test $(journalctl -b SYSLOG_IDENTIFIER=svd -o cat | grep -c 'CreateVolume.*"volume":"a"') -ge 1204
 """
+# A restore of so many extents takes a while; the socket stays, and whoever calls next has svd started again.
+WIDE_EXTENTS = 200000
+STOPPED = """svctl create-pool wide --tier t={disk}; svctl dump wide > /tmp/before
+svctl restore wide /share/wide > /tmp/restored 2>&1 & client=$!
+for i in $(seq 300); do svctl jobs -H -o what,pool,state | grep -qE 'restore.wide.running' && break; kill -0 $client; sleep 0.1; done
+systemctl stop svd; systemctl is-active svd.socket; refused systemctl is-active svd
+rc=0; wait $client || rc=$?; cat /tmp/restored; test $rc = 1; grep 'svd is being stopped; nothing was changed' /tmp/restored
+journalctl --sync; journalctl -b SYSLOG_IDENTIFIER=svd SV_POOL=wide -o cat | grep 'Restore.*"pool":"wide".*svd is being stopped; nothing was changed'
+svctl list; systemctl is-active svd; for i in $(seq 300); do svctl list | grep '^wide *active' && break; sleep 0.1; done
+svctl dump wide > /tmp/after; for f in before after; do sed -i '/^journal /d' /tmp/$f; done; cmp /tmp/before /tmp/after
+svctl check wide; svctl create-volume wide/v --size 1G; svctl delete-pool wide --yes
+"""
+
+
+def svd_is_stopped_in_the_middle_of_a_job(guest, disk):
+    """Who waits for it is told, and the pool is as it was."""
+    guest.put("wide", subprocess.run([f"{vm.REPO}/tests/support/make_dump.py", str(WIDE_EXTENTS), "1", str(WIDE_EXTENTS)],
+                                     stdout=subprocess.PIPE, check=True).stdout)
+    print(guest.run(STOPPED.format(disk=disk), timeout=150))
 
 
 @vm.full
 @vm.limit(600)
 def test_watchdog_and_journal(bench):
-    disk = bench.disk("pool", "512M")
-    machine = Machine(bench, [disk])
+    disk, wide = bench.disk("pool", "512M"), bench.disk("wide", f"{WIDE_EXTENTS // 1024 + 20}G")
+    machine = Machine(bench, [disk, wide])
     with machine.boot() as guest:
         machine.install(guest)
+        svd_is_stopped_in_the_middle_of_a_job(guest, wide.dev)
         guest.run(DROP_IN + MAP.format(dev=disk.dev) + "svctl create-pool tank --tier t=/dev/mapper/under; svctl create-volume tank/a --size 1G")
         load = guest.start(LOAD)
         print(guest.run(STUCK, timeout=200))
@@ -126,6 +148,6 @@ svctl dump tank > /tmp/after; for f in before after; do sed -i '/^journal /d' /t
 def test_module_missing_or_for_another_kernel(bench):
     disk = bench.disk("pool", "256M")
     machine = Machine(bench, [disk])
-    with machine.boot(expect=[r"dm.sv: version magic"]) as guest:
-        machine.install(guest)
+    with machine.boot(kernel=with_few_modules(bench), expect=[r"dm.sv: version magic"]) as guest:
+        print(machine.make_install(guest))
         print(guest.run(f"svctl create-pool tank --tier t={disk.dev}\n" + MODULE, timeout=100))
