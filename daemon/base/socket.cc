@@ -58,7 +58,10 @@ ssize_t send_with_fds(int socket, std::string_view bytes, std::span<const Unique
 	message.msg_control = control.space;
 	if (!fds.empty())
 		put_fds(message, fds);
-	return sendmsg(socket, &message, MSG_NOSIGNAL);
+	const ssize_t n = sendmsg(socket, &message, MSG_NOSIGNAL);
+	if (n >= 0 || errno != EPERM || fds.empty())
+		return n;
+	return send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
 }
 
 ssize_t receive_with_fds(int socket, std::span<char> buffer, Fds &fds)

@@ -16,7 +16,8 @@ using Fds = std::vector<UniqueFd>;
 
 inline constexpr size_t kMaxFds = 4;  // that wait to be used by a message
 
-// As send(); the descriptors, at most kMaxFds, go with the first byte.
+// As send(); the descriptors, at most kMaxFds, go with the first byte. Where the other end takes none (take_no_fds()) the bytes
+// go alone: it has an answer to that.
 ssize_t send_with_fds(int socket, std::string_view bytes, std::span<const UniqueFd> fds);
 // As recv(); appends the descriptors that came. More than kMaxFds: EMSGSIZE.
 ssize_t receive_with_fds(int socket, std::span<char> buffer, Fds &fds);

@@ -364,11 +364,8 @@ TEST_F(VarlinkTest, descriptors_of_who_does_not_administer_are_never_opened)
 	turn();
 	setrlimit(RLIMIT_NOFILE, &all);
 	EXPECT_EQ(echo("a"), read(client));
-	// Newer kernels do not even take them.
-	if (send_with_fds(client.get(), message, sent) < 0) {
-		EXPECT_EQ(EPERM, errno);
-		return;
-	}
+	// Newer kernels do not even take them; the call is answered all the same, so that who may not make it is told so.
+	EXPECT_EQ(static_cast<ssize_t>(message.size()), send_with_fds(client.get(), message, sent));
 	turn();
 	EXPECT_EQ(echo("a"), read(client));
 }
