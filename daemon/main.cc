@@ -161,6 +161,7 @@ void turn(VarlinkServer &server, std::optional<HttpServer> &metrics, Engine &eng
 Status serve(const Options &options)
 {
 	std::signal(SIGPIPE, SIG_IGN);	// whoever reads what svd prints may go
+	const UniqueFd stop = termination_fd();	// first: who is stopped while it starts ends as well as any other
 	if (leads_to_journal(STDERR_FILENO, getenv("JOURNAL_STREAM")))
 		log::use_journal(kJournalSocket);
 	SV_ASSIGN(const LowSpace low_space, LowSpace::parse(options.low_space));
@@ -177,7 +178,6 @@ Status serve(const Options &options)
 	const bool activated = sd_listen_fds(1) > 0;
 	SV_ASSIGN(VarlinkServer server, activated ? VarlinkServer::take(UniqueFd(SD_LISTEN_FDS_START), handler) :
 						    VarlinkServer::listen(options.socket, handler));
-	const UniqueFd stop = termination_fd();
 	if (!options.sim)
 		protect();
 	SV_ASSIGN(const auto watchdog, Watchdog::start());
