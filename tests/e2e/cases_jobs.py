@@ -203,17 +203,17 @@ def test_progress_is_shown_on_a_terminal(host):
     with slowed(host) as enough:
         lines, printed = on_terminal(host, "restore", "tank", text, enough=enough)
     assert printed == "pool tank restored\n"
-    reading = [re.fullmatch(rf"reading the dump: (\d+) % of {size}M(, \d+ s left)?", line) for line in lines]
+    reading = [re.fullmatch(rf"reading the dump: (\d+) % of {size}M(, \d+ (s|min|h) left)?", line) for line in lines]
     percent = [int(m[1]) for m in reading if m]
     assert percent == sorted(percent) and percent[-1] <= 100, lines
     assert any(m and m[2] for m in reading), lines
     assert all(m or line == "loading the kernel" for m, line in zip(reading, lines)), lines
     lines, printed = on_terminal(host, "dump", "tank")
     assert printed == host.dump()
-    assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ s left)?", line) for line in lines), lines
+    assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ (s|min|h) left)?", line) for line in lines), lines
     lines, printed = on_terminal(host, "check", "tank")
     assert "agree" in printed
-    known = r"(reading the catalogue: \d+ % of \d+ blocks|comparing extents|comparing volumes: \d+ % of \d+ volumes)(, \d+ s left)?"
+    known = r"(reading the catalogue: \d+ % of \d+ blocks|comparing extents|comparing volumes: \d+ % of \d+ volumes)(, \d+ (s|min|h) left)?"
     assert lines and all(re.fullmatch(known, line) for line in lines), lines
     # Who reads JSON, or has no terminal, is not disturbed.
     assert on_terminal(host, "--json", "check", "tank")[0] == []
