@@ -49,6 +49,28 @@ def running(host):
     return [job for job in host.call("io.svctl.Jobs")["jobs"] if job["state"] == "running"]
 
 
+@contextlib.contextmanager
+def slowed(host):
+    """svd gets some milliseconds of each second, so that a job's phases take long and it tells how much is left, on however
+    fast a machine. Until the event that the block gets is set."""
+    enough = threading.Event()
+
+    def hold():
+        while not enough.is_set():
+            host.svd.send_signal(signal.SIGSTOP)
+            enough.wait(1.1)
+            host.svd.send_signal(signal.SIGCONT)
+            enough.wait(0.03)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield enough
+    finally:
+        enough.set()
+        holder.join()
+
+
 def test_list_answers_while_a_million_extents_are_restored(host):
     text = big_text(host)
     big_pool(host)
@@ -72,9 +94,10 @@ def test_list_answers_while_a_million_extents_are_restored(host):
     assert "restored" in host.svctl("wait", str(job))
     host.svctl("check", "tank")
     for what in ("dump", "check"):      # and meanwhile the pool is read
-        svctl, job = begin(host, what, "tank")
-        host.svctl("show", "tank")
-        host.refused(5, "create-volume", "tank/v", "--size", "1M", says=f"job {job} ({what})")
+        with slowed(host):
+            svctl, job = begin(host, what, "tank")
+            host.svctl("show", "tank")
+            host.refused(5, "create-volume", "tank/v", "--size", "1M", says=f"job {job} ({what})")
         assert svctl.wait(60) == 0, svctl.stderr.read()
 
 
@@ -100,36 +123,16 @@ def test_svd_stopped_or_killed_in_the_middle_of_a_restore_changes_nothing(host):
     text = big_text(host)
     big_pool(host)
     before = host.dump()
-    for stop, code in ((host.stop, 1), (host.kill, 20)):
-        svctl, _ = begin(host, "restore", "tank", text)
-        stop()
+    for end, status, code in ((signal.SIGTERM, 0, 1), (signal.SIGKILL, -signal.SIGKILL, 20)):
+        with slowed(host):
+            svctl, _ = begin(host, "restore", "tank", text)
+            host.svd.send_signal(end)
+        assert host.svd.wait(20) == status
         assert svctl.wait(20) == code
         host.start()
         assert [line for line in host.dump().splitlines() if not line.startswith("journal")] == \
             [line for line in before.splitlines() if not line.startswith("journal")]
         host.svctl("check", "tank")
-
-
-@contextlib.contextmanager
-def slowed(host):
-    """svd gets some milliseconds of each second, so that a job's phases take long and it tells how much is left, on however
-    fast a machine. Until the event that the block gets is set."""
-    enough = threading.Event()
-
-    def hold():
-        while not enough.is_set():
-            host.svd.send_signal(signal.SIGSTOP)
-            enough.wait(1.1)
-            host.svd.send_signal(signal.SIGCONT)
-            enough.wait(0.03)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    try:
-        yield enough
-    finally:
-        enough.set()
-        holder.join()
 
 
 def replies(s):
