@@ -94,7 +94,8 @@ void FillForecast::add(Clock::time_point now, uint64_t used)
 		samples_.pop_front();
 }
 
-// The slope of the line through the window's samples that lies nearest to all of them.
+// The slope of the line through the window's samples that lies nearest to all of them. Counted from the first, so that
+// what does not change has none, whatever the rounding.
 std::optional<double> FillForecast::rate(Clock::duration window) const
 {
 	const auto begin = std::find_if(samples_.begin(), samples_.end(), [&](const Sample &sample) {
@@ -106,13 +107,13 @@ std::optional<double> FillForecast::rate(Clock::duration window) const
 	double used = 0;
 	for (auto sample = begin; sample != samples_.end(); sample++) {
 		time += to_seconds(sample->at - begin->at) / n;
-		used += sample->used / n;
+		used += (sample->used - begin->used) / n;
 	}
 	double both = 0;
 	double square = 0;
 	for (auto sample = begin; sample != samples_.end(); sample++) {
 		const double away = to_seconds(sample->at - begin->at) - time;
-		both += away * (sample->used - used);
+		both += away * (sample->used - begin->used - used);
 		square += away * away;
 	}
 	return both / square;

@@ -265,14 +265,16 @@ def with_journal(host, copies):
     fast, slow = disks[:-1], disks[-1]
     host.svctl("create-pool", "tank", "--tier", f"fast={','.join(fast)}", "--tier", f"slow={slow}")
     host.svctl("create-volume", "tank/v", "--size", "64M")
-    for i in range(3):
-        host.write("tank/v", i * MIB, b"old%d" % i * 1024)
-        host.flush("tank/v")
+    for i in range(0, 64, 2):
+        host.write("tank/v", i * MIB, b"old%d" % (i % 10) * 1024)
+    host.flush("tank/v")
     host.checkpoint("tank/v")
-    for i in range(3, 40):
-        host.write("tank/v", i * MIB, b"new%d" % (i % 10) * 1024)
-        if i < 6 or i == 39:
-            host.flush("tank/v")
+    # The simulated kernel commits by itself, too, between any two calls: each of these makes one batch.
+    for i in (1, 3, 5):
+        host.write("tank/v", i * MIB, b"new%d" % i * 1024)
+        host.flush("tank/v")
+    host.discard("tank/v", 0, 48 * MIB)     # with a record for each extent
+    host.flush("tank/v")
     host.kill()
     rings = [regions(disk)["journal"] for disk in fast]
     metadata = rings + catalogues(disks)
@@ -281,7 +283,7 @@ def with_journal(host, copies):
         dump = host.dump()
     applied = int(re.search(r"^journal \d+ (\d+)", dump, re.M)[1])
     new = [batch for batch in batches(rings[0]) if applied - 4 < batch[1] <= applied]
-    assert len(new) == 4 and new[-1][2] > 512, (new, applied)
+    assert len(new) == 4 and max(size for _, _, size in new[:3]) < 512 < new[-1][2], (new, applied)
     return dump, metadata, rings, new
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 
 import harness
@@ -48,6 +49,28 @@ def running(host):
     return [job for job in host.call("io.svctl.Jobs")["jobs"] if job["state"] == "running"]
 
 
+@contextlib.contextmanager
+def slowed(host):
+    """svd gets some milliseconds of each second, so that a job's phases take long and it tells how much is left, on however
+    fast a machine. Until the event that the block gets is set."""
+    enough = threading.Event()
+
+    def hold():
+        while not enough.is_set():
+            host.svd.send_signal(signal.SIGSTOP)
+            enough.wait(1.1)
+            host.svd.send_signal(signal.SIGCONT)
+            enough.wait(0.03)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        yield enough
+    finally:
+        enough.set()
+        holder.join()
+
+
 def test_list_answers_while_a_million_extents_are_restored(host):
     text = big_text(host)
     big_pool(host)
@@ -71,9 +94,10 @@ def test_list_answers_while_a_million_extents_are_restored(host):
     assert "restored" in host.svctl("wait", str(job))
     host.svctl("check", "tank")
     for what in ("dump", "check"):      # and meanwhile the pool is read
-        svctl, job = begin(host, what, "tank")
-        host.svctl("show", "tank")
-        host.refused(5, "create-volume", "tank/v", "--size", "1M", says=f"job {job} ({what})")
+        with slowed(host):
+            svctl, job = begin(host, what, "tank")
+            host.svctl("show", "tank")
+            host.refused(5, "create-volume", "tank/v", "--size", "1M", says=f"job {job} ({what})")
         assert svctl.wait(60) == 0, svctl.stderr.read()
 
 
@@ -99,21 +123,16 @@ def test_svd_stopped_or_killed_in_the_middle_of_a_restore_changes_nothing(host):
     text = big_text(host)
     big_pool(host)
     before = host.dump()
-    for stop, code in ((host.stop, 1), (host.kill, 20)):
-        svctl, _ = begin(host, "restore", "tank", text)
-        stop()
+    for end, status, code in ((signal.SIGTERM, 0, 1), (signal.SIGKILL, -signal.SIGKILL, 20)):
+        with slowed(host):
+            svctl, _ = begin(host, "restore", "tank", text)
+            host.svd.send_signal(end)
+        assert host.svd.wait(20) == status
         assert svctl.wait(20) == code
         host.start()
         assert [line for line in host.dump().splitlines() if not line.startswith("journal")] == \
             [line for line in before.splitlines() if not line.startswith("journal")]
         host.svctl("check", "tank")
-
-
-def let_time_go(host):
-    """A second of svd's clock in which it gets nothing done. Of a phase that goes on then it says how much is left."""
-    host.svd.send_signal(signal.SIGSTOP)
-    time.sleep(1.1)
-    host.svd.send_signal(signal.SIGCONT)
 
 
 def replies(s):
@@ -136,8 +155,8 @@ def test_progress_is_streamed_to_who_wants_it(host):
         os.sendfile(memory, f.fileno(), 0, os.path.getsize(text))
     harness.seal(memory)
     message = {"method": "io.svctl.Restore", "parameters": {"pool": "tank", "fd": 0}, "more": True}
-    reports, told = [], False
-    with contextlib.closing(host.connect()) as s:
+    reports = []
+    with contextlib.closing(host.connect()) as s, slowed(host) as enough:
         began = time.monotonic()
         socket.send_fds(s, [json.dumps(message).encode() + b"\0"], [memory])
         for reply in replies(s):
@@ -146,22 +165,21 @@ def test_progress_is_streamed_to_who_wants_it(host):
                 break
             (progress,) = reply["parameters"].values()
             reports.append((time.monotonic() - began, progress))
-            told = told or "eta_s" in progress
-            if not told and 0 < progress["done"] < progress["total"]:
-                let_time_go(host)
+            if "eta_s" in progress:
+                enough.set()
     os.close(memory)
     assert reply["parameters"]["result"] == "restored", reply
-    assert told and all(0 <= p["done"] <= p["total"] for _, p in reports), reports
+    assert reports and all(0 <= p["done"] <= p["total"] for _, p in reports), reports
     # As the phase went so far; it has gone on for a second, and began after the call.
-    for gone, p in reports:
-        if "eta_s" in p:
-            left = (p["total"] - p["done"]) / p["done"]
-            assert left - 1 <= p["eta_s"] <= left * gone, (gone, p)
+    told = [(gone, p, (p["total"] - p["done"]) / p["done"]) for gone, p in reports if "eta_s" in p]
+    assert told, reports
+    for gone, p, left in told:
+        assert left - 1 <= p["eta_s"] <= left * gone, (gone, p)
 
 
-def on_terminal(host, *words):
+def on_terminal(host, *words, enough=None):
     """What svctl shows on a terminal while it waits, line by line, each of which takes the place of the last one; and what
-    it prints."""
+    it prints. `enough` is set once it shows how much is left."""
     ours, theirs = os.openpty()
     with open(f"{host.dir}/printed", "wb") as printed:
         svctl = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
@@ -171,8 +189,8 @@ def on_terminal(host, *words):
     with contextlib.suppress(OSError):  # EIO: it has ended
         while some := os.read(ours, 65536):
             shown += some.decode()
-            if "%" in shown and " left" not in shown:
-                let_time_go(host)
+            if enough and " left" in shown:
+                enough.set()
     os.close(ours)
     assert svctl.wait(20) == 0, shown
     before, *lines = shown.split("\r\033[K")
@@ -185,19 +203,20 @@ def test_progress_is_shown_on_a_terminal(host):
     text = big_text(host)
     big_pool(host)
     size = f"{os.path.getsize(text) / MIB:.1f}".removesuffix(".0")
-    lines, printed = on_terminal(host, "restore", "tank", text)
+    with slowed(host) as enough:
+        lines, printed = on_terminal(host, "restore", "tank", text, enough=enough)
     assert printed == "pool tank restored\n"
-    reading = [re.fullmatch(rf"reading the dump: (\d+) % of {size}M(, \d+ s left)?", line) for line in lines]
+    reading = [re.fullmatch(rf"reading the dump: (\d+) % of {size}M(, \d+ (s|min|h) left)?", line) for line in lines]
     percent = [int(m[1]) for m in reading if m]
     assert percent == sorted(percent) and percent[-1] <= 100, lines
     assert any(m and m[2] for m in reading), lines
     assert all(m or line == "loading the kernel" for m, line in zip(reading, lines)), lines
     lines, printed = on_terminal(host, "dump", "tank")
     assert printed == host.dump()
-    assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ s left)?", line) for line in lines), lines
+    assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ (s|min|h) left)?", line) for line in lines), lines
     lines, printed = on_terminal(host, "check", "tank")
     assert "agree" in printed
-    known = r"(reading the catalogue: \d+ % of \d+ blocks|comparing extents|comparing volumes: \d+ % of \d+ volumes)(, \d+ s left)?"
+    known = r"(reading the catalogue: \d+ % of \d+ blocks|comparing extents|comparing volumes: \d+ % of \d+ volumes)(, \d+ (s|min|h) left)?"
     assert lines and all(re.fullmatch(known, line) for line in lines), lines
     # Who reads JSON, or has no terminal, is not disturbed.
     assert on_terminal(host, "--json", "check", "tank")[0] == []

@@ -11,6 +11,7 @@ namespace svd {
 namespace {
 
 using std::chrono::hours;
+using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using Clock = Watch::Clock;
@@ -301,6 +302,17 @@ TEST(FillForecast, takes_the_smaller_rate_and_none_that_shrinks)
 	// Files that are written and deleted in turn are no growth.
 	const auto waves = forecast(200, 1 << 20, [](int minute) { return 100000u + 1000u * (static_cast<unsigned>(minute) % 10); });
 	EXPECT_TRUE(!waves || *waves > 36 * 3600);
+}
+
+TEST(FillForecast, what_has_stopped_growing_has_no_rate_however_it_is_rounded)
+{
+	for (uint64_t mib = 100; mib < 300; mib++) {
+		FillForecast forecast;
+		auto now = Clock::time_point(hours(5));
+		for (uint64_t i = 0; i < 130; i++, now += seconds(60) + milliseconds(i * i * mib % 97))
+			forecast.add(now, (mib + std::min<uint64_t>(i, 100)) << 20);
+		EXPECT_EQ(forecast.seconds_to_full(5000), std::nullopt) << mib;
+	}
 }
 
 TEST(FillForecast, keeps_one_sample_a_minute_and_forgets_old_ones)
