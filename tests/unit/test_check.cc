@@ -9,60 +9,12 @@
 #include "daemon/base/memory_file.h"
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/sim_kernel.h"
+#include "tests/support/lying_kernel.h"
 
 namespace svd {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Of each answer: op, elements, how many.
-using Tamper = std::function<void(uint32_t, void *, uint32_t)>;
-
-class LyingPool : public KernelPool {
-public:
-	LyingPool(std::unique_ptr<KernelPool> inner, const Tamper &tamper) : inner_(std::move(inner)), tamper_(tamper) {}
-
-	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
-	{
-		inner_->set_epoch(epoch());
-		auto result = inner_->command(op, payload, size, count);
-		if (result.ok() && tamper_)
-			tamper_(op, payload, result.value().count);
-		return result;
-	}
-	Status reload(const PoolSpec &spec) override { return inner_->reload(spec); }
-	Status remove() override { return inner_->remove(); }
-	Status create_volume(const VolumeSpec &volume) override { return inner_->create_volume(volume); }
-	Status resize_volume(const VolumeSpec &volume) override { return inner_->resize_volume(volume); }
-	Status rename_volume(const VolumeSpec &volume, const std::string &to) override { return inner_->rename_volume(volume, to); }
-	Status remove_volume(const VolumeSpec &volume) override { return inner_->remove_volume(volume); }
-	Result<VolumeUse> volume_use(const VolumeSpec &volume) override { return inner_->volume_use(volume); }
-	Result<bool> volume_exists(const VolumeSpec &volume) override { return inner_->volume_exists(volume); }
-	std::string volume_path(const VolumeSpec &volume) const override { return inner_->volume_path(volume); }
-	int event_fd() const override { return inner_->event_fd(); }
-	void tick() override { inner_->tick(); }
-
-private:
-	std::unique_ptr<KernelPool> inner_;
-	const Tamper &tamper_;
-};
-
-class LyingKernel : public Kernel {
-public:
-	Status probe() override { return inner_->probe(); }
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
-	{
-		SV_ASSIGN(auto pool, inner_->open_pool(spec));
-		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), tamper));
-	}
-	Result<RunningPool> running(const Uuid &pool) override { return inner_->running(pool); }
-	bool simulated() const override { return true; }
-
-	Tamper tamper;
-
-private:
-	std::unique_ptr<Kernel> inner_ = make_sim_kernel();
-};
 
 constexpr uint32_t kExtents = 40000;	// two windows of 16384, and a part of one
 
@@ -110,25 +62,26 @@ protected:
 		ASSERT_TRUE(job.value()->result().ok()) << job.value()->result().error().message();
 	}
 
-	std::vector<std::string> check(Tamper tamper)
+	std::vector<std::string> check(Lie lie)
 	{
-		kernel_.tamper = std::move(tamper);
+		lie_ = std::move(lie);
 		auto found = pool_->check(NoPace::instance());
-		kernel_.tamper = nullptr;
+		lie_ = nullptr;
 		EXPECT_TRUE(found.ok());
 		return found.ok() ? found.value() : std::vector<std::string>{found.error().message()};
 	}
 
 	fs::path dir_;
-	LyingKernel kernel_;
+	Lie lie_;
+	LyingKernel kernel_{make_sim_kernel(), lie_};
 	std::unique_ptr<Engine> engine_;
 	Pool *pool_ = nullptr;
 };
 
-Tamper on_extents(const std::vector<uint32_t> &extents, const std::function<void(sv_extent &)> &change)
+Lie on_extents(const std::vector<uint32_t> &extents, const std::function<void(sv_extent &)> &change)
 {
-	return [=](uint32_t op, void *payload, uint32_t count) {
-		for (uint32_t i = 0; op == SV_OP_DUMP_EXTENTS && i < count; i++)
+	return [=](uint32_t op, void *payload, CommandResult &result) {
+		for (uint32_t i = 0; op == SV_OP_DUMP_EXTENTS && i < result.count; i++)
 			if (sv_extent &e = static_cast<sv_extent *>(payload)[i];
 			    std::find(extents.begin(), extents.end(), e.extent) != extents.end())
 				change(e);
@@ -169,8 +122,8 @@ TEST_F(Check, finds_what_only_one_has)
 
 TEST_F(Check, finds_differences_of_partial_extents_and_maps)
 {
-	const std::vector<std::string> found = check([](uint32_t op, void *payload, uint32_t count) {
-		for (uint32_t i = 0; i < count; i++) {
+	const std::vector<std::string> found = check([](uint32_t op, void *payload, CommandResult &result) {
+		for (uint32_t i = 0; i < result.count; i++) {
 			if (op == SV_OP_DUMP_PARTIALS && static_cast<sv_partial_bits *>(payload)[i].extent == 32769)
 				static_cast<sv_partial_bits *>(payload)[i].valid[0] = 1;
 			if (op == SV_OP_DUMP_MAP && static_cast<sv_map_entry *>(payload)[i].index == 16383)

@@ -6,11 +6,11 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/failing_kernel.h"
 #include "daemon/kernel/sim_kernel.h"
+#include "tests/support/lying_kernel.h"
 
 namespace svd {
 namespace {
@@ -22,60 +22,6 @@ Host host(char digit)
 {
 	return {*Uuid::parse(std::string(8, digit) + "-1111-4111-8111-111111111111"), std::string("host") + digit};
 }
-
-// A pool whose kernel answers as `lie` has it.
-class LyingPool : public KernelPool {
-public:
-	using Lie = std::function<void(uint32_t op, void *payload, CommandResult &result)>;
-
-	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
-
-	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
-	{
-		honest_->set_epoch(epoch());
-		auto result = honest_->command(op, payload, size, count);
-		if (result.ok() && lie_)
-			lie_(op, payload, result.value());
-		return result;
-	}
-	Status reload(const PoolSpec &spec) override { return honest_->reload(spec); }
-	Status remove() override { return honest_->remove(); }
-	Status create_volume(const VolumeSpec &v) override { return honest_->create_volume(v); }
-	Status resize_volume(const VolumeSpec &v) override { return honest_->resize_volume(v); }
-	Status rename_volume(const VolumeSpec &v, const std::string &to) override { return honest_->rename_volume(v, to); }
-	Status remove_volume(const VolumeSpec &v) override { return honest_->remove_volume(v); }
-	Result<VolumeUse> volume_use(const VolumeSpec &v) override { return honest_->volume_use(v); }
-	Result<bool> volume_exists(const VolumeSpec &v) override { return honest_->volume_exists(v); }
-	std::string volume_path(const VolumeSpec &v) const override { return honest_->volume_path(v); }
-	Status write(uint32_t volume, uint64_t offset, std::span<const uint8_t> from, bool fua) override
-	{
-		return honest_->write(volume, offset, from, fua);
-	}
-	Status flush(uint32_t volume) override { return honest_->flush(volume); }
-
-private:
-	std::unique_ptr<KernelPool> honest_;
-	const Lie &lie_;
-};
-
-class LyingKernel : public Kernel {
-public:
-	LyingKernel(std::unique_ptr<Kernel> honest, const LyingPool::Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
-
-	Status probe() override { return honest_->probe(); }
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
-	{
-		SV_ASSIGN(auto pool, honest_->open_pool(spec));
-		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_));
-	}
-	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }
-	bool simulated() const override { return honest_->simulated(); }
-	bool fail_call(uint32_t n) override { return honest_->fail_call(n); }
-
-private:
-	std::unique_ptr<Kernel> honest_;
-	const LyingPool::Lie &lie_;
-};
 
 class EngineTest : public testing::Test {
 protected:
@@ -154,7 +100,7 @@ protected:
 	}
 
 	fs::path dir_;
-	LyingPool::Lie lie_;
+	Lie lie_;
 	std::unique_ptr<Kernel> kernel_;
 	std::unique_ptr<Engine> engine_;
 };

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+// A kernel whose answers to control commands a test may change. What svd does with it is otherwise what it does with the
+// one inside.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "daemon/kernel/kernel.h"
+
+namespace svd {
+
+// Of each answer: op, elements, how many.
+using Lie = std::function<void(uint32_t op, void *payload, CommandResult &result)>;
+
+class LyingPool : public KernelPool {
+public:
+	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+
+	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
+	{
+		honest_->set_epoch(epoch());
+		auto result = honest_->command(op, payload, size, count);
+		if (result.ok() && lie_)
+			lie_(op, payload, result.value());
+		return result;
+	}
+	Status reload(const PoolSpec &spec) override { return honest_->reload(spec); }
+	Status remove() override { return honest_->remove(); }
+	Status create_volume(const VolumeSpec &v) override { return honest_->create_volume(v); }
+	Status resize_volume(const VolumeSpec &v) override { return honest_->resize_volume(v); }
+	Status rename_volume(const VolumeSpec &v, const std::string &to) override { return honest_->rename_volume(v, to); }
+	Status remove_volume(const VolumeSpec &v) override { return honest_->remove_volume(v); }
+	Result<VolumeUse> volume_use(const VolumeSpec &v) override { return honest_->volume_use(v); }
+	Result<bool> volume_exists(const VolumeSpec &v) override { return honest_->volume_exists(v); }
+	std::string volume_path(const VolumeSpec &v) const override { return honest_->volume_path(v); }
+	int event_fd() const override { return honest_->event_fd(); }
+	void tick() override { honest_->tick(); }
+	Status write(uint32_t volume, uint64_t offset, std::span<const uint8_t> from, bool fua) override
+	{
+		return honest_->write(volume, offset, from, fua);
+	}
+	Status flush(uint32_t volume) override { return honest_->flush(volume); }
+
+private:
+	std::unique_ptr<KernelPool> honest_;
+	const Lie &lie_;
+};
+
+// `lie` may be set and taken back at any time.
+class LyingKernel : public Kernel {
+public:
+	LyingKernel(std::unique_ptr<Kernel> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+
+	Status probe() override { return honest_->probe(); }
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	{
+		SV_ASSIGN(auto pool, honest_->open_pool(spec));
+		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_));
+	}
+	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }
+	bool simulated() const override { return honest_->simulated(); }
+	bool fail_call(uint32_t n) override { return honest_->fail_call(n); }
+
+private:
+	std::unique_ptr<Kernel> honest_;
+	const Lie &lie_;
+};
+
+}	// namespace svd
