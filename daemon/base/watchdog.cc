@@ -6,8 +6,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
-#include <fstream>
-
+#include "daemon/base/files.h"
 #include "daemon/base/log.h"
 
 namespace svd {
@@ -17,14 +16,6 @@ namespace {
 constexpr auto kMostRarely = std::chrono::seconds(5);
 constexpr int kLooks = 4;		   // in the time that systemd waits
 constexpr size_t kStack = 256 * 1024;  // it is locked into memory
-
-std::string first_line(const std::string &path)
-{
-	std::string line;
-	std::ifstream file(path);
-	std::getline(file, line);
-	return line;
-}
 
 std::string in_words(const Activity &activity, const std::string &place)
 {

@@ -9,9 +9,9 @@
 
 #include <fmt/core.h>
 
+#include "daemon/base/files.h"
 #include "daemon/base/log.h"
 #include "daemon/engine/engine.h"
-#include "daemon/kernel/files.h"
 #include "daemon/kernel/partition.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
@@ -101,7 +101,7 @@ void Engine::note_label(const std::string &path)
 		return;
 	const auto device = member_device(path);
 	const std::string &where = device.ok() ? device.value() : path;	// one entry for a disk and its partition
-	if (others(where))
+	if (where != path && others(where))
 		return;
 	const auto label = device.ok() ? read_label(where) : device.error();
 	if (!label.ok() && label.error().code == Code::kNeedsCheck)

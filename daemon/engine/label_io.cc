@@ -10,9 +10,9 @@
 
 #include <fmt/core.h>
 
+#include "daemon/base/files.h"
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/kill_point.h"
-#include "daemon/kernel/files.h"
 #include "daemon/kernel/partition.h"
 
 namespace svd {
@@ -140,8 +140,7 @@ namespace {
 bool held_by_another(const std::filesystem::path &sysfs)
 {
 	const auto holders = entries(sysfs / "holders");
-	return std::any_of(holders.begin(), holders.end(), [](const auto &holder) {
-		return !first_line(holder / "dm/uuid").starts_with("SV-"); });
+	return !std::all_of(holders.begin(), holders.end(), is_of_a_pool);
 }
 
 }	// namespace
@@ -164,7 +163,7 @@ std::vector<std::string> list_block_devices()
 		std::ifstream(entry / "size") >> sectors;
 		int suspended = 0;	// who reads such a device waits until it is resumed
 		std::ifstream(entry / "dm/suspended") >> suspended;
-		if (first_line(entry / "dm/uuid").starts_with("SV-") || sectors == 0 || suspended != 0)
+		if (is_of_a_pool(entry) || sectors == 0 || suspended != 0)
 			continue;
 		std::string name = entry.filename();
 		std::replace(name.begin(), name.end(), '!', '/');

@@ -13,8 +13,8 @@
 #include <fmt/core.h>
 #include <sys/sysmacros.h>
 
+#include "daemon/base/files.h"
 #include "daemon/base/waiting.h"
-#include "daemon/kernel/files.h"
 
 namespace svd {
 

@@ -13,7 +13,7 @@
 #include <libkmod.h>
 #include <sys/utsname.h>
 
-#include "daemon/kernel/files.h"
+#include "daemon/base/files.h"
 
 namespace svd {
 

@@ -22,9 +22,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "daemon/base/files.h"
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
-#include "daemon/kernel/files.h"
 #include "daemon/kernel/probe.h"
 #include "daemon/kernel/udev_database.h"
 
@@ -171,13 +171,18 @@ BlockFacts read_block_facts(const std::string &sysfs_directory)
 	return facts;
 }
 
+bool is_of_a_pool(const fs::path &sysfs_directory)
+{
+	return first_line(sysfs_directory / "dm/uuid").starts_with("SV-");
+}
+
 bool lies_on_a_pool(const fs::path &sysfs_directory)
 {
 	std::error_code error;
 	const fs::path sysfs = fs::canonical(sysfs_directory, error);
 	if (error)
 		return false;
-	if (first_line(sysfs / "dm/uuid").starts_with("SV-"))
+	if (is_of_a_pool(sysfs))
 		return true;
 	if (fs::exists(sysfs / "partition", error))
 		return lies_on_a_pool(sysfs.parent_path());

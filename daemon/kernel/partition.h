@@ -28,7 +28,9 @@ struct BlockFacts {
 BlockFacts read_block_facts(const std::string &sysfs_directory);
 bool is_whole_disk(const BlockFacts &facts);
 
-// Is it a volume or pool of svd's, or does it lie on one, through LUKS for one? svd cannot have such a member: it would
+// Is it a volume or a pool's own device?
+bool is_of_a_pool(const std::filesystem::path &sysfs_directory);
+// Is it one, or does it lie on one, through LUKS for one? svd cannot have such a member: it would
 // wait for itself.
 bool lies_on_a_pool(const std::filesystem::path &sysfs_directory);
 
