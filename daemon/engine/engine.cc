@@ -164,12 +164,7 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 		SV_TRY(refuse_name("activate pool", *pool, pool->name()));
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be activated", name));
-	const bool kept = kept_down(*pool);
-	keep_down(pool->uuid(), false);		// before: an svd that dies in between must serve what the kernel serves
-	const Status up = pool->activate({read_only, missing});
-	if (!up.ok() && kept)
-		keep_down(pool->uuid(), true);
-	SV_TRY(up);
+	SV_TRY(no_longer_down(*pool, [&] { return pool->activate({read_only, missing}); }));
 	std::string message = fmt::format("pool {} is {}", name, state_name(pool->state()));
 	for (const Json &problem : problems_json(*pool))
 		message += "\n" + problem["what"].get<std::string>();

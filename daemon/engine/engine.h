@@ -109,6 +109,17 @@ private:
 	bool may_come_up(const Pool &pool);	// by itself
 	bool kept_down(const Pool &pool) const { return kept_down_.contains(pool.uuid()); }
 	void keep_down(const Uuid &pool, bool down);
+	// A command that brings it up: before it begins the pool is one to come up, for an svd that dies in between must serve
+	// what the kernel serves. One that fails changes nothing of that.
+	template <typename BringUp> auto no_longer_down(const Pool &pool, BringUp bring_up)
+	{
+		const bool kept = kept_down(pool);
+		keep_down(pool.uuid(), false);
+		auto up = bring_up();
+		if (!up.ok() && kept)
+			keep_down(pool.uuid(), true);
+		return up;
+	}
 	std::vector<Pool *> pools_named(const std::string &name, const std::function<bool(const Pool &)> &wanted) const;
 	Result<Pool *> choose_pool(const std::string &name, std::vector<Pool *> all) const;
 	Status refuse_job(const Pool &pool, const std::string &attempted) const;	// if one runs on it

@@ -103,12 +103,7 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 							"that write to a pool destroy it", pool->name(), held_by(*pool))};
 		return json;
 	}
-	const bool kept = kept_down(*pool);
-	keep_down(pool->uuid(), false);
-	auto taken = take_pool(*pool, to);
-	if (!taken.ok() && kept)
-		keep_down(pool->uuid(), true);
-	return taken;
+	return no_longer_down(*pool, [&] { return take_pool(*pool, to); });
 }
 
 // Killed before the first label is written, svd leaves the pool as it was; after it, this host holds the pool and svd

@@ -5,10 +5,6 @@ import os
 import cases_jobs
 
 
-def problems(host, pool="tank"):
-    return [p["id"] for p in host.json("show", pool)["problems"]]
-
-
 def test_damaged_label_is_forgotten_with_its_device(host):
     """It was reported for ever, also once another disk stood in its place."""
     host.pool()
