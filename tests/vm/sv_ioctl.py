@@ -37,6 +37,12 @@ OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
+def io_stat(dev):
+    """What the block layer has counted of a disk, by whatever name: the fields of Linux's Documentation/block/stat, from 0."""
+    with open(f"/sys/block/{os.path.basename(os.path.realpath(dev))}/stat", encoding="ascii") as f:
+        return [int(field) for field in f.read().split()]
+
+
 class Struct:
     """A struct of the ABI: format and names of its fields."""
 

@@ -59,8 +59,8 @@ fd = os.open("/dev/mapper/v1", os.O_RDWR | os.O_DIRECT)
 held = [os.urandom(sv.MIB) for _ in range(10)]
 
 def ios():
-    fields = open(f"/sys/block/{os.path.basename(os.path.realpath(DISK))}/stat").read().split()
-    return [int(fields[i]) for i in (0, 2, 4, 6)]       # reads, sectors of them, writes, sectors of them
+    fields = sv.io_stat(DISK)
+    return [fields[i] for i in (0, 2, 4, 6)]       # reads, sectors of them, writes, sectors of them
 
 def cost(action, off):
     before = ios()
@@ -71,6 +71,10 @@ def write(index):
     buf = mmap.mmap(-1, sv.MIB)
     buf[:] = held[index]
     os.pwrite(fd, buf, index * sv.MIB)
+
+def slots():
+    lies = {e["extent"]: e["slot"] for e in pool.dump("DUMP_EXTENTS")}
+    return [lies[m["extent"]] for m in pool.dump("DUMP_MAP", "index", volume=1)]
 
 def read(first, want):
     big[:] = b"x" * len(big)
@@ -83,8 +87,7 @@ for i in range(10):
     write(i)
 os.fsync(fd)
 pool.ask("COMMIT")
-slots = {e["extent"]: e["slot"] for e in pool.dump("DUMP_EXTENTS")}
-where = [slots[m["extent"]] for m in pool.dump("DUMP_MAP", "index", volume=1)]
+where = slots()
 assert where == list(range(where[0], where[0] + 10)), where
 assert not pool.dump("DUMP_PARTIALS"), "all of each was written"
 read(0, [1, 8192, 0, 0])
@@ -102,8 +105,7 @@ sv.subprocess.run(["blkdiscard", "-o", "6M", "-l", "1M", "/dev/mapper/v1"], chec
 write(6)
 os.fsync(fd)
 pool.ask("COMMIT")
-slots = {e["extent"]: e["slot"] for e in pool.dump("DUMP_EXTENTS")}
-where = [slots[m["extent"]] for m in pool.dump("DUMP_MAP", "index", volume=1)]
+where = slots()
 assert [where[i] - where[0] for i in range(10) if i != 6] == [i for i in range(10) if i != 6] and where[6] - where[0] != 6, where
 read(2, [1, 8192, 0, 0])
 read(3, [2, 8192, 0, 0])

@@ -128,8 +128,7 @@ def test_flush_reaches_only_members_that_the_volume_wrote(bench):
         pool_up(guest, devs(disks), ring=4)
         script(guest, f"""
 def flushes(dev):
-    name = os.path.basename(os.path.realpath(dev))
-    return int(open(f"/sys/block/{{name}}/stat").read().split()[15])
+    return sv.io_stat(dev)[15]
 
 def write(fd, off):
     os.pwrite(fd, b"x" * 4096, off)
@@ -545,8 +544,8 @@ def test_commit_costs_a_flush_a_member_and_a_fua_write(bench):
         pool_up(guest, devs(disks), ring=4)
         print(script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES + """
 def stat(dev):
-    fields = open(f"/sys/block/{os.path.basename(os.path.realpath(dev))}/stat").read().split()
-    return int(fields[6]) // 8, int(fields[15])      # blocks written, flushes
+    fields = sv.io_stat(dev)
+    return fields[6] // 8, fields[15]      # blocks written, flushes
 
 def cost(action):
     before = [stat(d) for d in DISKS]
@@ -593,8 +592,7 @@ def direct(number, off, flags=0):
     os.close(fd)
 
 def flushes():
-    stats = [open(f"/sys/block/{os.path.basename(os.path.realpath(d))}/stat").read().split() for d in DISKS]
-    return [int(fields[15]) for fields in stats]
+    return [sv.io_stat(d)[15] for d in DISKS]
 
 direct(2, 0)
 sv.dmsetup("suspend", "--noflush", "slow")
@@ -634,9 +632,8 @@ assert pool.ask("STATE")["commits"] == batches + 1, "and on one batch"
 # As many threads as a busy database has, each with a new block and an fsync of its own, again and again.
 MANY_WRITERS = """
 import threading
-def stat(dev):
-    fields = open(f"/sys/block/{{os.path.basename(os.path.realpath(dev))}}/stat").read().split()
-    return int(fields[15])
+def flushes_so_far():
+    return [sv.io_stat(d)[15] for d in {disks}]
 
 fd = os.open("/dev/mapper/v1", os.O_RDWR)
 pool = sv.Pool()
@@ -649,14 +646,14 @@ def load(number):
         os.pwrite(fd, b"x" * 4096, (8 + number) * sv.MIB + i * 8192)
         os.fsync(fd)
 
-before, state = [stat(d) for d in {disks}], pool.ask("STATE")
+before, state = flushes_so_far(), pool.ask("STATE")
 threads = [threading.Thread(target=load, args=(n,)) for n in range(THREADS)]
 for t in threads:
     t.start()
 for t in threads:
     t.join()
 after = pool.ask("STATE")
-flushes = [stat(d) - b for d, b in zip({disks}, before)]
+flushes = [now - b for now, b in zip(flushes_so_far(), before)]
 fsyncs, batches = THREADS * EACH, after["commits"] - state["commits"]
 written = after["journal_bytes"] - state["journal_bytes"]
 print(f"{{fsyncs}} fsyncs: {{flushes}} flushes, {{batches}} batches of {{written}} bytes")
