@@ -13,8 +13,30 @@ namespace svd {
 Catalogue::Catalogue(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Catalogue::~Catalogue() = default;
 
+// Policies that came after version 1 of the schema have rows of their own: an older svd, which does not know them, opens the
+// catalogue and does as if there were none. Such a row says what differs from the default.
+static constexpr std::string_view kDiscard = "discard";
+static constexpr std::string_view kPass = "pass";
+
+static Status write_policies(Database &db, const PoolRow &pool)
+{
+	SV_ASSIGN(Query q, db.query(pool.pass_discards ? "INSERT OR REPLACE INTO policies VALUES (?, ?)" :
+							 "DELETE FROM policies WHERE key = ?"));
+	q.bind(kDiscard);
+	return pool.pass_discards ? q.bind(kPass).run() : q.run();
+}
+
+static Result<bool> passes_discards(Database &db)
+{
+	SV_ASSIGN(Query q, db.query("SELECT value FROM policies WHERE key = ?"));
+	q.bind(kDiscard);
+	SV_ASSIGN(const bool row, q.step());
+	return row && q.text(0) == kPass;
+}
+
 static Status insert_pool(Database &db, const PoolRow &pool)
 {
+	SV_TRY(write_policies(db, pool));
 	SV_ASSIGN(Query q, db.query("INSERT INTO pool VALUES (1, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 1, 1)"));
 	return q.bind(std::span<const uint8_t>(pool.uuid.bytes)).bind(std::string_view(pool.name)).bind(pool.created)
 		.bind(pool.incarnation).bind(pool.generation).bind(pool.no_space_ms).bind(pool.commit_ms).run();
@@ -100,6 +122,7 @@ Result<PoolRow> Catalogue::pool()
 	pool.generation = q.u64(4);
 	pool.no_space_ms = q.u32(5);
 	pool.commit_ms = q.u32(6);
+	SV_ASSIGN(pool.pass_discards, passes_discards(*impl_->db));
 	return pool;
 }
 
@@ -107,6 +130,7 @@ Status Catalogue::set_pool(const PoolRow &pool)
 {
 	SV_TRY(check_pool_name(pool.name));
 	return transaction([&]() -> Status {
+		SV_TRY(write_policies(*impl_->db, pool));
 		SV_ASSIGN(Query q, impl_->db->query("UPDATE pool SET name = ?, incarnation = ?, generation = ?, "
 						    "no_space_ms = ?, commit_ms = ?"));
 		return q.bind(std::string_view(pool.name)).bind(pool.incarnation).bind(pool.generation)

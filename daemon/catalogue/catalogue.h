@@ -43,6 +43,7 @@ struct PoolRow {
 	uint64_t generation = 0;   // of the member list, as in the labels
 	uint32_t no_space_ms = 60000;  // sv_policy: writes wait this long for space that svd may free
 	uint32_t commit_ms = 1000;
+	bool pass_discards = false;  // down to members, once slots are freed
 	bool operator==(const PoolRow&) const = default;
 };
 

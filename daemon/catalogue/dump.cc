@@ -2,7 +2,7 @@
 // The catalogue as text and back. One item a line, words separated by spaces, in a fixed order; '#' begins a comment.
 //
 //	svctl-dump 1
-//	pool NAME UUID CREATED INCARNATION GENERATION NO_SPACE_MS COMMIT_MS
+//	pool NAME UUID CREATED INCARNATION GENERATION NO_SPACE_MS COMMIT_MS [pass]
 //	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained
 //	next VOLUME LAYER                           numbers not used yet
 //	member INDEX UUID TIER TIER_NAME SLOTS FLAGS
@@ -12,7 +12,8 @@
 //	partial EXTENT VALID                        64 hexadecimal digits, block 0 last
 //	end                                         the last line: a text without it was cut off
 //
-// manual: it does not come up with its pool. Which volumes are up now is not in it: a pool that is restored comes up anew.
+// pass: discards are passed down to members. manual: the volume does not come up with its pool. Which volumes are up now is
+// not in it: a pool that is restored comes up anew.
 //
 // A map line stands for COUNT extents at consecutive indexes in consecutive slots with consecutive numbers. Where
 // EXTENT is left out restore takes the numbers behind the highest one so far, and generation 1.
@@ -80,8 +81,8 @@ Status Dumper::head()
 	SV_ASSIGN(const uint64_t volume, db_.number("SELECT next_volume FROM pool"));
 	SV_ASSIGN(const uint64_t layer, db_.number("SELECT next_layer FROM pool"));
 	out_ << kHeader << '\n'
-	     << fmt::format("pool {} {} {} {} {} {} {}\n", p.name, p.uuid.str(), p.created, p.incarnation, p.generation,
-			    p.no_space_ms, p.commit_ms)
+	     << fmt::format("pool {} {} {} {} {} {} {}{}\n", p.name, p.uuid.str(), p.created, p.incarnation,
+			    p.generation, p.no_space_ms, p.commit_ms, p.pass_discards ? " pass" : "")
 	     << fmt::format("journal {} {} {} {}\n", p.incarnation, a.seq, a.off, a.prev_crc)
 	     << fmt::format("next {} {}\n", volume, layer);
 	SV_ASSIGN(const std::vector<MemberRow> members, catalogue_.members());
@@ -266,6 +267,13 @@ Status Restorer::pool()
 	SV_ASSIGN(const uint64_t commit, number(UINT32_MAX));
 	p.no_space_ms = static_cast<uint32_t>(no_space);
 	p.commit_ms = static_cast<uint32_t>(commit);
+	p.pass_discards = false;
+	if (more()) {
+		SV_ASSIGN(const std::string_view discard, word());
+		if (discard != "pass")
+			return bad(fmt::format("'{}' is not 'pass', which may stand there", discard.substr(0, 20)));
+		p.pass_discards = true;
+	}
 	return catalogue_.set_pool(p);
 }
 

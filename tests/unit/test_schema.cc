@@ -70,6 +70,7 @@ TEST(Schema, volumes_of_version_1_come_up_with_their_pool)
 	EXPECT_NE(dump.find("volume 1 a 1073741824 active 1 1 1700000001 0 18446744073709551615\n"), std::string::npos) << dump;
 	EXPECT_TRUE(c.value()->set_autoactivate(1, false).ok());
 	EXPECT_TRUE(c.value()->check().value().empty());
+	EXPECT_FALSE(c.value()->pool().value().pass_discards);
 	ASSERT_TRUE(c.value()->close().ok());
 
 	// Once is enough.
