@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // svd: reads its options, protects itself, makes sure that it is alone, and turns the reactor: one thread, which
-// serves the socket and gives the engine its ticks. A second one only looks at it (base/watchdog.h).
+// serves the socket and gives the engine its ticks. Others only look at it (base/watchdog.h)
+// and make discards (engine/discards.h).
 #include <algorithm>
 #include <cerrno>
 #include <csignal>

@@ -75,6 +75,10 @@ constexpr CodeText kCodes[] = {
 	{Id::kLabelRepaired, "SV-LABEL-REPAIRED", Severity::kWarning, "a damaged label was written anew",
 	 "A label or its copy contradicted its checksum. The other one was good, and both are again.",
 	 "Something wrote to the device, or it is failing: smartctl -a DEVICE."},
+	{Id::kDiscardFailed, "SV-DISCARD-FAILED", Severity::kWarning, "a member did not take a discard",
+	 "The pool passes discards down to its members, and this one answered with an error. Its space is used again all the same; "
+	 "no data is affected. It is said once for each device until the pool comes up again, and again if the error changes.",
+	 "journalctl -k says what the device does not like. svctl set-pool POOL --discard keep passes nothing down."},
 
 	{Id::kActivationFailed, "SV-ACTIVATION-FAILED", Severity::kCritical, "a pool did not come up",
 	 "Its members are there, and something else failed: the message says what. svd tries again every now and then.",

@@ -33,6 +33,7 @@ enum class Id {
 	kMemberFailing,
 	kLabelDamaged,
 	kLabelRepaired,
+	kDiscardFailed,
 	// Pools.
 	kActivationFailed,
 	kCheckpointFailed,

@@ -242,6 +242,7 @@ Result<UniqueFd> Pool::dump(Pace &pace)
 // in the catalogue is done: should the pool not come up now, it does with the engine's next attempt.
 Status Pool::restore(int text, Pace &pace)
 {
+	SV_TRY(end_discards("restore pool"));
 	SV_TRY(checkpoint());
 	SV_TRY(channel_->remove());
 	channel_.reset();

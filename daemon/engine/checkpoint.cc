@@ -3,6 +3,8 @@
 // what was freed becomes free again. Each step may be the last that svd does; the next session begins at the first
 // that was not done [I19] [I20] [I31]. The kill points are where tests try that.
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 
 #include <fmt/core.h>
 
@@ -18,6 +20,8 @@ constexpr auto kCheckpointEvery = std::chrono::milliseconds(30000);
 constexpr auto kCheckpointPause = std::chrono::milliseconds(500);  // at least, from one to the next that is asked for
 constexpr auto kAskEvery = std::chrono::milliseconds(500);	   // a kernel that cannot wake us
 constexpr uint32_t kFreedAtOnce = 8192;
+constexpr uint32_t kGap = 64;		// extents not asked for that are cheaper to read than another command
+constexpr uint32_t kDumpedAtOnce = 16384;
 
 }	// namespace
 
@@ -40,7 +44,8 @@ Status Pool::checkpoint()
 Status Pool::checkpoint_now()
 {
 	kill_point("checkpoint-begin");
-	SV_ASSIGN(std::vector<sv_freed> freed, list_freed());
+	trimmed_ = false;
+	SV_ASSIGN(Freed freed, list_freed());
 	kill_point("checkpoint-listed");
 	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_COMMIT));
 	kill_point("checkpoint-committed");
@@ -48,9 +53,10 @@ Status Pool::checkpoint_now()
 	kill_point("checkpoint-applied");
 	if (state.tail_seq <= state.committed_seq)
 		SV_TRY(channel_->tell(SV_OP_TRIM, sv_trim{state.committed_seq}));
+	trimmed_ = true;
 	kill_point("checkpoint-trimmed");
-	if (!freed.empty())
-		SV_TRY(channel_->tell_all(SV_OP_RECYCLE, freed));
+	SV_TRY(give_back(std::move(freed)));
+	SV_TRY(give_back_discarded());
 	kill_point("checkpoint-recycled");
 	SV_TRY(say_whether_full());
 	last_checkpoint_ = Clock::now();
@@ -116,21 +122,144 @@ Status Pool::apply_journal(uint64_t committed_seq)
 
 // What the kernel has freed until now. Its records are in the commit that follows, so that after apply and trim these
 // numbers and slots may be used again; what is freed later waits for the next checkpoint [I20].
-Result<std::vector<sv_freed>> Pool::list_freed()
+Result<Pool::Freed> Pool::list_freed()
 {
-	std::vector<sv_freed> all;
+	SV_ASSIGN(const PoolRow row, catalogue_->pool());
+	Freed all;
+	left_freed_ = false;
 	uint32_t start = 1;
 	for (;;) {
 		std::vector<sv_freed> some(kFreedAtOnce);
 		some[0].extent = start;
 		SV_ASSIGN(const auto listed, channel_->command(SV_OP_LIST_FREED, some.data(), sizeof(sv_freed),
 							       kFreedAtOnce));
-		all.insert(all.end(), some.begin(), some.begin() + listed.count);
+		some.resize(listed.count);
+		if (!some.empty())
+			start = some.back().extent + 1;
+		SV_TRY(sort_freed(std::move(some), row.pass_discards, &all));
 		if (listed.count < kFreedAtOnce)
 			return all;
-		start = all.back().extent + 1;
 	}
 }
+
+// What is being discarded is listed again, and left out. What neither goes to its member nor is given back stays freed, and
+// is listed by the next checkpoint.
+Status Pool::sort_freed(std::vector<sv_freed> some, bool discard, Freed *all)
+{
+	std::erase_if(some, [this](const sv_freed &one) { return discards_.has(one.extent); });
+	if (!discard) {
+		all->at_once.insert(all->at_once.end(), some.begin(), some.end());
+		return {};
+	}
+	std::vector<FreedSlot> slots;
+	SV_TRY(find_slots(some, &slots));
+	for (const FreedSlot &one : slots) {
+		const auto refused = discard_errors_.find(one.member);
+		if (refused != discard_errors_.end() && refused->second == EOPNOTSUPP)
+			all->at_once.push_back(one.freed);
+		else if (!discards_.is_open() || discards_.slots(one.member) + all->slots[one.member] >= Discards::kMostOfMember)
+			left_freed_ = true;
+		else if (++all->slots[one.member])
+			all->to_discard.push_back(one);
+	}
+	return {};
+}
+
+// Both lists ascend.
+Status Pool::find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots)
+{
+	for (size_t i = 0, end = 0; i < some.size(); i = end) {
+		for (end = i + 1; end < some.size() && some[end].extent - some[end - 1].extent <= kGap &&
+				  some[end].extent - some[i].extent < kDumpedAtOnce; end++) {
+		}
+		std::vector<sv_extent> extents(some[end - 1].extent - some[i].extent + 1);
+		extents[0].extent = some[i].extent;
+		SV_ASSIGN(const auto answer, channel_->command(SV_OP_DUMP_EXTENTS, extents.data(), sizeof(sv_extent),
+							       static_cast<uint32_t>(extents.size())));
+		size_t at = i;
+		for (uint32_t e = 0; e < answer.count; e++) {
+			const sv_extent &extent = extents[e];
+			while (at < end && some[at].extent < extent.extent)
+				at++;
+			if (at < end && some[at].extent == extent.extent && some[at].gen == extent.gen &&
+			    (extent.flags & SV_EXTENT_FREED))
+				slots->push_back({some[at], extent.member, extent.slot});
+		}
+	}
+	return {};
+}
+
+// ---- behind TRIM ----
+
+Status Pool::give_back(Freed freed)
+{
+	for (const DiscardRun &run : plan_discards(std::move(freed.to_discard)))
+		if (!begin_discard(run))
+			freed.at_once.insert(freed.at_once.end(), run.freed.begin(), run.freed.end());
+	kill_point("checkpoint-discarding");
+	if (freed.at_once.empty())
+		return {};
+	return channel_->tell_all(SV_OP_RECYCLE, freed.at_once);
+}
+
+bool Pool::begin_discard(const DiscardRun &run)
+{
+	const auto found = members_.find(run.member);
+	if (found == members_.end() || !found->second.file)
+		return false;
+	const Member &member = found->second;
+	if (run.first >= member.label.nr_slots || run.freed.size() > member.label.nr_slots - run.first)
+		return false;	// the kernel will say so
+	if (discards_.begin(run, member.file->fd(), member.path, member.label.slot_off))
+		return true;
+	note_discard({run.member, errno, {}});
+	return false;
+}
+
+// What members have let go of is free space. If this fails it is found as freed again.
+Status Pool::give_back_discarded()
+{
+	std::vector<sv_freed> freed;
+	for (const Discards::Done &done : discards_.collect()) {
+		note_discard(done);
+		freed.insert(freed.end(), done.freed.begin(), done.freed.end());
+		asked_ = asked_ || (left_freed_ && discards_.slots(done.member) < Discards::kMostOfMember / 2);
+	}
+	if (freed.empty())
+		return {};
+	kill_point("discard-done");
+	SV_TRY(channel_->tell_all(SV_OP_RECYCLE, freed));
+	kill_point("discard-recycled");
+	return say_whether_full();
+}
+
+// A discard is advice: its failure is told once, and that is all.
+void Pool::note_discard(const Discards::Done &done)
+{
+	int &told = discard_errors_[done.member];
+	if (done.error == told || done.error == 0)
+		return;
+	told = done.error;
+	const auto member = members_.find(done.member);
+	const std::string path = member == members_.end() ? std::to_string(done.member) : member->second.path;
+	const log::Scope scope({name_, "", path});
+	if (done.error == EOPNOTSUPP)
+		log::notice("pool {}: {} takes no discards: its space is given back without", name_, path);
+	else
+		log::warning(Id::kDiscardFailed, "pool {}: {} did not take a discard: {}", name_, path, strerror(done.error));
+}
+
+Status Pool::end_discards(const char *attempt, Clock::duration longest)
+{
+	discards_.close();
+	const std::string path = discards_.wait(longest);
+	if (path.empty())
+		return {};
+	return Error{Code::kBusy, attempt, name_, fmt::format("{} has not answered a discard yet", path),
+		     "repeat it later; journalctl -k says what is wrong with the device"}.with(Id::kDeviceHangs);
+}
+
+int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() : -1; }
 
 bool Pool::owes() const
 {
@@ -216,8 +345,11 @@ void Pool::tick(Clock::time_point now)
 		note_events(event.value());
 	if (still_)
 		disturbed_ = disturbed_ || (asked_ && journal_is_half_full());
+	if (trimmed_)
+		note(give_back_discarded());
 	if (still_ || now < checkpoint_due())
 		return;
+	discards_.open();	// what was to take the pool down came to nothing
 	last_checkpoint_ = now;
 	asked_ = false;
 	if (state_ != PoolState::kActive)

@@ -190,20 +190,19 @@ void Engine::give_back(const std::vector<Candidate> &candidates, const std::vect
 	}
 }
 
-Status Engine::write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
+Status Engine::write_pool(const PoolRow &row, const std::vector<Candidate> &candidates,
 			  const std::vector<sv_label> &labels, Holds &holds)
 {
 	SV_ASSIGN(const auto paths, take_devices(candidates, holds));
 	kill_point("create-pool-partitioned");
-	const Status result = write_members(name, uuid, paths, labels);
+	const Status result = write_members(row, paths, labels);
 	if (!result.ok())
 		give_back(candidates, paths, holds);
 	return result;
 }
 
 // The labels come last: without them there is no pool.
-Status Engine::write_members(const std::string &name, const Uuid &uuid, const std::vector<std::string> &paths,
-			     const std::vector<sv_label> &labels)
+Status Engine::write_members(const PoolRow &row, const std::vector<std::string> &paths, const std::vector<sv_label> &labels)
 {
 	std::vector<std::unique_ptr<BlockFile>> files;
 	std::vector<CatalogueCopy> copies;
@@ -219,12 +218,6 @@ Status Engine::write_members(const std::string &name, const Uuid &uuid, const st
 				label.nr_slots, label.flags});
 		files.push_back(std::move(file));
 	}
-	PoolRow row;
-	row.uuid = uuid;
-	row.name = name;
-	row.created = static_cast<uint64_t>(std::time(nullptr));
-	row.incarnation = labels[0].incarnation;
-	row.generation = labels[0].generation;
 	SV_ASSIGN(const auto catalogue, Catalogue::create(copies, row, rows));
 	SV_TRY(catalogue->close());
 	for (size_t i = 0; i < labels.size(); i++)
@@ -233,7 +226,8 @@ Status Engine::write_members(const std::string &name, const Uuid &uuid, const st
 }
 
 // Does the pool exist with exactly these devices in these tiers?
-Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRequest> &tiers)
+Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRequest> &tiers,
+			       std::optional<bool> pass_discards)
 {
 	const auto found = find_pool(name);
 	if (!found.ok() && found.error().code == Code::kNotFound)
@@ -247,10 +241,15 @@ Result<bool> Engine::same_pool(const std::string &name, const std::vector<TierRe
 	std::set<std::pair<std::string, std::string>> there;
 	for (const auto &[index, member] : found.value()->members())
 		there.insert({member.label.tier_name, identity_in_pool(member.path)});
-	if (wanted == there)
+	if (wanted != there)
+		return Error{Code::kBusy, "create pool", name, "a pool of that name exists with other devices",
+			     "see svctl show " + name};
+	if (!pass_discards || !found.value()->up())
 		return true;
-	return Error{Code::kBusy, "create pool", name, "a pool of that name exists with other devices",
-		     "see svctl show " + name};
+	SV_ASSIGN(const PoolRow row, found.value()->catalogue().pool());
+	if (row.pass_discards == *pass_discards)
+		return true;
+	return Error{Code::kBusy, "create pool", name, "it exists with another setting of discard", "to change it: svctl set-pool"};
 }
 
 // What a scan would leave alone for a while yet: udev may not have seen the label.
@@ -264,7 +263,7 @@ Status Engine::note_created(const std::string &path)
 }
 
 Result<Json> Engine::create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
-				 const std::vector<std::string> &wipe, bool dry_run)
+				 const std::vector<std::string> &wipe, bool dry_run, std::optional<bool> pass_discards)
 {
 	SV_TRY(check_pool_name(name));
 	if (tiers.empty() || tiers.size() > SV_MAX_TIERS)
@@ -277,7 +276,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		if (!names.insert(tier.name).second)
 			return Error{Code::kUsage, "create tier", tier.name, "this tier is named twice", ""};
 	}
-	SV_ASSIGN(const bool same, same_pool(name, tiers));
+	SV_ASSIGN(const bool same, same_pool(name, tiers, pass_discards));
 	if (same)
 		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", name)}};
 	SV_TRY(refuse_no_host("create pool", name));
@@ -299,7 +298,14 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 			    {"message", fmt::format("pool {} would be created of {} devices", name, candidates.size())}};
 
 	Holds holds;
-	SV_TRY(write_pool(name, uuid, candidates, labels, holds));
+	PoolRow row;
+	row.uuid = uuid;
+	row.name = name;
+	row.created = static_cast<uint64_t>(std::time(nullptr));
+	row.incarnation = labels[0].incarnation;
+	row.generation = labels[0].generation;
+	row.pass_discards = pass_discards.value_or(false);
+	SV_TRY(write_pool(row, candidates, labels, holds));
 	for (const Candidate &candidate : candidates) {
 		remember(candidate.device.path);
 		SV_TRY(note_created(candidate.device.path));

@@ -57,8 +57,9 @@ std::vector<int> Engine::event_fds() const
 	if (kernel_.device_fd() >= 0)
 		fds.push_back(kernel_.device_fd());
 	for (const auto &[uuid, pool] : pools_)
-		if (const int fd = pool->event_fd(now); fd >= 0)
-			fds.push_back(fd);
+		for (const int fd : {pool->event_fd(now), pool->discards_fd()})
+			if (fd >= 0)
+				fds.push_back(fd);
 	return fds;
 }
 
@@ -83,6 +84,7 @@ void Engine::shut_down()
 		if (pool->state() != PoolState::kActive)
 			continue;
 		const log::Scope scope({pool->name()});
+		pool->stop_discards();
 		const Status result = pool->checkpoint();
 		if (!result.ok())
 			log::error(Id::kCheckpointFailed, "pool {}: last checkpoint: {}", pool->name(), result.error().message());
@@ -309,6 +311,23 @@ Result<Json> Engine::set_volume(const std::string &pool_name, const std::string 
 	return done("set", "from now on " + comes);
 }
 
+Result<Json> Engine::set_pool(const std::string &name, std::optional<bool> pass_discards, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, pool_to_change(name));
+	if (!pass_discards)
+		return Error{Code::kUsage, "set pool", name, "nothing is to be set", "svctl set-pool --help says what there is"};
+	SV_ASSIGN(PoolRow row, pool->catalogue().pool());
+	if (*pass_discards == row.pass_discards)
+		return done("no change", fmt::format("pool {}: no change", name));
+	row.pass_discards = *pass_discards;
+	const std::string does = fmt::format("pool {} {}", name, *pass_discards ? "passes discards down to its devices" :
+									      "passes no discards down to its devices");
+	if (dry_run)
+		return done("dry run", "from then on " + does);
+	SV_TRY(pool->catalogue().set_pool(row));
+	return done("set", "from now on " + does);
+}
+
 // ---- reports ----
 
 Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped)
@@ -442,6 +461,10 @@ Result<Json> Engine::show_pool(const std::string &pool_name)
 		return json;
 	SV_ASSIGN(const auto state, pool->kernel().ask<sv_state>(SV_OP_STATE));
 	SV_ASSIGN(const auto usage, pool->catalogue().usage());
+	SV_ASSIGN(const PoolRow row, pool->catalogue().pool());
+	json["discard"] = row.pass_discards ? "pass" : "keep";
+	if (pool->discarding() > 0)
+		json["discarding_bytes"] = pool->discarding();
 	json["mode"] = mode_name(state.mode);
 	json["journal"] = {{"size", state.ring_bytes}, {"used", state.ring_used}, {"committed_seq", state.committed_seq},
 			   {"tail_seq", state.tail_seq}, {"commits", state.commits}, {"records", state.records}};

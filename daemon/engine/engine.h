@@ -42,7 +42,7 @@ public:
 
 	// Every use case answers with the parameters of its reply.
 	Result<Json> create_pool(const std::string &name, const std::vector<TierRequest> &tiers,
-				 const std::vector<std::string> &wipe, bool dry_run);
+				 const std::vector<std::string> &wipe, bool dry_run, std::optional<bool> pass_discards = {});
 	Result<Json> add_device(const std::string &pool, const TierRequest &request,
 				const std::vector<std::string> &wipe, bool dry_run);
 	Result<Json> delete_pool(const std::string &pool, bool dry_run);
@@ -62,6 +62,7 @@ public:
 	// What is empty stays as it is.
 	Result<Json> set_volume(const std::string &pool, const std::string &volume, std::optional<bool> autoactivate,
 				bool dry_run);
+	Result<Json> set_pool(const std::string &pool, std::optional<bool> pass_discards, bool dry_run);
 	Result<Json> list();
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);
@@ -138,17 +139,17 @@ private:
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
-	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers);
+	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers,
+			       std::optional<bool> pass_discards);
 	using Holds = std::vector<UniqueFd>;	// of whole disks on their way into a pool
 	Result<std::vector<std::string>> take_devices(const std::vector<Candidate> &candidates, Holds &holds);
 	Status add_one(Pool &pool, const Candidate &candidate, const sv_label &label);
 	void give_back(const std::vector<Candidate> &candidates, const std::vector<std::string> &paths, Holds &holds);
 	Result<std::vector<sv_label>> lay_out(const std::string &name, const Uuid &uuid,
 					      const std::vector<Candidate> &candidates);
-	Status write_pool(const std::string &name, const Uuid &uuid, const std::vector<Candidate> &candidates,
-			  const std::vector<sv_label> &labels, Holds &holds);
-	Status write_members(const std::string &name, const Uuid &uuid, const std::vector<std::string> &paths,
-			     const std::vector<sv_label> &labels);
+	Status write_pool(const PoolRow &row, const std::vector<Candidate> &candidates, const std::vector<sv_label> &labels,
+			  Holds &holds);
+	Status write_members(const PoolRow &row, const std::vector<std::string> &paths, const std::vector<sv_label> &labels);
 	void rescan();
 	void note_label(const std::string &path);	// as named by the user or a scan
 	void note_member(FoundMember member, const std::string &named);

@@ -86,6 +86,8 @@ Status Pool::write_shared(const sv_label &shared)
 
 Status Pool::hand_over(const Host &to, const std::string &name)
 {
+	if (!up())
+		SV_TRY(end_discards("hand over pool", {}));
 	sv_label shared = newest_label();
 	shared.generation++;
 	set_host(&shared, to);

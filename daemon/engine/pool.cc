@@ -119,6 +119,7 @@ const Pool::Damage &Pool::damage(uint32_t volume) const
 
 Status Pool::erase_labels()
 {
+	SV_TRY(end_discards("delete pool"));
 	for (auto &[index, member] : members_) {
 		const log::Scope scope({name_, "", member.path});
 		SV_ASSIGN(const auto there, read_label(member.path));
@@ -205,6 +206,7 @@ Status Pool::deactivate()
 	if (!up())
 		return {};
 	SV_TRY(refuse_open_volumes("deactivate pool"));
+	SV_TRY(end_discards("deactivate pool"));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	if (state_ == PoolState::kActive)
 		SV_TRY(checkpoint());

@@ -16,6 +16,7 @@
 #include "daemon/base/pace.h"
 #include "daemon/base/unique_fd.h"
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/engine/discards.h"
 #include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
 #include "daemon/engine/latency.h"
@@ -98,6 +99,11 @@ public:
 	void tick(Clock::time_point now);		// events, and a checkpoint when it is due; logs its failure
 	Clock::time_point due() const;			// of the next tick; max() where only events call for one
 	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
+	int discards_fd() const;			// likewise
+	static constexpr auto kDiscardEnds = std::chrono::seconds(10);
+	uint64_t discarding() const { return discards_.slots() << SV_EXTENT_SHIFT; }	// bytes
+	Status end_discards(const char *attempt, Clock::duration longest = kDiscardEnds);	// kBusy: a member did not answer
+	void stop_discards() { discards_.close(); }	// of an svd that ends; does not wait
 
 	// ---- what is known of it, and its alerts (facts.cc) ----
 	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
@@ -186,7 +192,18 @@ private:
 	bool journal_is_half_full();
 	Status say_whether_full();
 	Status tell_policy();
-	Result<std::vector<sv_freed>> list_freed();
+	struct Freed {
+		std::vector<sv_freed> at_once;		// to be recycled
+		std::vector<FreedSlot> to_discard;	// before that
+		std::map<uint32_t, uint64_t> slots;	// of those, by member
+	};
+	Result<Freed> list_freed();
+	Status sort_freed(std::vector<sv_freed> some, bool discard, Freed *all);
+	Status find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots);
+	Status give_back(Freed freed);
+	Status give_back_discarded();
+	bool begin_discard(const DiscardRun &run);
+	void note_discard(const Discards::Done &done);
 	Status drain_deletions();
 	Status admit_members();
 	bool owes() const;		// work that a command left behind
@@ -231,6 +248,10 @@ private:
 	const Job *job_ = nullptr;
 	Pace *pace_ = &NoPace::instance();	// of the activation under way
 	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
+	Discards discards_;
+	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come
+	bool left_freed_ = false;	// for want of room among the discards
+	std::map<uint32_t, int> discard_errors_;	// that were told, by member
 };
 
 // Generation, number of members, name and host: what the labels of a pool share.

@@ -119,6 +119,10 @@ Status Pool::bring_up(How how)
 {
 	if (!conflict_.empty())
 		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"}.with(Id::kMemberDuplicate);
+	SV_TRY(end_discards("activate pool", {}));	// of before its device was removed
+	discards_.forget();
+	discards_.open();
+	discard_errors_.clear();
 	SV_TRY(kernel_.probe());
 	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
 	// svd was restarted over a read-only pool: that it stays, and members may be missing.
@@ -170,6 +174,8 @@ void Pool::close_all()
 	for (auto &[index, member] : members_)
 		member.file.reset();
 	state_ = PoolState::kDown;
+	discards_.close();
+	trimmed_ = false;
 	to_drop_.clear();	// activation drops what the catalogue does not have
 }
 

@@ -154,6 +154,41 @@ TEST_F(EngineTest, dry_runs_write_nothing)
 	EXPECT_EQ(std::string::npos, contents(d).find_first_not_of('\0')) << "written to the device that would be added";
 }
 
+// RECYCLE of what is on its way to its member would grant it before its discard has ended [I25]; twice, to two extents.
+TEST_F(EngineTest, freed_slots_are_recycled_once_and_after_their_discard)
+{
+	Pool *tank = nullptr;
+	std::map<uint32_t, int> recycled;
+	size_t listed = 0;
+	lie_ = [&](uint32_t op, void *payload, CommandResult &result) {
+		const auto *freed = static_cast<const sv_freed *>(payload);
+		for (uint32_t i = 0; op == SV_OP_RECYCLE && i < result.count; i++)
+			recycled[freed[i].extent]++;
+		listed += op == SV_OP_LIST_FREED ? result.count : 0;
+	};
+	pool();
+	expect(engine_->set_pool("tank", true, false), "set");
+	const auto volume = engine_->find_volume("tank", "v").value();
+	tank = volume.first;
+	const std::vector<uint8_t> data(4096, 1);
+	for (uint64_t i = 0; i < 40; i++)
+		ASSERT_TRUE(tank->kernel().write(volume.second.id, i * kMib, data, false).ok());
+	ASSERT_TRUE(tank->checkpoint().ok());
+	const size_t idle = listed;
+	ASSERT_TRUE(engine_->delete_volume("tank", "v", false).ok());
+	EXPECT_EQ(40u, listed - idle);
+	while (tank->discarding() > 0) {
+		ASSERT_TRUE(tank->checkpoint().ok());
+		engine_->tick();
+	}
+	EXPECT_EQ(40u, recycled.size());
+	for (const auto &[extent, times] : recycled)
+		EXPECT_EQ(1, times) << extent;
+	EXPECT_EQ(0u, tank->kernel().ask<sv_state>(SV_OP_STATE).value().freed_extents);
+	lie_ = nullptr;
+	expect(check(), "sound");
+}
+
 TEST_F(EngineTest, refusals_have_codes_and_change_nothing)
 {
 	pool();
