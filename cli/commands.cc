@@ -92,13 +92,32 @@ Request long_work(Request request)
 	return request;
 }
 
+void add_discard(const Values &v, Request &request)
+{
+	const std::string &discard = v.text("discard");
+	if (discard.empty())
+		return;
+	if (discard != "pass" && discard != "keep")
+		throw UsageError(fmt::format("--discard {}: write pass or keep", discard));
+	request.parameters["discard"] = discard;
+}
+
 Request create_pool(const Values &v, const std::string &)
 {
 	json tiers = json::array();
 	for (const std::string &tier : v.all("tier"))
 		tiers.push_back(tier_argument(tier));
-	return {"CreatePool", {{"pool", v.text("NAME")}, {"tiers", tiers}, {"wipe", v.all("wipe")}},
-		!v.all("wipe").empty()};
+	Request request{"CreatePool", {{"pool", v.text("NAME")}, {"tiers", tiers}, {"wipe", v.all("wipe")}},
+			!v.all("wipe").empty()};
+	add_discard(v, request);
+	return request;
+}
+
+Request set_pool(const Values &v, const std::string &)
+{
+	Request request{"SetPool", {{"pool", v.text("POOL")}}};
+	add_discard(v, request);
+	return request;
 }
 
 Request add_device(const Values &v, const std::string &)
@@ -224,6 +243,9 @@ Request list(const Values &v, const std::string &noun)
 const Parameter kWipe = {"--wipe", "DEVICE", "device whose present contents may be destroyed; may be repeated",
 			     Kind::kOptions, false};
 
+const Parameter kDiscard = {"--discard", "pass|keep", "pass: what is freed is discarded on the pool's devices before it is used "
+			    "again, in the background; keep: they are told nothing. A new pool keeps", Kind::kOption, false};
+
 const Parameter kBytes = {"-b,--bytes", "", "exact numbers, in bytes", Kind::kFlag, false};
 
 std::vector<Parameter> table_options(std::span<const Column> columns, std::vector<Parameter> before)
@@ -244,12 +266,14 @@ std::vector<Command> pool_commands()
 		{"create-pool", "create", {"pool"}, "make a pool of devices",
 		 {{"NAME", "", "of the new pool"},
 		  {"--tier", "TIER=DEVICE[,DEVICE...]", "once for each tier, fastest first", Kind::kOptions},
-		  kWipe},
+		  kWipe, kDiscard},
 		 "create-pool tank --tier fast=/dev/nvme0n1 --tier slow=/dev/sdb,/dev/sdc",
 		 "5: a device is in use or holds something; 6: a device is too small", create_pool},
 		{"add-device", "add", {"device"}, "add a device to a tier of a pool",
 		 {{"POOL", "", ""}, {"TIER=DEVICE", "", "a tier that the pool has, and the device; or several, separated by commas"}, kWipe},
 		 "add-device tank slow=/dev/sdd", "5: the device is in use or holds something", add_device},
+		{"set-pool", "set", {"pool"}, "change a pool's settings, while it is up",
+		 {{"POOL", "", ""}, kDiscard}, "set-pool tank --discard pass", "2: nothing is to be set", set_pool},
 		{"delete-pool", "delete", {"pool"}, "destroy a pool and all its volumes",
 		 {{"POOL", "", ""}}, "delete-pool tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {

@@ -175,6 +175,7 @@ std::vector<Candidate> fitting(const Place &place, const std::string &what, cons
 		{"COLUMN[,COLUMN...]", [&] { return columns(place, word); }},
 		{"TYPE[,TYPE...]", [&] { return behind_comma(word, {list_types().begin(), list_types().end()}); }},
 		{"CODE", [&] { return codes(); }},
+		{"pass|keep", [&] { return std::vector<Candidate>{{"pass", ""}, {"keep", ""}}; }},
 		{"yes|no", [&] { return std::vector<Candidate>{{"yes", ""}, {"no", ""}}; }},
 	};
 	const auto fit = fits.find(what);

@@ -33,9 +33,18 @@ struct Method {
 	Function run;
 };
 
+std::optional<bool> pass_discards(const Parameters &p)
+{
+	const std::string discard = p.text_or_empty("discard");
+	if (discard != "" && discard != "pass" && discard != "keep")
+		throw BadParameter("discard");
+	return discard.empty() ? std::nullopt : std::optional<bool>(discard == "pass");
+}
+
 const std::map<std::string, Method> kMethods = {
 	{"CreatePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
-		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run")); }}},
+		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run"),
+				     pass_discards(p)); }}},
 	{"AddDevice", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.add_device(p.text("pool"), {p.text("tier"), p.texts("devices")}, p.texts("wipe"),
 				    p.flag("dry_run")); }}},
@@ -63,6 +72,8 @@ const std::map<std::string, Method> kMethods = {
 		return e.deactivate_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
 	{"SetVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.set_volume(p.text("pool"), p.text("volume"), p.choice("autoactivate"), p.flag("dry_run")); }}},
+	{"SetPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.set_pool(p.text("pool"), pass_discards(p), p.flag("dry_run")); }}},
 	{"List", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.list(); }}},
 	{"ShowPool", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) { return e.show_pool(p.text("pool")); }}},
 	{"ShowVolume", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {

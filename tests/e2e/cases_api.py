@@ -64,6 +64,9 @@ def test_answers_are_of_the_declared_types(host):
     call("SetVolume", pool="tank", volume="w", autoactivate=False, dry_run=True)
     for autoactivate in (False, True, True):
         call("SetVolume", pool="tank", volume="w", autoactivate=autoactivate)
+    call("SetPool", pool="tank", discard="pass", dry_run=True)
+    for discard in ("pass", "keep", "keep"):
+        call("SetPool", pool="tank", discard=discard)
     for method in ("DeactivateVolume", "ActivateVolume"):
         call(method, pool="tank", volume="w", dry_run=True)
         call(method, pool="tank", volume="w")

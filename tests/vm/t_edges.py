@@ -99,6 +99,45 @@ def test_many_freed_extents_are_told_and_given_back(bench):
                     "svctl list; test $((SECONDS - begin)) -lt 25; svctl check tank"))
 
 
+DISCARDED = "awk '{{print $14}}' /sys/class/block/$(basename $(readlink -f {}))/stat"   # sectors
+# Written, removed and trimmed; then svd has given it back.
+TRIM = """head -c 64M /dev/urandom > /mnt/gone; sync; rm /mnt/gone; sync; before=$({discarded})
+used=$(svctl list -H -b -t pool -o used); fstrim /mnt
+for i in $(seq 150); do test $(svctl list -H -b -t pool -o used) -lt $((used - 50000000)) && break; sleep 0.2; done
+test $(svctl list -H -b -t pool -o used) -lt $((used - 50000000)); sectors=$(($({discarded}) - before)); echo discarded: $sectors
+"""
+
+
+@vm.full
+@vm.limit(360)
+def test_discards_are_passed_down_where_the_pool_says_so(bench):
+    """And a member that does not answer one: its slots stay freed, the pool stays up, and no other svd takes over before it
+    has answered."""
+    disks = one, two, slow = [bench.disk("one", "96M"), bench.disk("two", "96M"), bench.disk("slow", "512M")]
+    with bench.boot(disks) as guest:
+        guest.run(f"dmsetup create slow --table \"0 $(blockdev --getsz {slow.dev}) linear {slow.dev} 0\"")
+        s = Svctl(guest, [one, two, Named("/dev/mapper/slow")])
+        pool_of(s, f"t={one.dev},{two.dev},/dev/mapper/slow")
+        # The one with the most space is written to first.
+        trim = TRIM.format(discarded=DISCARDED.format(slow.dev))
+        print(s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 16M /dev/urandom > /mnt/f\n"
+                    "sha256sum /mnt/f > /tmp/sums; svctl show tank | grep -x 'discard: keep'\n" +
+                    trim + "test $sectors = 0; svctl set-pool tank --discard pass\n" +
+                    trim + "test $sectors -gt 100000; svctl show tank > /tmp/shown; refused grep discarding /tmp/shown\n"
+                    "umount /mnt; sync; echo 3 > /proc/sys/vm/drop_caches; mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums\n"
+                    "umount /mnt; fsck.ext4 -fn /dev/sv/tank/a; svctl check tank"))
+        s.run("svctl create-volume tank/h --size 64M; dd if=/dev/zero of=/dev/sv/tank/h bs=1M oflag=direct status=none || true\n"
+              "sync /dev/sv/tank/h; sleep 3; dmsetup suspend --noflush --nolockfs slow; svctl delete-volume tank/h --yes\n"
+              "svctl show tank | grep discarding_bytes")
+        refused(s, 5, "svctl deactivate tank", "/dev/mapper/slow has not answered a discard")
+        print(s.run("svctl list; kill -9 $(pidof svd); sleep 2; refused flock -n /run/svctl/svd.lock true\n"
+                    "dmsetup resume slow; flock -w 20 /run/svctl/svd.lock true"))
+        s.start()
+        print(s.run("for i in $(seq 100); do svctl show tank > /tmp/shown; grep discarding /tmp/shown || break; sleep 0.2; done\n"
+                    "refused grep discarding /tmp/shown; svctl check tank; mount /dev/sv/tank/a /mnt; sha256sum -c /tmp/sums\n"
+                    "umount /mnt; svctl deactivate tank; cat /run/svctl/log"))
+
+
 @vm.limit(180)
 def test_read_only_pool_has_read_only_volumes(bench):
     disk = bench.disk("a", "128M")
