@@ -362,4 +362,10 @@ void Pool::tick(Clock::time_point now)
 	set_problem(result, Id::kCheckpointFailed);
 }
 
+void Pool::tick_with_checkpoint()
+{
+	last_checkpoint_ = {};
+	tick(Clock::now());
+}
+
 }	// namespace svd

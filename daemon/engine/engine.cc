@@ -78,6 +78,20 @@ void Engine::tick()
 	}
 }
 
+bool Engine::fail_kernel_call(uint64_t n)
+{
+	const bool waiting = kernel_.fail_call(0);
+	if (n == 0)
+		return waiting;
+	for (auto &[uuid, pool] : pools_) {
+		pool->tick_with_checkpoint();
+		if (pool->up())
+			look(*pool, Pool::Clock::now());
+	}
+	kernel_.fail_call(static_cast<uint32_t>(n));
+	return waiting;
+}
+
 void Engine::shut_down()
 {
 	for (auto &[uuid, pool] : pools_) {

@@ -81,8 +81,7 @@ public:
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
 
-	bool fail_kernel_call(uint64_t n) { return kernel_.fail_call(static_cast<uint32_t>(n)); }
-
+	bool fail_kernel_call(uint64_t n);	// from now on; what the clock would soon ask of the kernel it asks before that
 	void look_ahead(std::chrono::seconds time);	// for alerts, as if it had gone by
 
 	void tick();				// what is due; also when one of event_fds() is readable

@@ -97,6 +97,7 @@ public:
 	// ---- checkpoint ----
 	Status checkpoint();
 	void tick(Clock::time_point now);		// events, and a checkpoint when it is due; logs its failure
+	void tick_with_checkpoint();			// as if one were due
 	Clock::time_point due() const;			// of the next tick; max() where only events call for one
 	int event_fd(Clock::time_point now) const;	// readable: tick; negative: none, or not before due()
 	int discards_fd() const;			// likewise

@@ -48,6 +48,7 @@ def test_job_asked_for_while_svd_stops_is_refused(host):
     with open(f"{host.dir}/text", "rb") as f:
         os.sendfile(memory, f.fileno(), 0, os.path.getsize(f"{host.dir}/text"))
     harness.seal(memory)
+    host.wait_idle()        # so that it sees the client and the signal at once
     os.kill(host.svd.pid, signal.SIGSTOP)
     with host.connect() as s:
         socket.send_fds(s, [b'{"method": "io.svctl.Restore", "parameters": {"pool": "tank", "fd": 0}}\0'], [memory])

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -106,6 +107,13 @@ class Host:
     def stop(self):
         self.svd.send_signal(signal.SIGTERM)
         assert self.svd.wait(20) == 0
+
+    def wait_idle(self):
+        """Until svd waits for something to do."""
+        deadline = time.monotonic() + 20
+        while pathlib.Path(f"/proc/{self.svd.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def wait_killed(self):
         assert self.svd.wait(30) == -signal.SIGKILL, self.svd.returncode
