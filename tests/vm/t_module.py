@@ -95,6 +95,7 @@ def test_fio_verifies(bench):
         print(guest.run("dmsetup status"), sv(guest, "state"))
 
 
+@vm.full
 def test_file_systems_live_on_volumes(bench):
     disks = two_tiers(bench, "1G")
     with bench.boot(disks) as guest:
@@ -789,6 +790,7 @@ svctl deactivate tank; svctl activate tank; test "$(copies)" = "0:1 1:1"; svctl 
 """)
 
 
+@vm.full
 def test_pool_comes_back_after_a_hung_journal_copy(bench):
     disks = [bench.disk(n, "256M") for n in "ab"]
     with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:

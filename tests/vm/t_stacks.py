@@ -78,6 +78,7 @@ svctl check tank
 """
 
 
+@vm.full
 @vm.limit(240)
 def test_file_systems_and_images_with_small_sectors(bench):
     disk = bench.disk("a", "768M")

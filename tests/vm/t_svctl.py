@@ -83,6 +83,7 @@ svctl delete-volume tank/renamed --yes; svctl delete-volume tank/b-c --yes; svct
 svctl delete-pool tank --yes; test -z "$(dmsetup ls | grep sv-)"; svctl list""")
 
 
+@vm.full
 @vm.limit(240)
 def test_svd_killed_between_catalogue_and_kernel_catches_up(bench):
     disks = three_disks(bench, "file")
