@@ -31,14 +31,14 @@ static enum sv_write_class sv_class_of(struct bio *bio)
 }
 
 /* Of what is not a flush. */
-static enum sv_io_class sv_io_class_of(const struct bio *bio)
+static __always_inline enum sv_io_class sv_io_class_of(const struct bio *bio)
 {
 	static_assert((__force u32)REQ_OP_READ == SV_IO_READ && (__force u32)REQ_OP_WRITE == SV_IO_WRITE);
 
 	return min_t(u32, (__force u32)bio_op(bio), SV_IO_DISCARD);
 }
 
-static enum sv_plan sv_io_ask(struct sv_io *io, struct bio *bio, u64 block, u32 blocks)
+static __always_inline enum sv_plan sv_io_ask(struct sv_io *io, struct bio *bio, u64 block, u32 blocks)
 {
 	struct sv_volume *v = io->target->vol->core;
 
@@ -52,10 +52,13 @@ static enum sv_plan sv_io_ask(struct sv_io *io, struct bio *bio, u64 block, u32 
 	}
 }
 
-/* Plans what begins at @iter. After REMAP the member's SRCU is held. */
-static enum sv_plan sv_io_plan(struct sv_io *io, struct bio *bio, const struct bvec_iter *iter)
+/*
+ * Plans what begins at @iter. After REMAP the member's SRCU is held. Inline in the way of each bio, which has a call
+ * and six saved registers less for it.
+ */
+static __always_inline enum sv_plan sv_io_plan(struct sv_io *io, struct bio *bio, const struct bvec_iter *iter)
 {
-	u64 block = dm_target_offset(io->target->ti, iter->bi_sector) / SV_BLOCK_SECTORS;
+	u64 block = iter->bi_sector / SV_BLOCK_SECTORS;		/* the target begins at 0: sv_vtarget_check() */
 	u32 blocks = iter->bi_size >> SV_BLOCK_SHIFT;
 	enum sv_plan plan;
 
@@ -74,8 +77,9 @@ static enum sv_plan sv_io_plan(struct sv_io *io, struct bio *bio, const struct b
 		io->write = bio_op(bio) != REQ_OP_READ;
 	}
 	rcu_read_unlock();
-	trace_sv_map(io->target->vol->id, (__force u32)bio_op(bio), block, blocks, plan, io->piece.member,
-		     io->piece.sector);
+	if (trace_sv_map_enabled())
+		trace_sv_map(io->target->vol->id, (__force u32)bio_op(bio), block, blocks, plan, io->piece.member,
+			     io->piece.sector);
 	return plan;
 }
 
@@ -86,7 +90,7 @@ static void sv_io_redirect(struct sv_io *io, struct bio *bio)
 }
 
 /* The piece has ended: what the plan took is given back. */
-static void sv_io_release(struct sv_io *io, blk_status_t status)
+static __always_inline void sv_io_release(struct sv_io *io, blk_status_t status)
 {
 	struct sv_kpool *kp = io->target->pool;
 	struct sv_disk *d = kp->disks[io->piece.member];
@@ -98,7 +102,7 @@ static void sv_io_release(struct sv_io *io, blk_status_t status)
 	srcu_up_read(&d->srcu, io->srcu_idx);
 	if (unlikely(status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP))
 		atomic64_inc(&d->errors);
-	if (io->write)
+	if (io->write && io->piece.resv)	/* otherwise there is nothing to record */
 		sv_commit_arm(kp);
 }
 
@@ -167,13 +171,15 @@ static int sv_map_no_space(struct sv_io *io, struct bio *bio)
 
 static int sv_map_data(struct sv_io *io, struct bio *bio)
 {
-	enum sv_plan plan = sv_io_plan(io, bio, &bio->bi_iter);
+	enum sv_plan plan;
+	u32 looks = 0;
 	u32 sectors;
 
 	/* Somebody else may have made the extent meanwhile: one more look is cheaper than the worker. */
-	if (unlikely(plan == SV_PLAN_DEFER))
+	do {
 		plan = sv_io_plan(io, bio, &bio->bi_iter);
-	if (bio_op(bio) == REQ_OP_WRITE)
+	} while (unlikely(plan == SV_PLAN_DEFER && !looks++));
+	if (io->piece.resv)		/* it may have taken from the reserves; the worker fills them by itself */
 		sv_defer_refill(io->target->pool);
 	switch (plan) {
 	case SV_PLAN_REMAP:

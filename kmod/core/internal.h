@@ -200,12 +200,20 @@ struct sv_pool {
 #define SV_XT_CHUNK	(1u << SV_XT_SHIFT)
 
 /* The word of an extent, or NULL where there is no such number. */
-static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
+static inline bool sv_xt_has(const struct sv_pool *p, u32 extent)
 {
 	/* Pairs with the store that follows the making of the chunks. */
-	if (extent == 0 || extent >= smp_load_acquire(&p->nr_extents))
-		return NULL;
+	return extent && extent < smp_load_acquire(&p->nr_extents);
+}
+
+static inline u64 *sv_xt_at(const struct sv_pool *p, u32 extent)
+{
 	return &p->xt[extent >> SV_XT_SHIFT][extent & (SV_XT_CHUNK - 1)];
+}
+
+static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
+{
+	return sv_xt_has(p, extent) ? sv_xt_at(p, extent) : NULL;
 }
 
 static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
@@ -225,7 +233,25 @@ static inline void sv_bit_clear(u64 *m, u32 i) { m[i / 64] &= ~(1ull << (i % 64)
 
 /* map.c */
 #define SV_MAP_END	(~0ull)
-u64 sv_map_lookup(const struct sv_volume *v, u64 index);		/* RCU or lock */
+static inline u32 sv_node_slot(u64 index, u32 level)
+{
+	return (u32)(index >> (level * SV_NODE_SHIFT)) & (SV_NODE_ENTRIES - 1);
+}
+
+/* The entry, or 0. RCU or lock. Inline: a plan that calls nothing saves no registers. */
+static inline u64 sv_map_lookup(const struct sv_volume *v, u64 index)
+{
+	const struct sv_root *r = smp_load_acquire(&v->root);	/* pairs with sv_map_grow() */
+	const struct sv_node *n = smp_load_acquire(&r->node);	/* pairs with sv_map_install() */
+	u32 level = r->depth;
+
+	if (index >> (level * SV_NODE_SHIFT))
+		return 0;
+	while (n && --level)
+		n = smp_load_acquire(&n->child[sv_node_slot(index, level)]);	/* likewise */
+	return n ? smp_load_acquire(&n->entry[sv_node_slot(index, 0)]) : 0;	/* likewise */
+}
+
 u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from there on, or SV_MAP_END */
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
 void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* lock; nodes are in the reserve */

@@ -6,11 +6,6 @@
  */
 #include "internal.h"
 
-static u32 slot_of(u64 index, u32 level)
-{
-	return (u32)(index >> (level * SV_NODE_SHIFT)) & (SV_NODE_ENTRIES - 1);
-}
-
 u32 sv_map_depth_for(u64 extents)
 {
 	u32 depth = 1;
@@ -18,19 +13,6 @@ u32 sv_map_depth_for(u64 extents)
 	while (depth < SV_MAX_DEPTH && extents > 1ull << (depth * SV_NODE_SHIFT))
 		depth++;
 	return depth;
-}
-
-u64 sv_map_lookup(const struct sv_volume *v, u64 index)
-{
-	const struct sv_root *r = smp_load_acquire(&v->root);	/* pairs with sv_map_grow() */
-	const struct sv_node *n = smp_load_acquire(&r->node);	/* pairs with sv_map_install() */
-	u32 level = r->depth;
-
-	if (index >> (level * SV_NODE_SHIFT))
-		return 0;
-	while (n && --level)
-		n = smp_load_acquire(&n->child[slot_of(index, level)]);	/* likewise */
-	return n ? smp_load_acquire(&n->entry[slot_of(index, 0)]) : 0;	/* likewise */
 }
 
 /* Passes over whole subtrees that are not there: a volume of 64 PiB has 2^36 indices. */
@@ -44,8 +26,8 @@ u64 sv_map_next(const struct sv_volume *v, u64 index)
 		u64 span;
 
 		while (n && --level)
-			n = smp_load_acquire(&n->child[slot_of(index, level)]);	/* likewise */
-		if (n && smp_load_acquire(&n->entry[slot_of(index, 0)]))	/* likewise */
+			n = smp_load_acquire(&n->child[sv_node_slot(index, level)]);	/* likewise */
+		if (n && smp_load_acquire(&n->entry[sv_node_slot(index, 0)]))	/* likewise */
 			return index;
 		span = n ? 1 : 1ull << (level * SV_NODE_SHIFT);
 		index = (index | (span - 1)) + 1;
@@ -59,7 +41,7 @@ u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index)
 	u32 level = v->root->depth;
 
 	while (n && --level)
-		n = n->child[slot_of(index, level)];
+		n = n->child[sv_node_slot(index, level)];
 	return n ? 0 : level ? level : 1;
 }
 
@@ -85,9 +67,9 @@ void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
 			smp_store_release(at, take_node(v->pool));	/* pairs with sv_map_lookup() */
 		if (!--level)
 			break;
-		at = &(*at)->child[slot_of(index, level)];
+		at = &(*at)->child[sv_node_slot(index, level)];
 	}
-	smp_store_release(&(*at)->entry[slot_of(index, 0)], entry);	/* likewise */
+	smp_store_release(&(*at)->entry[sv_node_slot(index, 0)], entry);	/* likewise */
 }
 
 /*

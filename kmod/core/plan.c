@@ -15,27 +15,23 @@
 #define SV_DISCARD_MAX	4096u		/* extents that one discard looks at under one hold of the lock */
 #define SV_SECTORS_PER_BLOCK (SV_BLOCK_SIZE / 512)
 
-struct target {				/* of one logical extent */
-	u64 entry;
-	u64 word;
-	u32 extent;
-};
-
 /*
- * A freed extent is as good as unmapped: its entry is gone, and who found that before must not follow the word, which
- * RECYCLE makes one without PARTIAL while blocks of the slot may never have been valid.
- *
- * Inline, so that a target lies in registers: with its address taken the kernel clears it and guards the stack.
+ * The word of the live extent that is mapped there, or 0. A freed extent is as good as unmapped: its entry is gone, and
+ * who found that before must not follow the word, which RECYCLE makes one without PARTIAL while blocks of the slot may
+ * never have been valid.
  */
-static __always_inline bool look_up(const struct sv_volume *v, u64 index, struct target *t)
+static __always_inline u64 look_up(const struct sv_volume *v, u64 index, u64 *entry)
 {
-	const u64 *w;
+	const struct sv_pool *p = v->pool;
+	u32 extent;
+	u64 word;
 
-	t->entry = sv_map_lookup(v, index);
-	t->extent = sv_entry_extent(t->entry);
-	w = sv_xt_word(v->pool, t->extent);
-	t->word = w ? smp_load_acquire(w) : 0;	/* pairs with each release of a word */
-	return (t->word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE;
+	*entry = sv_map_lookup(v, index);
+	extent = sv_entry_extent(*entry);
+	if (!sv_xt_has(p, extent))
+		return 0;
+	word = smp_load_acquire(sv_xt_at(p, extent));		/* pairs with each release of a word */
+	return (word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE ? word : 0;
 }
 
 static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
@@ -49,10 +45,9 @@ static bool owned(const struct sv_volume *v, u64 entry)
 	return sv_entry_layer(entry) >= v->owned_since;		/* [I4] */
 }
 
-static void to_slot(const struct sv_pool *p, const struct target *t, u32 slot, u32 first, u32 blocks,
-		    struct sv_piece *out)
+static void to_slot(const struct sv_pool *p, u32 member, u32 slot, u32 first, u32 blocks, struct sv_piece *out)
 {
-	out->member = (u8)sv_xw_member(t->word);
+	out->member = (u8)member;
 	out->first = (u8)first;
 	out->blocks = blocks;
 	out->sector = sector_of(p, out->member, slot, first);
@@ -61,19 +56,19 @@ static void to_slot(const struct sv_pool *p, const struct target *t, u32 slot, u
 }
 
 /*
- * Go on across extents while their slots follow each other on one member. Called only where there is more: the call
- * alone would cost a read of 4 KiB some 25 instructions.
+ * Go on across extents while their slots follow each other on one member. Called only where there is more, and, as all
+ * that is not the usual case, not inline: the usual one then needs neither stack nor saved registers.
  */
-static void extend(const struct sv_volume *v, u64 block, u32 blocks, bool write, u32 slot, struct sv_piece *out)
+static noinline void extend(const struct sv_volume *v, u64 block, u32 blocks, bool write, u32 slot,
+			    struct sv_piece *out)
 {
 	while (out->blocks < blocks) {
-		struct target t;
 		u32 more = min_t(u32, blocks - out->blocks, SV_EXTENT_BLOCKS);
+		u64 entry, word = look_up(v, (block + out->blocks) / SV_EXTENT_BLOCKS, &entry);
 
-		if (!look_up(v, (block + out->blocks) / SV_EXTENT_BLOCKS, &t) ||
-		    (t.word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
-		    sv_xw_member(t.word) != out->member || sv_xw_where(t.word) != ++slot ||
-		    (write && !owned(v, t.entry)))
+		if (!word || (word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
+		    sv_xw_member(word) != out->member || sv_xw_where(word) != ++slot ||
+		    (write && !owned(v, entry)))
 			return;
 		out->blocks += more;
 	}
@@ -100,21 +95,20 @@ static void zero_piece(struct sv_piece *out, u32 blocks)
 	out->blocks = blocks;
 }
 
-static enum sv_plan read_unmapped(const struct sv_volume *v, u64 block, u32 blocks, struct sv_piece *out)
+static noinline enum sv_plan read_unmapped(const struct sv_volume *v, u64 block, u32 blocks, struct sv_piece *out)
 {
 	u32 n = min_t(u32, blocks, SV_EXTENT_BLOCKS - (u32)(block % SV_EXTENT_BLOCKS));
-	struct target t;
+	u64 entry;
 
-	while (n < blocks && !look_up(v, (block + n) / SV_EXTENT_BLOCKS, &t))
+	while (n < blocks && !look_up(v, (block + n) / SV_EXTENT_BLOCKS, &entry))
 		n += min_t(u32, blocks - n, SV_EXTENT_BLOCKS);
 	zero_piece(out, n);
 	return SV_PLAN_ZERO;
 }
 
-static enum sv_plan read_partial(const struct sv_volume *v, const struct target *t, u32 first, u32 n,
-				 struct sv_piece *out)
+static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u32 first, u32 n, struct sv_piece *out)
 {
-	const struct sv_partial *pt = sv_partial_at(v->pool, sv_xw_where(t->word));
+	const struct sv_partial *pt = sv_partial_at(v->pool, sv_xw_where(word));
 	bool valid = bit_valid(pt, first);
 
 	n = run_of(pt, first, n, valid);
@@ -122,24 +116,25 @@ static enum sv_plan read_partial(const struct sv_volume *v, const struct target 
 		zero_piece(out, n);
 		return SV_PLAN_ZERO;
 	}
-	to_slot(v->pool, t, pt->slot, first, n, out);
+	to_slot(v->pool, sv_xw_member(word), pt->slot, first, n, out);
 	return SV_PLAN_REMAP;
 }
 
 enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_piece *out)
 {
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS), n = min_t(u32, blocks, SV_EXTENT_BLOCKS - first);
-	struct target t;
+	u64 entry, word;
 
 	if (unlikely(READ_ONCE(v->pool->mode) == SV_MODE_FAIL))
 		return SV_PLAN_IOERR;
-	if (!look_up(v, block / SV_EXTENT_BLOCKS, &t))
+	word = look_up(v, block / SV_EXTENT_BLOCKS, &entry);
+	if (!word)
 		return read_unmapped(v, block, blocks, out);
-	if (t.word & SV_XW_PARTIAL)
-		return read_partial(v, &t, first, n, out);
-	to_slot(v->pool, &t, sv_xw_where(t.word), first, n, out);
+	if (word & SV_XW_PARTIAL)
+		return read_partial(v, word, first, n, out);
+	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (n < blocks)
-		extend(v, block, blocks, false, sv_xw_where(t.word), out);
+		extend(v, block, blocks, false, sv_xw_where(word), out);
 	return SV_PLAN_REMAP;
 }
 
@@ -175,20 +170,20 @@ static void undo_write(struct sv_pool *p, struct sv_piece *out)
 	out->partial = NULL;
 }
 
-static enum sv_plan write_partial(struct sv_volume *v, const struct target *t, u32 first, u32 n,
-				  struct sv_piece *out)
+static noinline enum sv_plan write_partial(struct sv_volume *v, u32 extent, u64 word, u32 first, u32 n,
+					   struct sv_piece *out)
 {
 	struct sv_pool *p = v->pool;
-	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(t->word));
+	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(word));
 
-	to_slot(p, t, pt->slot, first, n, out);
+	to_slot(p, sv_xw_member(word), pt->slot, first, n, out);
 	if (range_valid(pt, first, n)) {
 		out->partial = pt;
 		return SV_PLAN_REMAP;
 	}
 	if (!begin_write(p, pt, out))
 		return SV_PLAN_NOSPC;
-	if (smp_load_acquire(sv_xt_word(p, t->extent)) == t->word)	/* as in look_up() */
+	if (smp_load_acquire(sv_xt_word(p, extent)) == word)	/* as in look_up() */
 		return SV_PLAN_REMAP;
 	undo_write(p, out);			/* it changed: settled, freed, or about to be */
 	return SV_PLAN_DEFER;
@@ -217,7 +212,7 @@ static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class 
 {
 	struct sv_pool *p = v->pool;
 	u32 extent, member, slot, i;
-	struct target t;
+	u64 word;
 	u16 gen;
 
 	if (!sv_alloc_slot(v, index, c, &member, &slot))
@@ -229,22 +224,20 @@ static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class 
 	}
 	i = sv_partial_new(p, extent, slot, 0);
 	gen = (u16)(sv_xw_gen(*sv_xt_word(p, extent)) + 1);
-	t.extent = extent;
-	t.word = sv_xw_make(i, member, gen, SV_XW_LIVE | SV_XW_PARTIAL | SV_XW_MAPPED);
-	t.entry = sv_entry_make(extent, v->layer);
-	to_slot(p, &t, slot, first, n, out);
+	word = sv_xw_make(i, member, gen, SV_XW_LIVE | SV_XW_PARTIAL | SV_XW_MAPPED);
+	to_slot(p, member, slot, first, n, out);
 	out->partial = sv_partial_at(p, i);
 	out->resv = SV_RESV_WRITE;
 	atomic64_add((s64)(1ull << SV_DIRTY_INFLIGHT), &out->partial->dirty);
-	smp_store_release(sv_xt_word(p, extent), t.word);	/* pairs with look_up() */
+	smp_store_release(sv_xt_word(p, extent), word);		/* pairs with look_up() */
 	append_map(v, index, extent, gen, member, slot);
-	sv_map_install(v, index, t.entry);
+	sv_map_install(v, index, sv_entry_make(extent, v->layer));
 	v->mapped++;
 	return SV_PLAN_REMAP;
 }
 
-static enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv_write_class c, u32 first, u32 n,
-				struct sv_piece *out)
+static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv_write_class c, u32 first, u32 n,
+					 struct sv_piece *out)
 {
 	struct sv_pool *p = v->pool;
 	enum sv_plan plan = SV_PLAN_DEFER;
@@ -284,21 +277,22 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS), n = min_t(u32, blocks, SV_EXTENT_BLOCKS - first);
 	u64 index = block / SV_EXTENT_BLOCKS;
 	enum sv_plan plan = may_write(v);
-	struct target t;
+	u64 entry, word;
 
 	if (plan != SV_PLAN_REMAP)
 		return plan;
-	if (!look_up(v, index, &t))
+	word = look_up(v, index, &entry);
+	if (!word)
 		return first_write(v, index, c, first, n, out);
-	if (WARN_ON_ONCE(!owned(v, t.entry)))
+	if (WARN_ON_ONCE(!owned(v, entry)))
 		return SV_PLAN_IOERR;
-	if (t.word & SV_XW_HOLD)
+	if (word & SV_XW_HOLD)
 		return SV_PLAN_DEFER;
-	if (t.word & SV_XW_PARTIAL)
-		return write_partial(v, &t, first, n, out);
-	to_slot(v->pool, &t, sv_xw_where(t.word), first, n, out);
+	if (word & SV_XW_PARTIAL)
+		return write_partial(v, sv_entry_extent(entry), word, first, n, out);
+	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (out->blocks < blocks)
-		extend(v, block, blocks, true, sv_xw_where(t.word), out);
+		extend(v, block, blocks, true, sv_xw_where(word), out);
 	return SV_PLAN_REMAP;
 }
 
@@ -334,12 +328,13 @@ static void owe(struct sv_volume *v, u32 member)
 		atomic64_or((s64)(1ull << member), &v->owed);
 }
 
-void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
+/* Of a write that was to make blocks valid. */
+static noinline void first_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 {
 	struct sv_partial *pt = piece->partial;
 	u32 resv = 0;
 
-	if (ok && piece->resv) {
+	if (ok) {
 		u64 words = set_valid(pt, piece->first, piece->blocks);
 
 		resv = (u32)hweight64(words);
@@ -347,13 +342,24 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
 	}
 	if (ok)
 		owe(v, piece->member);
-	if (!piece->resv)
-		return;
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_RESV_VALID);
 	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);	/* full barrier */
 }
 
+void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok)
+{
+	if (piece->resv)
+		first_write_done(v, piece, ok);
+	else if (ok)
+		owe(v, piece->member);
+}
+
 /* ---- discard and WRITE_ZEROES ---- */
+
+struct target {				/* a live extent */
+	u32 extent;
+	u64 word;
+};
 
 /* Word of a live extent to FREED; the entry is gone. The partial stays with it until RECYCLE. */
 static void unmap(struct sv_volume *v, u64 index, const struct target *t)
@@ -441,12 +447,13 @@ static enum sv_plan clear_part(struct sv_volume *v, u64 index, struct target *t,
 static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool *mapped)
 {
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS);
-	struct target t;
+	u64 entry, word = look_up(v, block / SV_EXTENT_BLOCKS, &entry);
+	struct target t = { sv_entry_extent(entry), word };
 
-	*mapped = look_up(v, block / SV_EXTENT_BLOCKS, &t);
-	if (!*mapped)
+	*mapped = word != 0;
+	if (!word)
 		return SV_PLAN_ZERO;
-	if (WARN_ON_ONCE(!owned(v, t.entry)))
+	if (WARN_ON_ONCE(!owned(v, entry)))
 		return SV_PLAN_IOERR;
 	if (!sv_ring_free(v->pool)) {
 		no_ring(v->pool);

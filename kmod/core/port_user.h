@@ -28,6 +28,9 @@ typedef int64_t s64;
 #define __rcu
 #define __percpu
 #define __must_check	__attribute__((warn_unused_result))
+#ifndef noinline
+#define noinline __attribute__((noinline))
+#endif
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #endif
