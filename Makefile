@@ -13,7 +13,7 @@ BUILD_ALL = $(MAKE) $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell npro
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: all deps kmod daemon cli man unit lint demo check check-full check-debug soak vm-check clean
+.PHONY: all deps kmod daemon cli man unit lint bench demo check check-full check-debug soak vm-check clean
 
 all: kmod daemon cli man
 
@@ -125,6 +125,11 @@ soak: export SOAK_BOOTS ?= 20
 soak: deps guest-root
 	+@$(BUILD_ALL) all
 	@$(VM_RUN) --full -k '^(crash\.|host\.fstab_|packages\.dkms_)' $(VM_FLAGS)
+
+# The data path next to its peers: docs/performance.md.
+bench: deps
+	+@$(BUILD_ALL) all
+	@/usr/bin/python3 tests/bench/run --kernel $(KVER) $(BENCH_FLAGS)
 
 vm-check: deps
 	+@$(BUILD_ALL) all

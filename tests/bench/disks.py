@@ -1,0 +1,37 @@
+"""In the guest: null_blk disks, and what the block layer counts of them."""
+
+import os
+
+CONFIG = "/sys/kernel/config/nullb"
+# The same for all. Of a disk without a cache flushes are not counted, and 1 MiB requests must not be split.
+SETTINGS = {"blocksize": 4096, "memory_backed": 1, "cache_size": 4096, "max_sectors": 8192, "discard": 1}
+QUEUE = {"max_sectors_kb": 4096, "scheduler": "none", "wbt_lat_usec": 0}
+# Fields of Linux's Documentation/block/stat, from 0.
+COUNTS = {"reads": 0, "read_sectors": 2, "writes": 4, "write_sectors": 6, "flushes": 15}
+
+
+def write(path, value):
+    with open(path, "w", encoding="ascii") as f:
+        f.write(str(value))
+
+
+class Disk:
+    """Takes memory only where it is written."""
+
+    def __init__(self, name, mib):
+        self.name, self.dev = name, "/dev/" + name
+        self.config = os.path.join(CONFIG, name)
+        os.mkdir(self.config)
+        for key, value in {**SETTINGS, "size": mib, "power": 1}.items():
+            write(os.path.join(self.config, key), value)
+        for key, value in QUEUE.items():
+            write(f"/sys/block/{name}/queue/{key}", value)
+
+    def counts(self):
+        with open(f"/sys/block/{self.name}/stat", encoding="ascii") as f:
+            fields = [int(field) for field in f.read().split()]
+        return {name: fields[at] for name, at in COUNTS.items()}
+
+    def remove(self):
+        write(os.path.join(self.config, "power"), 0)
+        os.rmdir(self.config)

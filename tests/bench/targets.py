@@ -1,0 +1,156 @@
+"""In the guest: what is measured. A target makes volumes, all alike, on disks of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from disks import Disk
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BIN = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "bin")
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "vm"))
+
+import sv_ioctl  # noqa: E402 (its directory is known only now)
+
+DISK_MIB = 16384
+SECTOR = 512
+
+
+def run(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def wait_until(condition, seconds):
+    """Of the guest's time, which flies while it has nothing to do."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.2)
+
+
+def parse_size(text):
+    return sv_ioctl.parse_size(text.upper())
+
+
+class Target:
+    """raw: a volume is a disk."""
+
+    def __init__(self, name):
+        self.name, self.disks, self.volumes = name, [], 0
+        self.set_up()
+
+    def set_up(self):
+        pass
+
+    def disk(self, mib=DISK_MIB):
+        self.disks.append(Disk(f"disk{len(self.disks)}", mib))
+        return self.disks[-1]
+
+    def fresh(self, size):
+        """A new volume's path; it reads as zeroes."""
+        self.volumes += 1
+        return self.make_volume(f"v{self.volumes}", parse_size(size))
+
+    def make_volume(self, name, size):
+        return self.disk().dev
+
+    def settle(self):
+        """What the target does by itself is done, and nothing of it is due for the next 20 s."""
+
+    def counts(self):
+        total = {}
+        for disk in self.disks:
+            for key, value in disk.counts().items():
+                total[key] = total.get(key, 0) + value
+        return total
+
+    def tear_down(self):
+        for disk in self.disks:
+            disk.remove()
+
+
+class Linear(Target):
+    def make_volume(self, name, size):
+        run("dmsetup", "create", name, "--table", f"0 {size // SECTOR} linear {self.disk().dev} 0")
+        return "/dev/mapper/" + name
+
+    def tear_down(self):
+        for number in range(self.volumes):
+            run("dmsetup", "remove", f"v{number + 1}")
+        super().tear_down()
+
+
+class Thin(Target):
+    """thin64, thin1m: chunks of 64 KiB and of 1 MiB; with nz behind it, not zeroed."""
+
+    def set_up(self):
+        chunk = 2048 if self.name.startswith("thin1m") else 128
+        features = "1 skip_block_zeroing" if self.name.endswith("nz") else "0"
+        data, metadata = self.disk(), self.disk(256)
+        run("dmsetup", "create", "pool", "--table",
+            f"0 {DISK_MIB * 2048} thin-pool {metadata.dev} {data.dev} {chunk} 0 {features}")
+
+    def make_volume(self, name, size):
+        run("dmsetup", "message", "/dev/mapper/pool", "0", f"create_thin {self.volumes}")
+        run("dmsetup", "create", name, "--table", f"0 {size // SECTOR} thin /dev/mapper/pool {self.volumes}")
+        return "/dev/mapper/" + name
+
+    def tear_down(self):
+        for name in [f"v{number + 1}" for number in range(self.volumes)] + ["pool"]:
+            run("dmsetup", "remove", name)
+        super().tear_down()
+
+
+class Sv(Target):
+    """A pool with one member, made by svctl."""
+
+    def set_up(self):
+        os.environ["PATH"] = BIN + ":" + os.environ["PATH"]
+        disk = self.disk()
+        os.makedirs("/run/svctl", exist_ok=True)
+        with open("/run/svctl/log", "ab") as log:
+            self.svd = subprocess.Popen(["svd", "--devices", disk.dev], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(lambda: subprocess.run(["svctl", "list"], capture_output=True, check=False).returncode == 0, 600)
+        run("svctl", "create-pool", "tank", "--tier", "only=" + disk.dev)
+        self.pool = sv_ioctl.Pool(self.show()["uuid"], write=False)
+        self.scratch = os.open(self.fresh("1g"), os.O_RDWR)
+        self.written = 0
+
+    def show(self):
+        return json.loads(run("svctl", "--json", "show", "tank"))
+
+    def state(self):
+        return self.pool.ask("STATE")
+
+    def settle(self):
+        """svd checkpoints every 30 s: one that has just been is far from the next."""
+        os.pwrite(self.scratch, bytes(4096), self.written * sv_ioctl.MIB)
+        self.written += 1
+        os.fsync(self.scratch)
+        wait_until(lambda: self.state()["tail_seq"] > self.state()["committed_seq"], 60)
+
+    def counts(self):
+        state = self.state()
+        return {**super().counts(), "journal_bytes": state["journal_bytes"], "journal_writes": state["commits"]}
+
+    def make_volume(self, name, size):
+        run("svctl", "create-volume", "tank/" + name, "--size", f"{size >> 20}M")
+        return "/dev/sv/tank/" + name
+
+    def tear_down(self):
+        os.close(self.scratch)
+        self.pool.close()
+        run("svctl", "--yes", "delete-pool", "tank")
+        self.svd.terminate()
+        self.svd.wait()
+        super().tear_down()
+
+
+KINDS = {"raw": Target, "linear": Linear, "thin64": Thin, "thin64nz": Thin, "thin1m": Thin, "thin1mnz": Thin, "sv": Sv}
+
+
+def make(name):
+    return KINDS[name](name)
