@@ -4,7 +4,8 @@ import os
 
 CONFIG = "/sys/kernel/config/nullb"
 # The same for all. Of a disk without a cache flushes are not counted, and 1 MiB requests must not be split.
-SETTINGS = {"blocksize": 4096, "memory_backed": 1, "cache_size": 4096, "max_sectors": 8192, "discard": 1}
+SETTINGS = {"blocksize": 4096, "memory_backed": 1, "cache_size": 4096, "max_sectors": 8192, "discard": 1,
+            "submit_queues": os.cpu_count()}
 QUEUE = {"max_sectors_kb": 4096, "scheduler": "none", "wbt_lat_usec": 0}
 # Fields of Linux's Documentation/block/stat, from 0.
 COUNTS = {"reads": 0, "read_sectors": 2, "writes": 4, "write_sectors": 6, "flushes": 15}

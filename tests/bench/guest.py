@@ -2,7 +2,7 @@
 """Measures targets in a guest, one after the other, and prints lines "target workload metric value", tab between: each
 metric as often as it was measured.
 
-usage: guest.py STAMP_LIBRARY REPEATS TARGET[,TARGET...] WORKLOAD[,WORKLOAD...]
+usage: guest.py STAMP_LIBRARY TARGET[,TARGET...] WORKLOAD[,WORKLOAD...]
 """
 
 import json
@@ -23,6 +23,12 @@ def idle_ns():
         return next((int(line.split(":")[1].split()[0]) for line in f if "idle_sleeptime" in line), 0)
 
 
+def compact_memory():
+    """So that taking a page costs the same each time."""
+    with open("/proc/sys/vm/compact_memory", "w", encoding="ascii") as f:
+        f.write("1")
+
+
 def wait_idle():
     """Until less than 2 % of half a second is work."""
     for _ in range(100):
@@ -33,24 +39,29 @@ def wait_idle():
     raise TimeoutError("the guest does not become idle")
 
 
-def fio(device, options, stamps=None):
+def run_fio(device, options, **environment):
+    """What fio says of its job, or of all as one."""
     command = ["fio", *workloads.COMMON.split(), "--filename=" + device, *options.split()]
-    environment = dict(os.environ)
-    if stamps:
-        if os.path.exists(STAMPS):
-            os.unlink(STAMPS)
-        environment.update(LD_PRELOAD=stamps, BENCH_STAMPS=STAMPS)
-    job, = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment).stdout)["jobs"]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, **environment}).stdout
+    return json.loads(out)["jobs"][0]
+
+
+def fio(device, options, stamps=None):
+    """The number of I/Os."""
+    if os.path.exists(STAMPS):
+        os.unlink(STAMPS)
+    job = run_fio(device, options, **({"LD_PRELOAD": stamps, "BENCH_STAMPS": STAMPS} if stamps else {}))
     return sum(job[kind]["total_ios"] for kind in ("read", "write"))
 
 
-def busy_ns():
-    """Between fio's first and last I/O: the time less the idle time."""
+def busy_ns(jobs):
+    """From the first I/O of the first of fio's jobs to the last of the last: the time less the idle time."""
     with open(STAMPS, encoding="ascii") as f:
-        stamps = [[int(word) for word in line.split()] for line in f]
-    if len(stamps) != 2:
+        stamps = sorted([int(word) for word in line.split()[1:]] for line in f)
+    if len(stamps) != 2 * jobs:
         raise ValueError(f"fio asked {len(stamps)} times for its usage: {stamps}")
-    (_, _, start, slept), (_, end, _, slept_then) = stamps
+    _, start, slept = stamps[0]
+    end, _, slept_then = stamps[-1]
     return end - start - (slept_then - slept)
 
 
@@ -66,35 +77,55 @@ def fill(target):
 
 
 def measure(target, name, device, stamps):
-    workload, ios = workloads.ALL[name], workloads.ios(name, target.name)
+    workload, each = workloads.ALL[name], workloads.ios(name, target.name)
+    ios = each * workload.jobs
+    compact_memory()
     target.settle()
     wait_idle()
     before = target.counts()
-    done = fio(device, f"{workload.options} --size={workload.size} --number_ios={ios}", stamps)
+    done = fio(device, f"{workload.options} --size={workload.size} --number_ios={each}", stamps)
     if done != ios:
         raise ValueError(f"fio did {done} I/Os instead of {ios}")
     time.sleep(SETTLED)
     after = target.counts()
-    yield "instr", busy_ns() / ios
+    yield "instr", busy_ns(workload.jobs) / ios
     for key, value in after.items():
         yield key, (value - before[key]) / ios
 
 
-def run_target(name, wanted, repeats, stamps):
+def agree(one, other, tolerance):
+    return abs(one["instr"] - other["instr"]) <= tolerance * min(one["instr"], other["instr"])
+
+
+def repeated(measure_once, tolerance):
+    """The first two measurements that agree; after four, all of them."""
+    done = []
+    while len(done) < 4:
+        done.append(measure_once())
+        for earlier in done[:-1]:
+            if agree(earlier, done[-1], tolerance):
+                return [earlier, done[-1]]
+    return done
+
+
+def run_target(name, wanted, stamps):
     target = targets.make(name)
     mapped = fill(target) if any(workloads.ALL[w].on == "mapped" for w in wanted) else None
     for workload in sorted(wanted, key=lambda w: workloads.ALL[w].on != "mapped"):
-        for _ in range(repeats):
-            fresh = workloads.ALL[workload].on == "fresh"
-            device = target.fresh(workloads.FRESH) if fresh else mapped
-            for metric, value in measure(target, workload, device, stamps):
+        fresh = workloads.ALL[workload].on == "fresh"
+
+        def once():
+            return dict(measure(target, workload, target.fresh(workloads.FRESH) if fresh else mapped, stamps))
+
+        for values in repeated(once, workloads.ALL[workload].tolerance):
+            for metric, value in values.items():
                 print(name, workload, metric, f"{value:.4f}", sep="\t", flush=True)
     target.tear_down()
 
 
-def main(stamps, repeats, names, wanted):
+def main(stamps, names, wanted):
     for name in names.split(","):
-        run_target(name, wanted.split(","), int(repeats), stamps)
+        run_target(name, wanted.split(","), stamps)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "vm"))
 
 import sv_ioctl  # noqa: E402 (its directory is known only now)
 
-DISK_MIB = 16384
+DISK_MIB = 32768
 SECTOR = 512
 
 
@@ -46,7 +46,7 @@ class Target:
         pass
 
     def disk(self, mib=DISK_MIB):
-        self.disks.append(Disk(f"disk{len(self.disks)}", mib))
+        self.disks.append(Disk(f"{self.name}-{len(self.disks)}", mib))
         return self.disks[-1]
 
     def fresh(self, size):

@@ -2,15 +2,17 @@
 
 import collections
 
-# scale: of `ios`, for targets that take very long for each.
-Workload = collections.namedtuple("Workload", "on size ios options scale", defaults=({},))
+# ios: of each job. scale: of `ios`, for targets that take very long for each. tolerance: how much of the instructions two
+# measurements may differ by; where several threads wake each other, the order in which they run differs.
+Workload = collections.namedtuple("Workload", "on size ios options scale jobs tolerance", defaults=({}, 1, 0.005))
 
 MAPPED = "64m"
 FRESH = "4g"  # as many extents of 1 MiB as firstwrite4k has writes
 SLOW = {"thin1m": 0.1, "thin1mnz": 0.25, "thin64": 0.25, "thin64nz": 0.5}
 
 COMMON = ("--name=x --direct=1 --invalidate=0 --mem=shmhuge --ioengine=libaio --iodepth=32 --randrepeat=1 "
-          "--output-format=json --io_size=1t")
+          "--output-format=json --group_reporting --io_size=1t")
+FSYNC = "--bs=4k --rw=randwrite --iodepth=1 --fsync=1"
 RANDOM_4K = "--bs=4k --norandommap --rw="
 
 ALL = {
@@ -20,12 +22,15 @@ ALL = {
     "overwrite4k-uring": Workload("mapped", MAPPED, 10000, RANDOM_4K + "randwrite --ioengine=io_uring"),
     "seqread1m": Workload("mapped", MAPPED, 256, "--bs=1m --rw=read"),
     "seqwrite1m": Workload("mapped", MAPPED, 256, "--bs=1m --rw=write"),
+    "overwrite4k-fsync": Workload("mapped", MAPPED, 1000, "--norandommap " + FSYNC, tolerance=0.03),
     "firstwrite4k": Workload("fresh", FRESH, 4096, "--bs=4k --rw=randwrite", SLOW),
-    "firstwrite4k-fsync": Workload("fresh", FRESH, 500, "--bs=4k --rw=randwrite --iodepth=1 --fsync=1", {"thin1m": 0.2, "thin64": 0.5}),
+    "firstwrite4k-fsync": Workload("fresh", FRESH, 1000, FSYNC, SLOW, tolerance=0.03),
+    "firstwrite4k-fsync8": Workload("fresh", FRESH, 125, FSYNC + " --thread --numjobs=8", SLOW, jobs=8, tolerance=0.1),
     "firstwrite1m": Workload("fresh", FRESH, 128, "--bs=1m --rw=write"),
 }
 
 
 def ios(name, target):
+    """Of each job."""
     workload = ALL[name]
     return int(workload.ios * workload.scale.get(target, 1))

@@ -1,0 +1,57 @@
+"""The results as text."""
+
+import limits
+
+
+def number(value):
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.2f}"
+
+
+def align(rows):
+    """Lines of equally long rows: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+
+
+def instructions(results):
+    """A row for each target and workload: instructions, added to raw, times raw, times what linear adds."""
+    yield ["instructions per I/O", "whole", "added to raw", "times raw", "times linear's"]
+    for workload in results.named("workload"):
+        for target in results.named("target"):
+            if results.has(target, workload):
+                yield [f"{workload} {target}", *costs(results, target, workload)]
+
+
+def costs(results, target, workload):
+    whole = results.get(target, workload)
+    if not results.has("raw", workload):
+        return [number(whole), "", "", ""]
+    added = results.added(target, workload)
+    linear = results.added("linear", workload) if results.has("linear", workload) else 0
+    return [number(whole), number(added), f"{whole / results.get('raw', workload):.2f}",
+            f"{added / linear:.2f}" if linear > 0 else ""]
+
+
+def counts(results):
+    """A row for each target and workload, a column for each count of device I/O."""
+    metrics = [m for m in results.named("metric") if not m.startswith("instr")]
+    yield ["per I/O", *metrics]
+    for workload in results.named("workload"):
+        for target in results.named("target"):
+            if results.has(target, workload):
+                yield [f"{workload} {target}", *[number(results.get(target, workload, m)) if results.has(target, workload, m) else ""
+                                                 for m in metrics]]
+
+
+def figures(results):
+    yield ["figure", "measured", "at most", "", ""]
+    for text, value, limit, unit, reached in limits.judge(results):
+        yield [text, number(value), number(limit), unit, "OK" if reached else "MISSED"]
+
+
+def show(results):
+    for table in (instructions, counts, figures):
+        rows = list(table(results))
+        if len(rows) > 1:
+            print("\n".join(align(rows)), end="\n\n")
