@@ -11,12 +11,13 @@ SUITE = "icount"
 TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 
 # A string instruction counts once for each byte: the copy that null_blk makes of 1 MiB would be a million of them, and hide
-# what is added to it. Without these two features of the CPU the kernel copies and zeroes words. They stay for 4 KiB.
+# what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these two features
+# of the CPU the kernel copies and zeroes words.
 WORDS = "clearcpuid=erms,fsrm"
 # (kernel's command line, workloads) of each guest
-GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "overwrite4k-fsync",
-                "firstwrite4k", "firstwrite4k-fsync", "firstwrite4k-fsync8"]),
-          (WORDS, ["seqread1m", "seqwrite1m", "firstwrite1m"])]
+GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k"]),
+          (WORDS, ["seqread1m", "seqwrite1m", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",
+                   "firstwrite1m"])]
 WORKLOADS = [workload for _, workloads in GUESTS for workload in workloads]
 
 PREPARE = """modprobe null_blk nr_devices=0; modprobe dm-thin-pool
@@ -25,14 +26,14 @@ echo 96 > /proc/sys/vm/nr_hugepages
 """
 
 
-def stamp_library():
-    """Compiled when needed."""
-    source, library = os.path.join(HERE, "stamp.c"), os.path.join(vm.BUILD, "bench", "stamp.so")
-    with vm.locked(library + ".lock"):
-        if not vm.is_newer(library, source):
-            subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library + ".new", source], check=True)
-            os.rename(library + ".new", library)
-    return library
+def library(name):
+    """NAME.so of NAME.c, compiled when needed."""
+    source, target = os.path.join(HERE, name + ".c"), os.path.join(vm.BUILD, "bench", name + ".so")
+    with vm.locked(target + ".lock"):
+        if not vm.is_newer(target, source):
+            subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", target + ".new", source], check=True)
+            os.rename(target + ".new", target)
+    return target
 
 
 def prepare(guest):
@@ -40,23 +41,32 @@ def prepare(guest):
     guest.run(PREPARE, timeout=300)
 
 
-def boot(bench, cmdline=""):
-    return bench.boot(icount=True, mem="6G", boot_timeout=300, cmdline=cmdline)
+def boot(bench, **options):
+    return bench.boot(icount=True, mem="6G", boot_timeout=300, **options)
+
+
+def cmdline_of(workload):
+    return next(cmdline for cmdline, workloads in GUESTS if workload in workloads)
 
 
 def measure(bench, results, targets, workloads):
     for cmdline, of_guest in GUESTS:
         wanted = [w for w in of_guest if w in workloads]
         if wanted:
-            with boot(bench, cmdline) as guest:
+            with boot(bench, cmdline=cmdline) as guest:
                 prepare(guest)
                 for target in targets:
                     measure_target(guest, results, target, wanted)
 
 
+def run_guest(guest, target, workloads):
+    """The lines of guest.py, in words."""
+    script = f"exec python3 {HERE}/guest.py {library('stamp')} {target} {','.join(workloads)}"
+    return [line.split("\t") for line in guest.run(script, timeout=1800).splitlines()]
+
+
 def measure_target(guest, results, target, workloads):
     started = time.monotonic()
-    out = guest.run(f"exec python3 {HERE}/guest.py {stamp_library()} {target} {','.join(workloads)}", timeout=1800)
-    for line in out.splitlines():
-        results.add(SUITE, *line.split("\t"))
+    for words in run_guest(guest, target, workloads):
+        results.add(SUITE, *words)
     print(f"measured {target}: {', '.join(workloads)} ({time.monotonic() - started:.0f} s)", flush=True)

@@ -37,6 +37,15 @@ def data_writes(r):
     return (r.get("sv", "firstwrite4k", "write_sectors") * 512 - r.get("sv", "firstwrite4k", "journal_bytes")) / 4096
 
 
+def of_pool(text, workload, metric, limit, unit):
+    return Figure(text, lambda r: r.get("sv", workload, metric, "pool"), fixed(limit), unit)
+
+
+def partial_bytes(r):
+    """1 MiB for each of the 2^20 extents of a TiB is a byte each."""
+    return r.get("sv", "partial100", "kernel_memory", "pool") - r.get("sv", "partial0", "kernel_memory", "pool")
+
+
 def scaling(target):
     return lambda r: r.get(target, "randread4k", "scaling", "realtime")
 
@@ -53,6 +62,8 @@ FIGURES = [
     whole("4 KiB random first write, whole cost", "firstwrite4k", fixed(22000)),
     count("data writes of a first write", "firstwrite4k", "writes", 1, data_writes),
     count("journal bytes of a first write", "firstwrite4k", "journal_bytes", 80),
+    Figure("space of a first write, of what thin64 takes", lambda r: r.get("sv", "firstwrite4k", "space_bytes"),
+           lambda r: r.get("thin64", "firstwrite4k", "space_bytes"), "bytes"),
     whole("4 KiB first write and fsync, QD 1", "firstwrite4k-fsync", fixed(60000)),
     count("its journal sectors", "firstwrite4k-fsync", "write_sectors", 16,
           lambda r: r.get("sv", "firstwrite4k-fsync", "write_sectors") - 8),
@@ -61,6 +72,12 @@ FIGURES = [
     whole("1 MiB sequential first write", "firstwrite1m", lambda r: 1.1 * r.get("linear", "firstwrite1m")),
     Figure("2 jobs on 2 CPUs over 1 job: of what linear gains, sv loses at most 3 %", lambda r: 0.97 * scaling("linear")(r),
            scaling("sv"), "ratio"),
+    of_pool("kernel memory of full extents", "partial0", "kernel_memory", 20, "MiB per TiB"),
+    Figure("and of each that is partial", partial_bytes, fixed(64), "bytes"),
+    of_pool("activation", "partial0", "activation", 0.5, "s per million extents"),
+    of_pool("checkpoint: svd's CPU for a record", "checkpoint", "record", 5, "us"),
+    of_pool("svd: resident", "partial0", "svd_rss", 20, "MiB per TiB"),
+    of_pool("svd at rest: wake-ups", "partial0", "svd_wake_ups", 1, "per s"),
 ]
 
 

@@ -38,7 +38,11 @@ static long long idle(void)
 	return at ? atoll(at + 1) : 0;
 }
 
-int getrusage(int who, struct rusage *usage)
+// Seen by functions.c. They do nothing: nopl with an offset that nobody else has.
+#define MARK_BEGIN() __asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00, 'b', 'B', 'v', 's'" ::: "memory")
+#define MARK_END() __asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00, 'e', 'B', 'v', 's'" ::: "memory")
+
+static void stamp(void)
 {
 	long long before = now(), slept = idle(), after = now();
 	int fd = open(getenv("BENCH_STAMPS"), O_WRONLY | O_CREAT | O_APPEND, 0600);
@@ -48,6 +52,19 @@ int getrusage(int who, struct rusage *usage)
 	if (write(fd, line, length) != length)
 		abort();
 	close(fd);
+}
+
+int getrusage(int who, struct rusage *usage)
+{
+	static int calls;
+
+	if (calls++) {
+		MARK_END();
+		stamp();
+	} else {
+		stamp();
+		MARK_BEGIN();
+	}
 	return syscall(SYS_getrusage, who, usage);
 }
 

@@ -44,6 +44,15 @@ def counts(results):
                                                  for m in metrics]]
 
 
+def others(results):
+    """What is no instruction and no device I/O."""
+    yield ["beside I/O", "", "", ""]
+    for suite, target, workload, metric in results.values:
+        if suite != "icount":
+            yield [f"{suite} {target} {workload} {metric}", number(results.get(target, workload, metric, suite)),
+                   results.units[suite, target, workload, metric], ""]
+
+
 def figures(results):
     yield ["figure", "measured", "at most", "", ""]
     for text, value, limit, unit, reached in limits.judge(results):
@@ -51,7 +60,7 @@ def figures(results):
 
 
 def show(results):
-    for table in (instructions, counts, figures):
+    for table in (instructions, counts, others, figures):
         rows = list(table(results))
         if len(rows) > 1:
             print("\n".join(align(rows)), end="\n\n")

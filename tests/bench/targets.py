@@ -87,16 +87,21 @@ class Thin(Target):
     """thin64, thin1m: chunks of 64 KiB and of 1 MiB; with nz behind it, not zeroed."""
 
     def set_up(self):
-        chunk = 2048 if self.name.startswith("thin1m") else 128
+        self.chunk = 2048 if self.name.startswith("thin1m") else 128
         features = "1 skip_block_zeroing" if self.name.endswith("nz") else "0"
         data, metadata = self.disk(), self.disk(256)
         run("dmsetup", "create", "pool", "--table",
-            f"0 {DISK_MIB * 2048} thin-pool {metadata.dev} {data.dev} {chunk} 0 {features}")
+            f"0 {DISK_MIB * 2048} thin-pool {metadata.dev} {data.dev} {self.chunk} 0 {features}")
 
     def make_volume(self, name, size):
         run("dmsetup", "message", "/dev/mapper/pool", "0", f"create_thin {self.volumes}")
         run("dmsetup", "create", name, "--table", f"0 {size // SECTOR} thin /dev/mapper/pool {self.volumes}")
         return "/dev/mapper/" + name
+
+    def counts(self):
+        """Of the pool's data, without the metadata's own space."""
+        chunks = int(run("dmsetup", "status", "pool").split()[5].split("/")[0])
+        return {**super().counts(), "space_bytes": chunks * self.chunk * SECTOR}
 
     def tear_down(self):
         for name in [f"v{number + 1}" for number in range(self.volumes)] + ["pool"]:
@@ -134,7 +139,8 @@ class Sv(Target):
 
     def counts(self):
         state = self.state()
-        return {**super().counts(), "journal_bytes": state["journal_bytes"], "journal_writes": state["commits"]}
+        return {**super().counts(), "space_bytes": (state["total_slots"] - state["free_slots"]) * sv_ioctl.MIB,
+                "journal_bytes": state["journal_bytes"], "journal_writes": state["commits"]}
 
     def make_volume(self, name, size):
         run("svctl", "create-volume", "tank/" + name, "--size", f"{size >> 20}M")

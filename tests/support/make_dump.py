@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Prints a dump (svctl restore takes it) of a pool with many extents, none of them beside its neighbour: a map line
-each. Every 64th is partial. Four volumes; extents lie round robin on members of equal size.
+each. Every 64th is partial, or every EVERYth; 0: none. Four volumes; extents lie round robin on members of equal size.
 
-usage: make_dump.py EXTENTS MEMBERS SLOTS     SLOTS: of each member, at least EXTENTS / MEMBERS
+usage: make_dump.py EXTENTS MEMBERS SLOTS [EVERY]     SLOTS: of each member, at least EXTENTS / MEMBERS
 """
 import math
 import sys
@@ -13,7 +13,7 @@ ALL_TIERS = (1 << 64) - 1
 
 
 def main():
-    extents, members, slots = map(int, sys.argv[1:])
+    extents, members, slots, every = map(int, [*sys.argv[1:], 64][:4])
     if -(-extents // members) > slots:
         raise SystemExit("so many extents need more slots")
     stride = next(p for p in range(7919, 9000) if math.gcd(p, slots) == 1)
@@ -28,7 +28,7 @@ def main():
             member, turn = i % members, i // members
             i += 1
             out.write(f"map {volume} {index} 1 {member} {turn * stride % slots} {i} 1\n")
-    for extent in range(1, extents + 1, 64):
+    for extent in range(1, extents + 1, every) if every else ():
         out.write(f"partial {extent} {extent:064x}\n")
     out.write("end\n")
 

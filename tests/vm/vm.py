@@ -312,10 +312,11 @@ class Guest:
     keeps."""
 
     def __init__(self, bench, disks, directory, *, cpus=2, mem="1G", icount=False, cmdline="",
-                 system=None, expect=(), kernel=None, accel=None, boot_timeout=60):
+                 system=None, expect=(), kernel=None, accel=None, boot_timeout=60, qemu_args=()):
         self.bench, self.disks, self.dir = bench, disks, directory
         self.cpus, self.mem, self.icount, self.cmdline, self.system = cpus, mem, icount, cmdline, system
         self.kernel = kernel or bench.kernel
+        self.qemu_args = list(qemu_args)
         self.accel = accel or ("tcg" if icount else accelerator(self.kernel))
         self.expect = [re.compile(e) for e in expect]
         self.commands, self.qemu, self.port, self.received = {}, None, None, b""
@@ -367,7 +368,7 @@ class Guest:
                         "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
         for index, disk in enumerate(self.disks):
             command += disk.qemu_args(index)
-        return command
+        return command + self.qemu_args
 
     def _accel_args(self):
         if self.accel == "kvm":
