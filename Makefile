@@ -126,10 +126,10 @@ soak: deps guest-root
 	+@$(BUILD_ALL) all
 	@$(VM_RUN) --full -k '^(crash\.|host\.fstab_|packages\.dkms_)' $(VM_FLAGS)
 
-# The data path next to its peers: docs/performance.md.
+# The data path next to its peers: docs/performance.md. PROFILE=WORKLOAD: where its instructions go, by function.
 bench: deps
 	+@$(BUILD_ALL) all
-	@/usr/bin/python3 tests/bench/run --kernel $(KVER) $(BENCH_FLAGS)
+	@/usr/bin/python3 tests/bench/run --kernel $(KVER) $(if $(PROFILE),--profile $(PROFILE)) $(BENCH_FLAGS)
 
 vm-check: deps
 	+@$(BUILD_ALL) all

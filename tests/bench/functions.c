@@ -1,6 +1,6 @@
-// A plugin of QEMU's translator: how often each block of the guest's kernel ran, between the two marks that stamp.c leaves
-// around a job of fio.
-//     -plugin functions.so,out=FILE     for each job a line "job", then lines "ADDRESS INSTRUCTIONS"; address 0: user space
+// A plugin of QEMU's translator: how often each block of the guest's kernel ran, between the two marks that stamp.c
+// leaves around a job of fio.
+//     -plugin functions.so,out=FILE     for each job a line "job", then lines "ADDRESS INSTRUCTIONS"; 0: user space
 // One CPU only. Debian packages no header for plugins: what is used of its version 4 is declared here.
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-"""Instructions by function of the guest's kernel: what a plugin of QEMU (functions.c) counts during one of fio's jobs."""
+"""Instructions by function of the guest's kernel: what a plugin of QEMU (functions.c) counts during a job of fio."""
 
 import bisect
 import collections
@@ -8,18 +8,19 @@ import icount
 import workloads
 from table import align, number
 
-SHOWN = 45
+SHOWN = 30
+DIFFERENT = 4  # instructions per I/O from which a function is listed as such
 
 
 class Symbols:
     def __init__(self, kallsyms):
         lines = (line.split() for line in kallsyms.splitlines())
-        known = sorted((int(words[0], 16), words[2] + " " + " ".join(words[3:])) for words in lines if words[1] in "tTwW")
-        self.addresses, self.names = [address for address, _ in known], [name.strip() for _, name in known]
+        known = sorted((int(address, 16), " ".join(name)) for address, kind, *name in lines if kind in "tTwW")
+        self.addresses, self.names = [address for address, _ in known], [name for _, name in known]
 
     def name(self, address):
         at = bisect.bisect_right(self.addresses, address) - 1
-        return self.names[at] if address and at >= 0 else "(user space)"
+        return self.names[at] if address and at >= 0 else "user"
 
 
 def last_job(path):
@@ -47,23 +48,38 @@ def profile(bench, target, workload):
 def by_module(functions):
     modules = collections.Counter()
     for name, count in functions.items():
-        modules[name.partition(" ")[2] or ("user space" if name.startswith("(user") else "[kernel]")] += count
+        modules[name.partition(" ")[2] or ("user" if name == "user" else "[kernel]")] += count
     return dict(modules.most_common())
 
 
-def rows(title, profiles):
-    """A column for each of {target: counts}, in the order of the last one."""
-    targets = list(profiles)
-    yield [title, *targets]
-    names = sorted(set().union(*profiles.values()), key=lambda n: -max(p.get(n, 0) for p in profiles.values()))
-    for name in names[:SHOWN]:
-        yield [name, *[number(profiles[t].get(name, 0)) for t in targets]]
-    yield ["all", *[number(sum(profiles[t].values())) for t in targets]]
+def rows(title, profiles, names):
+    """A column for each of {target: counts}, and how much more the last has than the first."""
+    yield [title, *profiles, "more"]
+    for name in names:
+        yield [name, *with_difference([p.get(name, 0) for p in profiles.values()])]
+    yield ["all", *with_difference([sum(p.values()) for p in profiles.values()])]
+
+
+def with_difference(counts):
+    return [number(count) for count in [*counts, counts[-1] - counts[0]]]
+
+
+def largest(profiles):
+    names = set().union(*profiles.values())
+    return sorted(names, key=lambda name: -max(p.get(name, 0) for p in profiles.values()))[:SHOWN]
+
+
+def most_different(profiles):
+    first, *_, last = profiles.values()
+    differences = {name: last.get(name, 0) - first.get(name, 0) for name in {**first, **last}}
+    different = [name for name, difference in differences.items() if abs(difference) >= DIFFERENT]
+    return sorted(different, key=lambda name: -differences[name])
 
 
 def show(bench, targets, workload):
     profiles = {target: profile(bench, target, workload) for target in targets}
-    text = [f"{workload}: instructions per I/O", ""]
-    text += [*align(list(rows("module", {t: by_module(p) for t, p in profiles.items()}))), ""]
-    text += [*align(list(rows("function", profiles))), ""]
-    return "\n".join(text)
+    modules = {target: by_module(p) for target, p in profiles.items()}
+    tables = [rows("module", modules, largest(modules)),
+              rows("function that differs", profiles, most_different(profiles)),
+              rows("largest function", profiles, largest(profiles))]
+    return "\n\n".join([f"{workload}: instructions per I/O", *["\n".join(align(list(table))) for table in tables], ""])

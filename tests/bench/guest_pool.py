@@ -1,12 +1,15 @@
 #!/usr/bin/python3
-"""In a guest whose clock counts instructions: what a pool with many extents costs in memory and at its activation, what a
-checkpoint costs svd, and svd at rest. Prints lines "target workload metric value unit".
+"""In a guest whose clock counts instructions: what a pool with many extents costs in memory and at its activation,
+what a checkpoint costs svd, and svd at rest. Prints lines "target workload metric value unit".
 
-usage: guest_pool.py EXTENTS EVERY=DUMP...     each DUMP a text for svctl restore, of which every EVERYth extent is partial
+usage: guest_pool.py STAMP_LIBRARY EXTENTS EVERY=DUMP...
+       each DUMP is a text for svctl restore, of which every EVERYth extent is partial
 """
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import time
 
@@ -17,6 +20,8 @@ from targets import run
 
 TIB = 1 << 20  # extents
 POOL = "sv"
+WRITES = 16384
+READ = "--bs=4k --norandommap --rw=randread --size=64m --number_ios=60000"
 
 
 def say(workload, metric, value, unit):
@@ -95,23 +100,42 @@ def measure_pool(extents, every, dump):
     pool.tear_down()
 
 
-def measure_checkpoint(writes):
-    """Scattered first writes, then the checkpoint that follows."""
+def read_during(device, stamps, action):
+    """The seconds of work from a reader's first I/O to its last, between which `action` is done."""
+    if os.path.exists(guest.STAMPS):
+        os.unlink(guest.STAMPS)
+    command = ["fio", *workloads.COMMON.split(), "--filename=" + device, *READ.split()]
+    environment = {**os.environ, "LD_PRELOAD": stamps, "BENCH_STAMPS": guest.STAMPS}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as reader:
+        targets.wait_until(lambda: os.path.exists(guest.STAMPS), 60)
+        action()
+    return guest.busy_ns(1) / 1e9
+
+
+def measure_checkpoint(stamps):
+    """Scattered first writes, and the checkpoint that follows while somebody reads: svd, whose time for it has come, is held
+    until then. What the reader pays is the work of all less svd's."""
     pool = targets.make(POOL)
-    device = pool.fresh(workloads.FRESH)
+    data, device, pid = guest.fill(pool), pool.fresh(workloads.FRESH), pool.svd.pid
+    pool.settle()
+    alone = read_during(data, stamps, lambda: None)
     pool.settle()
     before = pool.state()["records"]
-    guest.fio(device, f"--bs=4k --rw=randwrite --size={workloads.FRESH} --number_ios={writes}")
-    spent, started = cpu_seconds(pool.svd.pid), time.monotonic()
-    pool.settle()
-    records = pool.state()["records"] - before
-    at_rest = 0.00005 * (time.monotonic() - started)
-    say("checkpoint", "record", (cpu_seconds(pool.svd.pid) - spent - at_rest) / records * 1e6, "us of svd's CPU")
+    pool.svd.send_signal(signal.SIGSTOP)
+    guest.fio(device, f"--bs=4k --rw=randwrite --size={workloads.FRESH} --number_ios={WRITES}")
+    time.sleep(40)
+    state, spent = pool.state(), cpu_seconds(pid)
+    disturbed = read_during(data, stamps, lambda: pool.svd.send_signal(signal.SIGCONT))
+    spent = cpu_seconds(pid) - spent
+    if pool.state()["tail_seq"] <= state["committed_seq"]:
+        raise ValueError("the reader ended before the checkpoint did")
+    say("checkpoint", "record", spent / (state["records"] - before) * 1e6, "us of svd's CPU")
+    say("checkpoint", "reader", (disturbed - spent) / alone, "times a reader alone")
     pool.tear_down()
 
 
-def main(extents, *dumps):
-    measure_checkpoint(16384)
+def main(stamps, extents, *dumps):
+    measure_checkpoint(stamps)
     for dump in dumps:
         every, _, path = dump.partition("=")
         measure_pool(int(extents), int(every), path)

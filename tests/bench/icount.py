@@ -10,9 +10,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SUITE = "icount"
 TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 
-# A string instruction counts once for each byte: the copy that null_blk makes of 1 MiB would be a million of them, and hide
-# what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these two features
-# of the CPU the kernel copies and zeroes words.
+# A string instruction counts once for each byte: the copy that null_blk makes of 1 MiB would be a million of them, and
+# hide what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these two
+# features of the CPU the kernel copies and zeroes words.
 WORDS = "clearcpuid=erms,fsrm"
 # (kernel's command line, workloads) of each guest
 GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k"]),

@@ -26,7 +26,7 @@ def measure(bench, results, extents=EXTENTS):
     with icount.boot(bench) as guest:
         icount.prepare(guest)
         dumps = [dump_of(guest, extents, every) for every in EVERY]
-        out = guest.run(f"exec python3 {icount.HERE}/guest_pool.py {extents} {' '.join(dumps)}", timeout=2400)
+        out = guest.run(f"exec python3 {icount.HERE}/guest_pool.py {icount.library('stamp')} {extents} {' '.join(dumps)}", timeout=2400)
     for line in out.splitlines():
         results.add(SUITE, *line.split("\t"))
     print(f"measured {SUITE} ({time.monotonic() - started:.0f} s)", flush=True)

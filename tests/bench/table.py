@@ -11,7 +11,7 @@ def align(rows):
     """Lines of equally long rows: the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        yield "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths)))
+        yield "  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]])
 
 
 def instructions(results):
@@ -40,8 +40,9 @@ def counts(results):
     for workload in results.named("workload"):
         for target in results.named("target"):
             if results.has(target, workload):
-                yield [f"{workload} {target}", *[number(results.get(target, workload, m)) if results.has(target, workload, m) else ""
-                                                 for m in metrics]]
+                cells = (number(results.get(target, workload, m)) if results.has(target, workload, m) else ""
+                         for m in metrics)
+                yield [f"{workload} {target}", *cells]
 
 
 def others(results):
