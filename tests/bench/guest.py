@@ -66,8 +66,8 @@ def busy_ns(jobs):
 
 
 def fill(target):
-    """A volume with data. Written twice: what the first pass still owes is paid before the second, which leaves all of it in
-    the disk's cache."""
+    """A volume with data. Written twice: what the first pass still owes is paid before the second, which leaves all of it
+    in the disk's cache."""
     device = target.fresh("256m")
     options = f"--bs=1m --rw=write --size={workloads.MAPPED} --io_size={workloads.MAPPED} "
     fio(device, options + "--end_fsync=1")
@@ -119,7 +119,7 @@ def run_target(name, wanted, stamps):
 
         for values in repeated(once, workloads.ALL[workload].tolerance):
             for metric, value in values.items():
-                print(name, workload, metric, f"{value:.4f}", sep="\t", flush=True)
+                print(name, workload, metric, repr(value), sep="\t", flush=True)
     target.tear_down()
 
 

@@ -88,4 +88,4 @@ def judge(results):
             value, limit = figure.value(results), figure.limit(results)
         except KeyError:
             continue
-        yield figure.text, value, limit, figure.unit, value <= limit * (1 + 1e-9)
+        yield figure.text, value, limit, figure.unit, value <= limit * (1 + 1e-6)

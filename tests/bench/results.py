@@ -48,7 +48,7 @@ class Results:
             print(*HEAD, sep="\t", file=f)
             for key, values in self.values.items():
                 for value in values:
-                    print(*key, f"{value:.4f}".rstrip("0").rstrip("."), self.units[key], sep="\t", file=f)
+                    print(*key, f"{value:.10g}", self.units[key], sep="\t", file=f)
 
     @classmethod
     def read(cls, path):

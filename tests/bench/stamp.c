@@ -1,6 +1,6 @@
-// Preloaded into fio. fio asks for a job's resource usage right before its first I/O and right after its last: each time the
-// clock and the CPU's idle time are noted, so that the start of programs is not measured. Shared memory is touched as it is
-// attached, or the first I/O of each buffer would be billed with zeroing it.
+// Preloaded into fio. fio asks for a job's resource usage right before its first I/O and right after its last: each time
+// the clock and the CPU's idle time are noted, so that the start of programs is not measured. Shared memory is touched as
+// it is attached, or the first I/O of each buffer would be billed with zeroing it.
 //     BENCH_STAMPS=FILE LD_PRELOAD=stamp.so fio ...      lines "PID CLOCK_BEFORE CLOCK_AFTER IDLE", in ns
 #define _GNU_SOURCE
 #include <fcntl.h>

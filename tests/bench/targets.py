@@ -117,7 +117,8 @@ class Sv(Target):
         disk = self.disk()
         os.makedirs("/run/svctl", exist_ok=True)
         with open("/run/svctl/log", "ab") as log:
-            self.svd = subprocess.Popen(["svd", "--devices", disk.dev], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.svd = subprocess.Popen(["svd", "--devices", disk.dev], stdin=subprocess.DEVNULL, stdout=log,
+                                        stderr=log)
         wait_until(lambda: subprocess.run(["svctl", "list"], capture_output=True, check=False).returncode == 0, 600)
         run("svctl", "create-pool", "tank", "--tier", "only=" + disk.dev)
         self.pool = sv_ioctl.Pool(self.show()["uuid"], write=False)

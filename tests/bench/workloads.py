@@ -2,8 +2,8 @@
 
 import collections
 
-# ios: of each job. scale: of `ios`, for targets that take very long for each. tolerance: how much of the instructions two
-# measurements may differ by; where several threads wake each other, the order in which they run differs.
+# ios: of each job. scale: of `ios`, for targets that take very long for each. tolerance: how much of the instructions
+# two measurements may differ by; where several threads wake each other, the order in which they run differs.
 Workload = collections.namedtuple("Workload", "on size ios options scale jobs tolerance", defaults=({}, 1, 0.005))
 
 MAPPED = "64m"

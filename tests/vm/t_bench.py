@@ -23,5 +23,5 @@ def test_bench_counts_instructions_and_writes(bench):
     linear, sv = (results.added(target, "randread4k") for target in ("linear", "sv"))
     print(f"added to raw: linear {linear:.0f}, sv {sv:.0f}")
     assert 1000 < linear < sv < 2 * linear, (linear, sv)
-    assert limits.data_writes(results) == 1
+    assert abs(limits.data_writes(results) - 1) < 1e-6, limits.data_writes(results)
     assert 0 < results.get("sv", "firstwrite4k", "journal_bytes") <= 80
