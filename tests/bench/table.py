@@ -14,54 +14,52 @@ def align(rows):
         yield "  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:])]])
 
 
+def matrix(results, title, value):
+    """A row for each workload, a column for each target; value(target, workload) raises KeyError where there is none.
+    Rows of zeroes are left out."""
+    targets = results.named("target")
+
+    def cell(target, workload):
+        try:
+            return number(value(target, workload))
+        except KeyError:
+            return ""
+
+    rows = [[workload, *[cell(target, workload) for target in targets]] for workload in results.named("workload")]
+    return [[title, *targets], *[row for row in rows if set(row[1:]) - {"", "0", "0.00"}]]
+
+
 def instructions(results):
-    """A row for each target and workload: instructions, added to raw, times raw, times what linear adds."""
-    yield ["instructions per I/O", "whole", "added to raw", "times raw", "times linear's"]
-    for workload in results.named("workload"):
-        for target in results.named("target"):
-            if results.has(target, workload):
-                yield [f"{workload} {target}", *costs(results, target, workload)]
+    def times_raw(target, workload):
+        return results.get(target, workload) / results.get("raw", workload)
 
-
-def costs(results, target, workload):
-    whole = results.get(target, workload)
-    if not results.has("raw", workload):
-        return [number(whole), "", "", ""]
-    added = results.added(target, workload)
-    linear = results.added("linear", workload) if results.has("linear", workload) else 0
-    return [number(whole), number(added), f"{whole / results.get('raw', workload):.2f}",
-            f"{added / linear:.2f}" if linear > 0 else ""]
+    yield matrix(results, "instructions per I/O", results.get)
+    yield matrix(results, "added to raw", results.added)
+    yield matrix(results, "times raw", times_raw)
 
 
 def counts(results):
-    """A row for each target and workload, a column for each count of device I/O."""
-    metrics = [m for m in results.named("metric") if not m.startswith("instr")]
-    yield ["per I/O", *metrics]
-    for workload in results.named("workload"):
-        for target in results.named("target"):
-            if results.has(target, workload):
-                cells = (number(results.get(target, workload, m)) if results.has(target, workload, m) else ""
-                         for m in metrics)
-                yield [f"{workload} {target}", *cells]
+    for metric in results.named("metric"):
+        if metric != "instr":
+            yield matrix(results, metric + " per I/O", lambda t, w, m=metric: results.get(t, w, m))
 
 
 def others(results):
     """What is no instruction and no device I/O."""
-    yield ["beside I/O", "", "", ""]
-    for suite, target, workload, metric in results.values:
-        if suite != "icount":
-            yield [f"{suite} {target} {workload} {metric}", number(results.get(target, workload, metric, suite)),
-                   results.units[suite, target, workload, metric], ""]
+    rows = [[f"{suite} {target} {workload} {metric}", number(results.get(target, workload, metric, suite)),
+             results.units[suite, target, workload, metric]]
+            for suite, target, workload, metric in results.values if suite != "icount"]
+    yield [["beside I/O", "", ""], *rows]
 
 
 def figures(results):
-    yield ["figure", "measured", "at most", "", ""]
-    for text, value, limit, unit, reached in limits.judge(results):
-        yield [text, number(value), number(limit), unit, "OK" if reached else "MISSED"]
+    rows = [[text, number(value), number(limit), unit, "OK" if reached else "MISSED"]
+            for text, value, limit, unit, reached in limits.judge(results)]
+    yield [["figure", "measured", "at most", "", ""], *rows]
 
 
 def show(results):
-    for table in (instructions, counts, others, figures):
-        rows = list(table(results))
-        if len(rows) > 1:
-            print("\n".join(align(rows)), end="\n\n")
+    for part in (instructions, counts, others, figures):
+        for rows in part(results):
+            if len(rows) > 1:
+                print("\n".join(align(rows)), end="\n\n")
