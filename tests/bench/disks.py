@@ -1,7 +1,9 @@
 """In the guest: null_blk disks, and what the block layer counts of them."""
 
+import mmap
 import os
 
+BLOCK = 4096
 CONFIG = "/sys/kernel/config/nullb"
 # The same for all. Of a disk without a cache flushes are not counted, and 1 MiB requests must not be split.
 SETTINGS = {"blocksize": 4096, "memory_backed": 1, "cache_size": 4096, "max_sectors": 8192, "discard": 1,
@@ -32,6 +34,16 @@ class Disk:
         with open(f"/sys/block/{self.name}/stat", encoding="ascii") as f:
             fields = [int(field) for field in f.read().split()]
         return {name: fields[at] for name, at in COUNTS.items()}
+
+    def touch_end(self):
+        """null_blk looks its pages up in a tree, as tall as the last page needs: of one disk as of another then, wherever
+        on it a target has its data."""
+        block = mmap.mmap(-1, BLOCK)
+        disk = os.open(self.dev, os.O_RDWR | os.O_DIRECT)
+        last = os.lseek(disk, -BLOCK, os.SEEK_END)
+        os.preadv(disk, [block], last)
+        os.pwritev(disk, [block], last)
+        os.close(disk)
 
     def remove(self):
         write(os.path.join(self.config, "power"), 0)

@@ -81,6 +81,7 @@ def measure(target, name, device, stamps):
     ios = each * workload.jobs
     compact_memory()
     target.settle()
+    target.touch_ends()
     wait_idle()
     before = target.counts()
     done = fio(device, f"{workload.options} --size={workload.size} --number_ios={each}", stamps)

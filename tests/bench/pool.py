@@ -16,7 +16,7 @@ EVERY = [0, 10, 1]  # none, 10 % and all of them are partial
 def dump_of(guest, extents, every):
     """A text for svctl restore; its path in the guest."""
     make = os.path.join(vm.REPO, "tests/support/make_dump.py")
-    text = subprocess.run([sys.executable, make, str(extents), "1", str(extents * 9 // 8), str(every)], check=True,
+    text = subprocess.run([sys.executable, make, str(extents), "1", str(extents), str(every)], check=True,
                           stdout=subprocess.PIPE).stdout
     return f"{every}={guest.put(f'dump{every}', text)}"
 

@@ -60,6 +60,10 @@ class Target:
     def settle(self):
         """What the target does by itself is done, and nothing of it is due for the next 20 s."""
 
+    def touch_ends(self):
+        for disk in self.disks:
+            disk.touch_end()
+
     def counts(self):
         total = {}
         for disk in self.disks:
