@@ -36,13 +36,14 @@ class Disk:
         return {name: fields[at] for name, at in COUNTS.items()}
 
     def touch_end(self):
-        """null_blk looks its pages up in a tree, as tall as the last page needs: of one disk as of another then, wherever
-        on it a target has its data."""
+        """null_blk looks for a page in its cache, and then in a tree as tall as its last page needs. Afterwards the one is
+        empty and the other as tall as any, wherever on the disk a target has its data."""
         block = mmap.mmap(-1, BLOCK)
         disk = os.open(self.dev, os.O_RDWR | os.O_DIRECT)
         last = os.lseek(disk, -BLOCK, os.SEEK_END)
         os.preadv(disk, [block], last)
         os.pwritev(disk, [block], last)
+        os.fsync(disk)
         os.close(disk)
 
     def remove(self):

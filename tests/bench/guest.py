@@ -66,13 +66,9 @@ def busy_ns(jobs):
 
 
 def fill(target):
-    """A volume with data. Written twice: what the first pass still owes is paid before the second, which leaves all of it
-    in the disk's cache."""
+    """A volume with data."""
     device = target.fresh("256m")
-    options = f"--bs=1m --rw=write --size={workloads.MAPPED} --io_size={workloads.MAPPED} "
-    fio(device, options + "--end_fsync=1")
-    target.settle()
-    fio(device, options)
+    fio(device, f"--bs=1m --rw=write --size={workloads.MAPPED} --io_size={workloads.MAPPED} --end_fsync=1")
     return device
 
 
@@ -80,9 +76,9 @@ def measure(target, name, device, stamps):
     workload, each = workloads.ALL[name], workloads.ios(name, target.name)
     ios = each * workload.jobs
     compact_memory()
-    target.settle()
-    target.touch_ends()
     wait_idle()
+    target.touch_ends()
+    target.settle()
     before = target.counts()
     done = fio(device, f"{workload.options} --size={workload.size} --number_ios={each}", stamps)
     if done != ios:

@@ -11,9 +11,9 @@ SUITE = "icount"
 TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 
 # A string instruction counts once for each byte: the copy that null_blk makes of 1 MiB would be a million of them, and
-# hide what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these two
+# hide what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these
 # features of the CPU the kernel copies and zeroes words.
-WORDS = "clearcpuid=erms,fsrm"
+WORDS = "clearcpuid=erms,fsrm,fsrs"
 # (kernel's command line, workloads) of each guest
 GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k"]),
           (WORDS, ["seqread1m", "seqwrite1m", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",

@@ -1,6 +1,7 @@
 """In the guest: what is measured. A target makes volumes, all alike, on disks of its own."""
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -22,13 +23,13 @@ def run(*command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def wait_until(condition, seconds):
+def wait_until(condition, seconds, pause=0.2):
     """Of the guest's time, which flies while it has nothing to do."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"not within {seconds} s")
-        time.sleep(0.2)
+        time.sleep(pause)
 
 
 def parse_size(text):
@@ -58,7 +59,7 @@ class Target:
         return self.disk().dev
 
     def settle(self):
-        """What the target does by itself is done, and nothing of it is due for the next 20 s."""
+        """What the target does by itself is done, and of that nothing is due at once."""
 
     def touch_ends(self):
         for disk in self.disks:
@@ -94,6 +95,7 @@ class Thin(Target):
         self.chunk = 2048 if self.name.startswith("thin1m") else 128
         features = "1 skip_block_zeroing" if self.name.endswith("nz") else "0"
         data, metadata = self.disk(), self.disk(256)
+        self.written = 0
         run("dmsetup", "create", "pool", "--table",
             f"0 {DISK_MIB * 2048} thin-pool {metadata.dev} {data.dev} {self.chunk} 0 {features}")
 
@@ -102,12 +104,24 @@ class Thin(Target):
         run("dmsetup", "create", name, "--table", f"0 {size // SECTOR} thin /dev/mapper/pool {self.volumes}")
         return "/dev/mapper/" + name
 
+    def settle(self):
+        """dm-thin commits each second, where there is something to commit: right after it did."""
+        if not self.written:
+            self.scratch = os.open(self.fresh("1g"), os.O_RDWR | os.O_DIRECT)
+        before = self.disks[1].counts()["writes"]
+        os.pwritev(self.scratch, [mmap.mmap(-1, 4096)], self.written * sv_ioctl.MIB)
+        self.written += 1
+        wait_until(lambda: self.disks[1].counts()["writes"] > before, 10, 0.02)
+        time.sleep(0.1)
+
     def counts(self):
         """Of the pool's data, without the metadata's own space."""
         chunks = int(run("dmsetup", "status", "pool").split()[5].split("/")[0])
         return {**super().counts(), "space_bytes": chunks * self.chunk * SECTOR}
 
     def tear_down(self):
+        if self.written:
+            os.close(self.scratch)
         for name in [f"v{number + 1}" for number in range(self.volumes)] + ["pool"]:
             run("dmsetup", "remove", name)
         super().tear_down()
@@ -136,7 +150,7 @@ class Sv(Target):
         return self.pool.ask("STATE")
 
     def settle(self):
-        """svd checkpoints every 30 s: one that has just been is far from the next."""
+        """svd checkpoints every 30 s: right after it did."""
         os.pwrite(self.scratch, bytes(4096), self.written * sv_ioctl.MIB)
         self.written += 1
         os.fsync(self.scratch)
