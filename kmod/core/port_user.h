@@ -28,8 +28,8 @@ typedef int64_t s64;
 #define __rcu
 #define __percpu
 #define __must_check	__attribute__((warn_unused_result))
-#ifndef noinline
-#define noinline __attribute__((noinline))
+#ifndef __cplusplus			/* headers of C++ say noinline, too */
+#define noinline __attribute__((__noinline__))
 #endif
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
