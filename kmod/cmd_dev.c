@@ -73,18 +73,10 @@ static bool sv_payload_fits(const struct sv_cmd *c, u32 size)
 
 /* ---- ops that need more than sv_cmd() ---- */
 
-static bool sv_events_pending(struct sv_kpool *kp)
-{
-	u64 events = sv_pool_events(kp->core);
-
-	if (events)
-		sv_pool_raise(kp->core, events);
-	return events;
-}
-
 static int sv_wait_events(struct sv_kpool *kp, const struct sv_event *e)
 {
-	long left = wait_event_interruptible_timeout(kp->events_wait, READ_ONCE(kp->dead) || sv_events_pending(kp),
+	long left = wait_event_interruptible_timeout(kp->events_wait,
+						     READ_ONCE(kp->dead) || sv_pool_has_events(kp->core),
 						     msecs_to_jiffies(e->timeout_ms));
 
 	return left < 0 ? -EINTR : 0;
@@ -291,7 +283,7 @@ static __poll_t sv_dev_poll(struct file *file, poll_table *wait)
 	poll_wait(file, &kp->events_wait, wait);
 	if (READ_ONCE(kp->dead))
 		return EPOLLHUP | EPOLLERR;
-	return sv_events_pending(kp) ? EPOLLIN | EPOLLRDNORM : 0;
+	return sv_pool_has_events(kp->core) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
 #ifdef SV_HAVE_URING_CMD

@@ -236,9 +236,9 @@ static void sv_commit_work(struct work_struct *work)
 	sv_begin_batch(kp);
 	sv_kpool_check_mode(kp);
 	sv_complete_tickets(sv_commit_done(kp->core));
-	sv_defer_reclaim(kp);
-	if (wq_has_sleeper(&kp->events_wait))
-		wake_up_interruptible(&kp->events_wait);
+	if (sv_reclaim_wanted(kp->core))
+		sv_defer_reclaim(kp);
+	sv_kpool_tell(kp);
 	if (sv_commit_quiet(kp))
 		wake_up(&kp->quiet_wait);
 	if (!sv_commit_idle(kp->core))

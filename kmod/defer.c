@@ -131,8 +131,7 @@ static void sv_defer_work(struct work_struct *work)
 		sv_defer_reclaim(kp);
 	}
 	if (!list_empty(&list)) {
-		if (wq_has_sleeper(&kp->events_wait))
-			wake_up_interruptible(&kp->events_wait);
+		sv_kpool_tell(kp);
 		spin_lock_irq(&kp->defer_lock);
 		list_splice(&list, &kp->deferred);
 		spin_unlock_irq(&kp->defer_lock);

@@ -263,6 +263,16 @@ void sv_kpool_check_mode(struct sv_kpool *kp)
 	wake_up_interruptible(&kp->events_wait);
 }
 
+/*
+ * Wakes who waits for events, if there are any. What raises one without calling this appends a record, so that a commit
+ * follows, which does.
+ */
+void sv_kpool_tell(struct sv_kpool *kp)
+{
+	if (sv_pool_has_events(kp->core) && wq_has_sleeper(&kp->events_wait))
+		wake_up_interruptible(&kp->events_wait);
+}
+
 /* Until every bio that was planned before now and goes to one of @members has ended. */
 void sv_kpool_wait_readers(struct sv_kpool *kp, u64 members)
 {

@@ -161,8 +161,7 @@ static int sv_map_no_space(struct sv_io *io, struct bio *bio)
 {
 	struct sv_kpool *kp = io->target->pool;
 
-	if (wq_has_sleeper(&kp->events_wait))
-		wake_up_interruptible(&kp->events_wait);
+	sv_kpool_tell(kp);
 	if (sv_pool_no_space_ms(kp->core))
 		return sv_map_defer(io, bio);
 	sv_io_end(io, BLK_STS_NOSPC);

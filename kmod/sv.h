@@ -186,6 +186,7 @@ bool __must_check sv_kpool_put_user(struct sv_kpool *kp);
 void sv_kpool_stop(struct sv_kpool *kp);
 void sv_kpool_put(struct sv_kpool *kp);
 void sv_kpool_check_mode(struct sv_kpool *kp);
+void sv_kpool_tell(struct sv_kpool *kp);
 void sv_kpool_wait_readers(struct sv_kpool *kp, u64 members);
 u32 sv_kpool_query(struct sv_kpool *kp, u32 op, void *answers, u32 count);
 const char *sv_mode_name(enum sv_mode mode);

@@ -248,6 +248,11 @@ void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
 	sv_partial_quarantine(p, sv_xw_where(old), sv_xw_member(old));
 }
 
+bool sv_reclaim_wanted(const struct sv_pool *p)
+{
+	return READ_ONCE(p->quarantine) || READ_ONCE(p->grace);
+}
+
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members)
 {
 	sv_lock_flags_t f;

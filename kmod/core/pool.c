@@ -349,6 +349,11 @@ u64 sv_pool_events(struct sv_pool *p)
 	return atomic64_read(&p->events) ? (u64)atomic64_xchg(&p->events, 0) : 0;
 }
 
+bool sv_pool_has_events(const struct sv_pool *p)
+{
+	return atomic64_read(&p->events);
+}
+
 void sv_pool_raise(struct sv_pool *p, u64 events)
 {
 	if (((u64)atomic64_read(&p->events) & events) != events)

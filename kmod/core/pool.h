@@ -125,6 +125,7 @@ int sv_pool_refill(struct sv_pool *p);		/* may sleep: tops up reserves; -ENOMEM 
 enum sv_mode sv_pool_mode(const struct sv_pool *p);
 enum sv_mode sv_pool_degrade(struct sv_pool *p, enum sv_mode m);	/* the one function into a worse mode */
 u64 sv_pool_events(struct sv_pool *p);		/* take pending SV_EVENT_* */
+bool sv_pool_has_events(const struct sv_pool *p);	/* any context */
 void sv_pool_raise(struct sv_pool *p, u64 events);
 u32 sv_pool_no_space_ms(const struct sv_pool *p);
 u32 sv_pool_commit_ms(const struct sv_pool *p);
@@ -188,6 +189,7 @@ bool sv_op_answers(u32 op);
 int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 *done, u64 *members);
 int sv_recycle_finish(struct sv_pool *p);
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
+bool sv_reclaim_wanted(const struct sv_pool *p);	/* any context; who sets something aside sees it */
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members);
 void sv_reclaim_finish(struct sv_pool *p);
 
