@@ -114,7 +114,7 @@ def run_target(name, wanted, stamps):
         def once():
             return dict(measure(target, workload, target.fresh(workloads.FRESH) if fresh else mapped, stamps))
 
-        for values in repeated(once, workloads.ALL[workload].tolerance):
+        for values in repeated(once, workloads.tolerance(workload, name)):
             for metric, value in values.items():
                 print(name, workload, metric, repr(value), sep="\t", flush=True)
     target.tear_down()

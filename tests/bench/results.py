@@ -40,7 +40,7 @@ class Results:
         """Measurements of instructions that did not repeat, as sentences."""
         for (_, target, workload, metric), values in self.values.items():
             spread = (max(values) - min(values)) / max(min(values), 1)
-            if metric == "instr" and spread > workloads.ALL[workload].tolerance:
+            if metric == "instr" and spread > workloads.tolerance(workload, target):
                 yield f"{target} {workload}: {spread:.2%} between {', '.join(f'{v:.0f}' for v in values)}"
 
     def write(self, path):
