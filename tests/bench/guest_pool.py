@@ -83,14 +83,15 @@ class BigPool(targets.Sv):
         targets.Target.tear_down(self)
 
 
-def measure_pool(extents, every, dump):
-    """Rows are named after the share of partial extents."""
+def measure_pool(extents, every, dump, fixed):
+    """`fixed`: the memory of a pool of no size. Rows are named after the share of partial extents."""
     share = f"partial{100 // every if every else 0}"
     BigPool.mib = extents * 17 // 16 + 4096
     pool = BigPool(POOL)
     empty_rss, empty_time = resident(pool.svd.pid), activation()
     pool.restore(dump)
-    say(share, "kernel_memory", pool.show()["kernel_memory_bytes"] / extents * TIB / 2**20, "MiB per TiB")
+    memory = pool.show()["kernel_memory_bytes"] - fixed
+    say(share, "kernel_memory", memory / extents * TIB / 2**20, "MiB per TiB")
     say(share, "activation", (activation() - empty_time) / extents * 1e6, "s per million extents")
     guest.wait_idle()
     say(share, "svd_rss", (resident(pool.svd.pid) - empty_rss) / extents * TIB / 2**20, "MiB per TiB")
@@ -112,6 +113,15 @@ def read_during(device, stamps, action):
         targets.wait_until(lambda: os.path.exists(guest.STAMPS), 60)
         action()
     return guest.busy_ns(1) / 1e9
+
+
+def measure_fixed():
+    BigPool.mib = 4096
+    pool = BigPool(POOL)
+    memory = pool.show()["kernel_memory_bytes"]
+    say("empty", "kernel_memory", memory / 2**20, "MiB")
+    pool.tear_down()
+    return memory
 
 
 def measure_checkpoint(stamps):
@@ -138,9 +148,10 @@ def measure_checkpoint(stamps):
 
 def main(stamps, extents, *dumps):
     measure_checkpoint(stamps)
+    fixed = measure_fixed()
     for dump in dumps:
         every, _, path = dump.partition("=")
-        measure_pool(int(extents), int(every), path)
+        measure_pool(int(extents), int(every), path, fixed)
 
 
 if __name__ == "__main__":
