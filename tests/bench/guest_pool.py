@@ -25,7 +25,7 @@ READ = "--bs=4k --norandommap --rw=randread --size=64m --number_ios=60000"
 
 
 def say(workload, metric, value, unit):
-    print(POOL, workload, metric, f"{value:.4f}", unit, sep="\t", flush=True)
+    print(POOL, workload, metric, repr(value), unit, sep="\t", flush=True)
 
 
 def busy_during(action):
