@@ -264,8 +264,8 @@ void sv_kpool_check_mode(struct sv_kpool *kp)
 }
 
 /*
- * Wakes who waits for events, if there are any. What raises one without calling this appends a record, so that a commit
- * follows, which does.
+ * Wakes who waits for events, if there are any. What raises one without calling this is the commit's worker, which does
+ * at its end, or appends a record, so that a commit follows.
  */
 void sv_kpool_tell(struct sv_kpool *kp)
 {

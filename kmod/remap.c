@@ -102,7 +102,7 @@ static __always_inline void sv_io_release(struct sv_io *io, blk_status_t status)
 	srcu_up_read(&d->srcu, io->srcu_idx);
 	if (unlikely(status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP))
 		atomic64_inc(&d->errors);
-	if (io->write && io->piece.resv)	/* otherwise there is nothing to record */
+	if (io->piece.resv)		/* otherwise there is nothing to record */
 		sv_commit_arm(kp);
 }
 
@@ -148,6 +148,7 @@ static int sv_map_flush(struct sv_io *io)
 static int sv_map_defer(struct sv_io *io, struct bio *bio)
 {
 	if (bio->bi_opf & REQ_NOWAIT) {
+		sv_defer_refill(io->target->pool);	/* what it lacks may be that; the worker never sees it */
 		bio_wouldblock_error(bio);
 		return DM_MAPIO_SUBMITTED;
 	}

@@ -339,9 +339,8 @@ static noinline void first_write_done(struct sv_volume *v, const struct sv_piece
 
 		resv = (u32)hweight64(words);
 		sv_partial_mark(v->pool, pt, piece->member, words, resv);
-	}
-	if (ok)
 		owe(v, piece->member);
+	}
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_RESV_VALID);
 	(void)atomic64_add_return(-(s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);	/* full barrier */
 }
