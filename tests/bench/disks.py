@@ -2,6 +2,12 @@
 
 import mmap
 import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "vm"))
+
+import sv_ioctl  # noqa: E402 (its directory is known only now)
 
 BLOCK = 4096
 CONFIG = "/sys/kernel/config/nullb"
@@ -22,7 +28,7 @@ class Disk:
     """Takes memory only where it is written."""
 
     def __init__(self, name, mib):
-        self.name, self.dev = name, "/dev/" + name
+        self.dev = "/dev/" + name
         self.config = os.path.join(CONFIG, name)
         os.mkdir(self.config)
         for key, value in {**SETTINGS, "size": mib, "power": 1}.items():
@@ -31,8 +37,7 @@ class Disk:
             write(f"/sys/block/{name}/queue/{key}", value)
 
     def counts(self):
-        with open(f"/sys/block/{self.name}/stat", encoding="ascii") as f:
-            fields = [int(field) for field in f.read().split()]
+        fields = sv_ioctl.io_stat(self.dev)
         return {name: fields[at] for name, at in COUNTS.items()}
 
     def touch_end(self):

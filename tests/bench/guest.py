@@ -5,6 +5,7 @@ metric as often as it was measured.
 usage: guest.py STAMP_LIBRARY TARGET[,TARGET...] WORKLOAD[,WORKLOAD...]
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -39,18 +40,29 @@ def wait_idle():
     raise TimeoutError("the guest does not become idle")
 
 
-def run_fio(device, options, **environment):
-    """What fio says of its job, or of all as one."""
+@contextlib.contextmanager
+def running_fio(device, options, stamps=None):
+    """fio, which has ended when the block is left; with the library `stamps` it notes in STAMPS when it began and ended."""
+    if os.path.exists(STAMPS):
+        os.unlink(STAMPS)
     command = ["fio", *workloads.COMMON.split(), "--filename=" + device, *options.split()]
-    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, env={**os.environ, **environment}).stdout
-    return json.loads(out)["jobs"][0]
+    environment = {**os.environ, **({"LD_PRELOAD": stamps, "BENCH_STAMPS": STAMPS} if stamps else {})}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        yield process
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def run_fio(device, options, stamps=None):
+    """What fio says of its job, or of all as one."""
+    with running_fio(device, options, stamps) as process:
+        said = process.stdout.read()
+    return json.loads(said)["jobs"][0]
 
 
 def fio(device, options, stamps=None):
     """The number of I/Os."""
-    if os.path.exists(STAMPS):
-        os.unlink(STAMPS)
-    job = run_fio(device, options, **({"LD_PRELOAD": stamps, "BENCH_STAMPS": STAMPS} if stamps else {}))
+    job = run_fio(device, options, stamps)
     return sum(job[kind]["total_ios"] for kind in ("read", "write"))
 
 

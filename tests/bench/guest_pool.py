@@ -9,7 +9,6 @@ usage: guest_pool.py STAMP_LIBRARY EXTENTS EVERY=DUMP...
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -64,6 +63,8 @@ def activation():
 
 
 class BigPool(targets.Sv):
+    """Without a volume, for restore; it had one, though."""
+
     def disk(self, mib=None):
         return super().disk(mib or self.mib)
 
@@ -77,10 +78,7 @@ class BigPool(targets.Sv):
         run("svctl", "restore", "tank", dump)
 
     def tear_down(self):
-        run("svctl", "--yes", "delete-pool", "tank")
-        self.svd.terminate()
-        self.svd.wait()
-        targets.Target.tear_down(self)
+        targets.SvPool.tear_down(self)
 
 
 def measure_pool(extents, every, dump, fixed):
@@ -105,13 +103,10 @@ def measure_pool(extents, every, dump, fixed):
 
 def read_during(device, stamps, action):
     """The seconds of work from a reader's first I/O to its last, between which `action` is done."""
-    if os.path.exists(guest.STAMPS):
-        os.unlink(guest.STAMPS)
-    command = ["fio", *workloads.COMMON.split(), "--filename=" + device, *READ.split()]
-    environment = {**os.environ, "LD_PRELOAD": stamps, "BENCH_STAMPS": guest.STAMPS}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as reader:
+    with guest.running_fio(device, READ, stamps) as reader:
         targets.wait_until(lambda: os.path.exists(guest.STAMPS), 60)
         action()
+        reader.stdout.read()
     return guest.busy_ns(1) / 1e9
 
 

@@ -4,17 +4,11 @@ import json
 import mmap
 import os
 import subprocess
-import sys
 import time
 
-from disks import Disk
+from disks import HERE, Disk, sv_ioctl
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 BIN = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build", "bin")
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "vm"))
-
-import sv_ioctl  # noqa: E402 (its directory is known only now)
-
 DISK_MIB = 32768
 SECTOR = 512
 
@@ -127,7 +121,7 @@ class Thin(Target):
         super().tear_down()
 
 
-class Sv(Target):
+class SvPool(Target):
     """A pool with one member, made by svctl."""
 
     def set_up(self):
@@ -139,12 +133,25 @@ class Sv(Target):
                                         stderr=log)
         wait_until(lambda: subprocess.run(["svctl", "list"], capture_output=True, check=False).returncode == 0, 600)
         run("svctl", "create-pool", "tank", "--tier", "only=" + disk.dev)
-        self.pool = sv_ioctl.Pool(self.show()["uuid"], write=False)
-        self.scratch = os.open(self.fresh("1g"), os.O_RDWR)
-        self.written = 0
 
     def show(self):
         return json.loads(run("svctl", "--json", "show", "tank"))
+
+    def tear_down(self):
+        run("svctl", "--yes", "delete-pool", "tank")
+        self.svd.terminate()
+        self.svd.wait()
+        super().tear_down()
+
+
+class Sv(SvPool):
+    """Its volumes."""
+
+    def set_up(self):
+        super().set_up()
+        self.pool = sv_ioctl.Pool(self.show()["uuid"], write=False)
+        self.scratch = os.open(self.fresh("1g"), os.O_RDWR)
+        self.written = 0
 
     def state(self):
         return self.pool.ask("STATE")
@@ -168,9 +175,6 @@ class Sv(Target):
     def tear_down(self):
         os.close(self.scratch)
         self.pool.close()
-        run("svctl", "--yes", "delete-pool", "tank")
-        self.svd.terminate()
-        self.svd.wait()
         super().tear_down()
 
 

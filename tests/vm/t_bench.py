@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(vm.REPO, "tests", "bench"))
 @vm.limit(600)
 def test_bench_counts_instructions_and_writes(bench):
     """Of mapped 4 KiB reads sv adds at most twice what linear does; a first write is one write of the data, and the journal's."""
-    import icount  # noqa: E402 (its directory is known only now)
+    import icount
     import limits
     from results import Results
     results = Results()
