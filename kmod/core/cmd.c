@@ -181,7 +181,7 @@ static int load_bits(struct sv_pool *p, const struct sv_partial_bits *b)
 	struct sv_partial *pt;
 	u32 i;
 
-	if (!w || b->pad || !(*w & SV_XW_PARTIAL))
+	if (!w || b->parent || !(*w & SV_XW_PARTIAL))
 		return -EINVAL;
 	pt = sv_partial_at(p, sv_xw_where(*w));
 	for (i = 0; i < SV_VALID_WORDS; i++)
@@ -706,7 +706,7 @@ static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *d
 		if ((w & SV_XW_PARTIAL) && !(w & SV_XW_FREED)) {
 			pt = sv_partial_at(p, sv_xw_where(w));
 			out[n].extent = x;
-			out[n].pad = 0;
+			out[n].parent = 0;
 			for (i = 0; i < SV_VALID_WORDS; i++)
 				out[n].valid[i] = (u64)atomic64_read(&pt->valid[i]);
 			n++;

@@ -154,7 +154,7 @@ struct sv_extent {
 
 struct sv_partial_bits {
 	__u32	extent;
-	__u32	pad;
+	__u32	parent;		/* the extent that has the blocks which are not valid here; 0: they are zeroes */
 	__u64	valid[4];
 };
 

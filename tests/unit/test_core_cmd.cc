@@ -40,7 +40,7 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
   switch (op) {
     case SV_OP_JOURNAL: return bytes_of(sv_journal_pos{.next_seq = 1 + n, .next_off = n * 4096, .prev_crc = n, .pad = 0}, count);
     case SV_OP_EXTENTS: return bytes_of(sv_extent{.extent = 10 + n, .slot = 20 + n, .member = 1, .gen = 1, .flags = n % 2}, count);
-    case SV_OP_PARTIALS: return bytes_of(sv_partial_bits{.extent = 4, .pad = 0, .valid = {n, 1, 2, 3}}, count);
+    case SV_OP_PARTIALS: return bytes_of(sv_partial_bits{.extent = 4, .parent = 0, .valid = {n, 1, 2, 3}}, count);
     case SV_OP_VOLUME_CREATE:
       return bytes_of(sv_volume_info{.id = 2 + n, .layer = 1, .owned_since = 1, .flags = 0, .size = 4096ull << n, .mapped = 0, .tiers = ~0ull}, count);
     case SV_OP_VOLUME_RESIZE: case SV_OP_VOLUME_DROP:
