@@ -154,7 +154,7 @@ static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 	sv_bit_set(p->numbers, x->extent);
 	sv_slot_take(p, x->member, x->slot);
 	p->members[x->member]->known = true;
-	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));	/* pairs with look_up() */
+	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));	/* pairs with sv_look_up() */
 	return 0;
 }
 
@@ -275,7 +275,7 @@ static void free_leaf(struct sv_pool *p, const struct sv_node *n)
 
 		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
 			continue;
-		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with look_up() */
+		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
 		p->freed++;
 	}
 	sv_unlock(&p->lock, f);
@@ -387,7 +387,7 @@ static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
 	if (sv_map_nodes_needed(v, e->index) > p->nr_nodes)
 		return -ENOMEM;
 	if (e->extent) {
-		smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with look_up() */
+		smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with sv_look_up() */
 		v->mapped++;
 	}
 	sv_map_install(v, e->index, sv_entry_make(e->extent, e->layer));
@@ -571,7 +571,7 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 		where = sv_partial_at(p, index)->slot;
 		sv_partial_quarantine(p, index, member);
 	}
-	/* pairs with look_up() */
+	/* pairs with sv_look_up() */
 	smp_store_release(w, sv_xw_make(where, member, x->gen, SV_XW_LIVE | SV_XW_FREED | SV_XW_RECYCLING));
 	*members |= 1ull << member;
 	return 0;
@@ -621,7 +621,7 @@ int sv_recycle_finish(struct sv_pool *p)
 		sv_lock(&p->lock, f);
 		sv_slot_release(p, sv_xw_member(*w), sv_xw_where(*w));
 		sv_number_release(p, x);
-		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));	/* pairs with look_up() */
+		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));	/* pairs with sv_look_up() */
 		p->freed--;
 		sv_unlock(&p->lock, f);
 	}

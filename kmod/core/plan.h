@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the planners of reads and writes (plan.c) and of discards (unmap.c) share; for these two alone. */
+#ifndef SV_CORE_PLAN_H
+#define SV_CORE_PLAN_H
+
+#include "internal.h"
+
+/*
+ * The word of the live extent that is mapped there, or 0. A freed extent is as good as unmapped: its entry is gone, and
+ * who found that before must not follow the word, which RECYCLE makes one without PARTIAL while blocks of the slot may
+ * never have been valid.
+ */
+static __always_inline u64 sv_look_up(const struct sv_volume *v, u64 index, u64 *entry)
+{
+	const struct sv_pool *p = v->pool;
+	u32 extent;
+	u64 word;
+
+	*entry = sv_map_lookup(v, index);
+	extent = sv_entry_extent(*entry);
+	if (!sv_xt_has(p, extent))
+		return 0;
+	word = smp_load_acquire(sv_xt_at(p, extent));		/* pairs with each release of a word */
+	return (word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE ? word : 0;
+}
+
+static inline bool sv_owns(const struct sv_volume *v, u64 entry)
+{
+	return sv_entry_layer(entry) >= v->owned_since;		/* [I4] */
+}
+
+static inline enum sv_plan sv_may_write(const struct sv_volume *v)
+{
+	u32 mode = READ_ONCE(v->pool->mode);
+
+	if (unlikely(mode >= SV_MODE_READ_ONLY || (v->flags & SV_VOLUME_READ_ONLY)))
+		return mode == SV_MODE_FAIL ? SV_PLAN_IOERR : SV_PLAN_ROFS;
+	return SV_PLAN_REMAP;
+}
+
+static inline bool sv_no_ring(struct sv_pool *p)
+{
+	sv_pool_raise(p, SV_EVENT_RING);
+	return false;
+}
+
+static inline void sv_zero_piece(struct sv_piece *out, u32 blocks)
+{
+	memset(out, 0, sizeof(*out));
+	out->blocks = blocks;
+}
+
+/* Bits of word w that the blocks [first, first + n) have in it; they reach into it. */
+static inline u64 sv_word_bits(u32 w, u32 first, u32 n)
+{
+	u32 from = w * 64 > first ? 0 : first % 64;
+	u32 to = (w + 1) * 64 <= first + n ? 64 : (first + n) % 64;
+
+	return (to == 64 ? ~0ull : (1ull << to) - 1) & ~((1ull << from) - 1);
+}
+
+#endif
