@@ -114,6 +114,44 @@ static int sv_call_recycle(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
 	return ret;
 }
 
+/* The steps are the core's (core/snapshot.c), the waits between them ours. */
+static int sv_take_snapshot(struct sv_kpool *kp)
+{
+	u64 members;
+	int ret, again;
+
+	if (sv_snapshot_volume(kp->core, 1))
+		synchronize_rcu_expedited();	/* of several the writes wait */
+	while ((ret = sv_snapshot_switch(kp->core, &members)) == -EAGAIN)
+		sv_commit_make_room(kp);
+	sv_defer_kick(kp);
+	if (!ret) {
+		sv_kpool_wait_readers(kp, members);
+		ret = sv_commit_flush_cut(kp);
+	}
+	do {
+		mutex_lock(&kp->cmd_lock);
+		again = sv_snapshot_finish(kp->core, !ret);
+		mutex_unlock(&kp->cmd_lock);
+		if (again)
+			sv_commit_make_room(kp);
+	} while (again);
+	return ret ? ret : sv_commit_records(kp);
+}
+
+static int sv_call_snapshot(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
+{
+	u64 members;
+	int ret;
+
+	mutex_lock(&kp->snapshot_lock);
+	ret = sv_call(kp, c, payload, &members);
+	if (!ret)
+		ret = sv_take_snapshot(kp);
+	mutex_unlock(&kp->snapshot_lock);
+	return ret;
+}
+
 /* The core does not see the members' I/O. */
 static void sv_fill_errors(struct sv_kpool *kp, struct sv_member_state *s, u32 count)
 {
@@ -167,6 +205,8 @@ static int sv_execute_alive(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 	}
 	if (c->op == SV_OP_RECYCLE)
 		ret = sv_call_recycle(kp, c, payload);
+	else if (c->op == SV_OP_SNAPSHOT)
+		ret = sv_call_snapshot(kp, c, payload);
 	else
 		ret = sv_call(kp, c, payload, &members);
 	if (!ret || c->done)

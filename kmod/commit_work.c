@@ -296,11 +296,44 @@ int sv_commit_wait(struct sv_kpool *kp)
 	return sv_commit_sync(kp, true);
 }
 
-/* Begins to commit everything and waits for the records that there are, so for the journal and no other device. */
+/* Waits for the records that there are, so for the journal and no other device. */
+int sv_commit_records(struct sv_kpool *kp)
+{
+	return sv_commit_sync(kp, false);
+}
+
+/* The same, and begins to commit everything. */
 void sv_commit_make_room(struct sv_kpool *kp)
 {
 	sv_commit_all(kp->core);
-	sv_commit_sync(kp, false);
+	sv_commit_records(kp);
+}
+
+/* As a FLUSH of each volume of the snapshot under way, all at once. */
+int sv_commit_flush_cut(struct sv_kpool *kp)
+{
+	struct sv_sync *syncs;
+	u32 i, n = 0;
+	int ret = 0;
+
+	while (sv_snapshot_volume(kp->core, n))
+		n++;
+	syncs = kvcalloc(n, sizeof(*syncs), GFP_KERNEL);
+	if (!syncs)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		syncs[i].waiter.done = sv_sync_done;
+		init_completion(&syncs[i].done);
+		if (!sv_flush_ticket(sv_snapshot_volume(kp->core, i), &syncs[i].waiter.ticket))
+			complete(&syncs[i].done);
+	}
+	sv_commit_queue(kp);
+	for (i = 0; i < n; i++) {
+		wait_for_completion_io(&syncs[i].done);
+		ret = ret ? ret : syncs[i].waiter.ticket.error;
+	}
+	kvfree(syncs);
+	return ret;
 }
 
 void sv_commit_init(struct sv_kpool *kp)

@@ -106,6 +106,7 @@ static struct sv_kpool *sv_kpool_alloc(const guid_t *uuid, blk_mode_t mode, u64 
 	init_rwsem(&kp->alive);
 	mutex_init(&kp->cmd_lock);
 	mutex_init(&kp->recycle_lock);
+	mutex_init(&kp->snapshot_lock);
 	init_waitqueue_head(&kp->events_wait);
 	sv_commit_init(kp);
 	sv_defer_init(kp);

@@ -11,8 +11,9 @@
  * pool's claim is the only exclusive one. An open control device holds only the kpool's memory (ref), and gets
  * ENODEV once it is stopped.
  *
- * Locks, in this order: sv_kpools_lock (list of pools, users, members, volumes), alive, recycle_lock, cmd_lock (one
- * call into core/cmd.c at a time), refill_lock (one refill at a time), the core's locks. defer_lock is a leaf.
+ * Locks, in this order: sv_kpools_lock (list of pools, users, members, volumes), alive, recycle_lock or snapshot_lock,
+ * cmd_lock (one call into core/cmd.c at a time), refill_lock (one refill at a time), the core's locks. defer_lock is a
+ * leaf.
  *
  * A bio's way: map() in remap.c; what cannot be answered there at once goes to defer.c; completions come back to
  * remap.c; FLUSH and FUA wait for commit_work.c, which has batches written by ring.c.
@@ -119,6 +120,7 @@ struct sv_kpool {
 	atomic_t writers;
 	struct mutex cmd_lock;		/* one call into core/cmd.c at a time; epoch */
 	struct mutex recycle_lock;	/* from RECYCLE's first step to its second */
+	struct mutex snapshot_lock;	/* likewise of SNAPSHOT */
 	u64 epoch;			/* of the session */
 	wait_queue_head_t events_wait;
 };
@@ -220,6 +222,8 @@ void sv_commit_ring_ended(struct sv_disk *d, blk_status_t status);
 void sv_commit_arm(struct sv_kpool *kp);
 void sv_commit_queue(struct sv_kpool *kp);
 int sv_commit_wait(struct sv_kpool *kp);
+int sv_commit_records(struct sv_kpool *kp);
+int sv_commit_flush_cut(struct sv_kpool *kp);
 void sv_commit_make_room(struct sv_kpool *kp);
 void sv_commit_stop(struct sv_kpool *kp);
 

@@ -141,9 +141,12 @@ public:
 			commit(true);
 		CommandResult result{count, 0};
 		u64 members = 0;
-		const int error = sv_cmd(pool_.get(), op, epoch(), payload, &result.count, &result.done, &members);
-		if (error == 0 && op == SV_OP_RECYCLE)	// nothing is in flight between two commands: no grace to wait for
+		int error = sv_cmd(pool_.get(), op, epoch(), payload, &result.count, &result.done, &members);
+		// Nothing is in flight between two commands: no grace to wait for.
+		if (error == 0 && op == SV_OP_RECYCLE)
 			sv_recycle_finish(pool_.get());
+		if (error == 0 && op == SV_OP_SNAPSHOT)
+			error = take_snapshot();
 		sv_pool_refill(pool_.get());
 		if (error < 0)
 			return command_error(op, -error);
@@ -253,6 +256,26 @@ public:
 	}
 
 private:
+	int take_snapshot()
+	{
+		u64 members = 0;
+		int error = 0;
+		while ((error = sv_snapshot_switch(pool_.get(), &members)) == -EAGAIN)
+			commit(false);
+		for (u32 i = 0; error == 0 && sv_snapshot_volume(pool_.get(), i) != nullptr; i++) {
+			sv_ticket ticket{};
+			if (sv_flush_ticket(sv_snapshot_volume(pool_.get(), i), &ticket))
+				commit(false);
+			error = ticket.error;
+		}
+		while (sv_snapshot_finish(pool_.get(), error == 0) == -EAGAIN)
+			commit(false);
+		sv_ticket records{};
+		sv_ticket_add(pool_.get(), &records, false);
+		commit(false);
+		return error != 0 ? error : records.error;
+	}
+
 	using PieceFunction = std::function<enum sv_plan(sv_volume *, u64 block, u32 blocks, sv_piece *)>;
 	using Clock = std::chrono::steady_clock;
 

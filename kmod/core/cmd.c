@@ -23,7 +23,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
-	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS;
+	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -146,7 +146,7 @@ static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 	    !sv_bit(p->members[x->member]->used, x->slot))
 		return -EEXIST;
 	if (x->flags & SV_EXTENT_PARTIAL) {
-		where = sv_partial_new(p, x->extent, x->slot, 0);
+		where = sv_partial_new(p, x->extent, x->slot, 0, 0);
 		if (!where)
 			return -ENOMEM;
 		flags |= SV_XW_PARTIAL;
@@ -175,15 +175,17 @@ static int op_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	return r;
 }
 
+/* Parents are older than their children, and so never go round in a circle; but that is for the catalogue to see to. */
 static int load_bits(struct sv_pool *p, const struct sv_partial_bits *b)
 {
-	const u64 *w = sv_xt_word(p, b->extent);
+	const u64 *w = sv_xt_word(p, b->extent), *below = sv_xt_word(p, b->parent);
 	struct sv_partial *pt;
 	u32 i;
 
-	if (!w || b->parent || !(*w & SV_XW_PARTIAL))
+	if (!w || !(*w & SV_XW_PARTIAL) || (b->parent && (!below || below == w || !(*below & SV_XW_LIVE))))
 		return -EINVAL;
 	pt = sv_partial_at(p, sv_xw_where(*w));
+	pt->parent = b->parent;
 	for (i = 0; i < SV_VALID_WORDS; i++)
 		atomic64_set(&pt->valid[i], (s64)b->valid[i]);
 	return 0;
@@ -212,14 +214,22 @@ static bool size_ok(u64 size)
 	return size && !(size % SV_BLOCK_SIZE) && size <= SV_VOLUME_SIZE_MAX;
 }
 
+static bool layers_ok(const struct sv_volume_info *i)
+{
+	if (!i->owned_since || i->layer < i->owned_since || i->layer == SV_OWNS_NOTHING)
+		return false;
+	if (i->flags & ~(SV_VOLUME_READ_ONLY | SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT))
+		return false;
+	return !(i->flags & SV_VOLUME_SNAPSHOT) || ((i->flags & SV_VOLUME_READ_ONLY) && i->layer == i->owned_since);
+}
+
 static int create_volume(struct sv_pool *p, const struct sv_volume_info *i)
 {
 	struct sv_volume *v;
 	sv_lock_flags_t f;
 	int r;
 
-	if (!i->id || i->id > SV_VOLUME_ID_MAX || !size_ok(i->size) || !i->owned_since || i->layer < i->owned_since ||
-	    (i->flags & ~SV_VOLUME_READ_ONLY))
+	if (!i->id || i->id > SV_VOLUME_ID_MAX || !size_ok(i->size) || !layers_ok(i))
 		return -EINVAL;
 	if (sv_volume_find(p, i->id))
 		return -EEXIST;
@@ -228,8 +238,7 @@ static int create_volume(struct sv_pool *p, const struct sv_volume_info *i)
 		return -ENOMEM;
 	v->pool = p;
 	v->id = i->id;
-	v->layer = i->layer;
-	v->owned_since = i->owned_since;
+	v->view = sv_view_make(i->layer, i->flags & SV_VOLUME_SNAPSHOT ? SV_OWNS_NOTHING : i->owned_since);
 	v->flags = i->flags;
 	v->size = i->size;
 	v->tiers = i->tiers;
@@ -263,8 +272,8 @@ static int resize_volume(struct sv_pool *p, const struct sv_volume_info *i)
 	return r;
 }
 
-/* Everything that a leaf names becomes freed: the caller's catalogue said durably that the volume is gone. */
-static void free_leaf(struct sv_pool *p, const struct sv_node *n)
+/* What a leaf names, and the volume owns, becomes freed: the catalogue says durably that the volume is gone. */
+static void free_leaf(struct sv_pool *p, u64 view, const struct sv_node *n)
 {
 	sv_lock_flags_t f;
 	u32 i;
@@ -273,7 +282,7 @@ static void free_leaf(struct sv_pool *p, const struct sv_node *n)
 	for (i = 0; i < SV_NODE_ENTRIES; i++) {
 		u64 *w = sv_xt_word(p, sv_entry_extent(n->entry[i]));
 
-		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
+		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED) || !sv_owns(view, n->entry[i]))
 			continue;
 		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
 		p->freed++;
@@ -281,19 +290,19 @@ static void free_leaf(struct sv_pool *p, const struct sv_node *n)
 	sv_unlock(&p->lock, f);
 }
 
-static void free_mapped(struct sv_pool *p, const struct sv_node *n, u32 level)
+static void free_mapped(struct sv_pool *p, u64 view, const struct sv_node *n, u32 level)
 {
 	u32 i;
 
 	if (!n)
 		return;
 	if (level == 1) {
-		free_leaf(p, n);
+		free_leaf(p, view, n);
 		sv_breathe();
 		return;
 	}
 	for (i = 0; i < SV_NODE_ENTRIES; i++)
-		free_mapped(p, n->child[i], level - 1);
+		free_mapped(p, view, n->child[i], level - 1);
 }
 
 static int drop_volume(struct sv_pool *p, const struct sv_volume_info *info)
@@ -306,7 +315,7 @@ static int drop_volume(struct sv_pool *p, const struct sv_volume_info *info)
 	for (at = &p->volumes; (v = *at); at = &v->next) {
 		if (v->id != info->id)
 			continue;
-		r = v->opens ? -EBUSY : 0;
+		r = v->opens || v->snapshotting ? -EBUSY : 0;
 		if (!r)
 			*at = v->next;
 		break;
@@ -314,7 +323,7 @@ static int drop_volume(struct sv_pool *p, const struct sv_volume_info *info)
 	sv_unlock(&p->lock, f);
 	if (r)
 		return r;
-	free_mapped(p, v->root->node, v->root->depth);
+	free_mapped(p, v->view, v->root->node, v->root->depth);
 	sv_map_free(v);
 	sv_free(v);
 	return 0;
@@ -372,25 +381,34 @@ static int op_histograms(struct sv_pool *p, void *payload, u32 *count, u32 *done
 	return 0;
 }
 
+static bool has_older_layers(const struct sv_volume *v)
+{
+	return v->flags & (SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT);
+}
+
+/* What the volume owns nobody else maps; what is older any volume may. [I4] */
 static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
 {
 	struct sv_pool *p = v->pool;
-	u64 *w = sv_xt_word(p, e->extent);
+	u64 *w = sv_xt_word(p, e->extent), entry = sv_entry_make(e->extent, e->layer);
+	bool own = sv_owns(v->view, entry);
 
-	if (e->pad || e->layer < v->owned_since || e->layer > v->layer ||
+	if (e->pad || !e->layer || e->layer > sv_view_head(v->view) || (!own && !has_older_layers(v)) ||
 	    e->index >= DIV_ROUND_UP(v->size, (u64)SV_EXTENT_SIZE))
 		return -EINVAL;
-	if (e->extent && (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED)))
+	if (!e->extent)
+		return 0;
+	if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
 		return -ENOENT;
-	if (sv_map_lookup(v, e->index) || (e->extent && (*w & SV_XW_MAPPED)))
+	if (sv_map_lookup(v, e->index) || (own && (*w & SV_XW_MAPPED)))
 		return -EEXIST;
 	if (sv_map_nodes_needed(v, e->index) > p->nr_nodes)
 		return -ENOMEM;
-	if (e->extent) {
-		smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with sv_look_up() */
-		v->mapped++;
-	}
-	sv_map_install(v, e->index, sv_entry_make(e->extent, e->layer));
+	smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with sv_look_up() */
+	v->mapped++;
+	if (own)
+		v->owned_on |= 1ull << sv_xw_member(*w);
+	sv_map_install(v, e->index, entry);
 	return 0;
 }
 
@@ -551,11 +569,13 @@ static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done
 	return 0;
 }
 
-/* Step one: nobody will find the extent any more, its partial goes to quarantine. */
+/*
+ * Step one: it is listed no more. All else stays as it is until the grace periods are over, since whoever reads through
+ * a child that has become whole may still find it (plan.c:read_partial).
+ */
 static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members)
 {
 	u64 *w = sv_xt_word(p, x->extent);
-	u32 member, where;
 
 	if (!w || x->pad)
 		return -EINVAL;
@@ -563,18 +583,25 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 		return -ENOENT;
 	if (!(*w & SV_XW_LISTED))
 		return -EBUSY;
-	member = sv_xw_member(*w);
-	where = sv_xw_where(*w);
-	if (*w & SV_XW_PARTIAL) {
-		u32 index = where;
-
-		where = sv_partial_at(p, index)->slot;
-		sv_partial_quarantine(p, index, member);
-	}
-	/* pairs with sv_look_up() */
-	smp_store_release(w, sv_xw_make(where, member, x->gen, SV_XW_LIVE | SV_XW_FREED | SV_XW_RECYCLING));
-	*members |= 1ull << member;
+	smp_store_release(w, *w | SV_XW_RECYCLING);	/* pairs with sv_look_up() */
+	*members |= 1ull << sv_xw_member(*w);
 	return 0;
+}
+
+/* Bios may still mark its partial, so that has a quarantine of its own. */
+static void end_recycling(struct sv_pool *p, u32 extent)
+{
+	u64 *word = sv_xt_word(p, extent), w = *word;
+	u32 slot = sv_xw_where(w);
+
+	if (w & SV_XW_PARTIAL) {
+		slot = sv_partial_at(p, slot)->slot;
+		sv_partial_quarantine(p, sv_xw_where(w), sv_xw_member(w));
+	}
+	sv_slot_release(p, sv_xw_member(w), slot);
+	sv_number_release(p, extent);
+	smp_store_release(word, sv_xw_make(0, 0, sv_xw_gen(w), 0));	/* pairs with sv_look_up() */
+	p->freed--;
 }
 
 /* No replay of the journal will find the extents that were listed. [I20] */
@@ -615,20 +642,57 @@ int sv_recycle_finish(struct sv_pool *p)
 	u32 i;
 
 	for (i = 0; i < p->nr_recycling; i++) {
-		u32 x = p->recycling[i].extent;
-		u64 *w = sv_xt_word(p, x);
-
 		sv_lock(&p->lock, f);
-		sv_slot_release(p, sv_xw_member(*w), sv_xw_where(*w));
-		sv_number_release(p, x);
-		smp_store_release(w, sv_xw_make(0, 0, sv_xw_gen(*w), 0));	/* pairs with sv_look_up() */
-		p->freed--;
+		end_recycling(p, p->recycling[i].extent);
 		sv_unlock(&p->lock, f);
 	}
 	sv_free(p->recycling);
 	p->recycling = NULL;
 	p->nr_recycling = 0;
 	return 0;
+}
+
+/* What no record frees: svd found that nothing needs it any more, and its catalogue says so durably. */
+static int free_one(struct sv_pool *p, const struct sv_freed *x)
+{
+	u64 *w = sv_xt_word(p, x->extent);
+
+	if (!w || x->pad)
+		return -EINVAL;
+	if ((*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE || sv_xw_gen(*w) != x->gen)
+		return -ENOENT;
+	smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
+	p->freed++;
+	return 0;
+}
+
+static int op_free(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_freed *x = payload;
+	sv_lock_flags_t f;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r) {
+		sv_lock(&p->lock, f);
+		r = free_one(p, &x[*done]);
+		sv_unlock(&p->lock, f);
+	}
+	return r;
+}
+
+static int op_snapshot(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	return sv_snapshot_begin(p, payload, *count);
+}
+
+static int op_own(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_own *o = payload;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r)
+		r = sv_volume_own(p, &o[*done]);
+	return r;
 }
 
 static int op_policy(struct sv_pool *p, void *payload, u32 *count, u32 *done)
@@ -706,7 +770,7 @@ static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *d
 		if ((w & SV_XW_PARTIAL) && !(w & SV_XW_FREED)) {
 			pt = sv_partial_at(p, sv_xw_where(w));
 			out[n].extent = x;
-			out[n].parent = 0;
+			out[n].parent = pt->parent;
 			for (i = 0; i < SV_VALID_WORDS; i++)
 				out[n].valid[i] = (u64)atomic64_read(&pt->valid[i]);
 			n++;
@@ -769,7 +833,7 @@ static const struct {
 	[SV_OP_VOLUME_RESIZE]	= { sizeof(struct sv_volume_info), false, ANY, op_resize },
 	[SV_OP_VOLUME_DROP]	= { sizeof(struct sv_volume_info), false, ANY, op_drop },
 	[SV_OP_VOLUMES]		= { sizeof(struct sv_volume_info), true, ANY, op_volumes },
-	[SV_OP_MAP]		= { sizeof(struct sv_map_entry), false, LOADING, op_map },
+	[SV_OP_MAP]		= { sizeof(struct sv_map_entry), false, ANY, op_map },
 	[SV_OP_GRANT]		= { sizeof(struct sv_grant), false, ANY, op_grant },
 	[SV_OP_ACTIVATE]	= { sizeof(struct sv_activate), false, LOADING, op_activate },
 	[SV_OP_COMMIT]		= { sizeof(struct sv_state), true, ANY, op_state },
@@ -782,6 +846,9 @@ static const struct {
 	[SV_OP_DUMP_PARTIALS]	= { sizeof(struct sv_partial_bits), true, ANY, op_dump_partials },
 	[SV_OP_DUMP_MAP]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_map },
 	[SV_OP_HISTOGRAMS]	= { sizeof(struct sv_histogram), true, ANY, op_histograms },
+	[SV_OP_SNAPSHOT]	= { sizeof(struct sv_snapshot), false, ACTIVE, op_snapshot },
+	[SV_OP_OWN]		= { sizeof(struct sv_own), false, ACTIVE, op_own },
+	[SV_OP_FREE]		= { sizeof(struct sv_freed), false, ACTIVE, op_free },
 };
 
 u32 sv_op_size(u32 op)

@@ -43,7 +43,7 @@
 
 static bool is_dirty(const struct sv_member *m)
 {
-	return m->todo || !llist_empty(&m->dirty);
+	return m->todo || READ_ONCE(m->dirty);
 }
 
 static u64 dirty_members(const struct sv_pool *p)
@@ -272,23 +272,24 @@ static bool take(struct sv_pool *p, u32 i)
 	struct sv_member *m = p->members[i];
 
 	for (;;) {
-		struct sv_partial *pt = m->todo;
-		struct llist_node *next;
+		struct sv_partial *pt;
+		u32 next;
 
-		if (!pt) {
+		if (!m->todo) {
 			/* Once only: what is listed after this is the next round's. */
-			next = m->fresh ? NULL : llist_del_all(&m->dirty);
-			if (!next)
+			m->todo = m->fresh ? 0 : sv_partials_listed(m);
+			if (!m->todo)
 				return false;
 			m->fresh = true;
-			pt = llist_entry(next, struct sv_partial, node);
-			m->todo = pt;
 		}
-		/* Once the mark is cleared a completion may reuse the link: read it before. */
-		next = pt->node.next;
-		if (!sv_partial_take(p, i, pt))
+		pt = sv_partial_at(p, m->todo);
+		next = pt->link;
+		pt->link = m->todo;	/* once the mark is cleared a completion may list it again, by its own index */
+		if (!sv_partial_take(p, i, pt)) {
+			pt->link = next;
 			return true;
-		m->todo = next ? llist_entry(next, struct sv_partial, node) : NULL;
+		}
+		m->todo = next;
 	}
 }
 

@@ -56,14 +56,15 @@ struct sv_volume {
 	struct sv_latency latency;	/* without rows while it is not open; the session's exclusivity */
 	u64 size;			/* bytes */
 	u32 id;
-	u32 layer;
-	u32 owned_since;
-	u32 flags;
+	u32 flags;			/* SV_VOLUME_*; CHAINED comes under pool->lock */
+	u64 view;			/* sv_view_make(); READ_ONCE, written under pool->lock [I8] */
 	u64 tiers;
 	u32 opens;			/* tables that name it: two during a reload */
 	u64 mapped;
 	u64 rec_pos;			/* stream position behind the volume's last record; pool->lock */
 	atomic64_t owed;		/* members that completed a write since their last flush for us [I11] */
+	u64 owned_on;			/* members that may have extents of its own; pool->lock */
+	bool snapshotting;		/* must not be dropped; the session's exclusivity */
 	u64 flushing;			/* owed, and rounds of these members are under way for it; pool->lock */
 	u64 stream_index;		/* logical extent expected next by a sequential writer */
 	u32 stream_member;
@@ -88,7 +89,7 @@ struct sv_member {
 	u32 free;
 	bool known;			/* what of it is free was granted; pool->lock */
 	u32 rotor;			/* word where the next search for an empty word starts */
-	struct llist_head dirty;	/* partials with new valid bits on this member */
+	u32 dirty;			/* first of the partials with new valid bits here, 0: none; listing */
 	sv_lock_t listing;		/* whoever finds a partial LISTED finds it on the list; leaf, any context */
 	u64 errors;
 
@@ -96,7 +97,7 @@ struct sv_member {
 	bool flushing;			/* a flush is under way */
 	bool more;			/* the round needs another one */
 	bool fresh;			/* todo is what was dirty when this round began */
-	struct sv_partial *todo;	/* off the dirty list, not yet taken */
+	u32 todo;			/* partials off the dirty list, not yet taken */
 	struct sv_taken *taken;		/* by the flush under way */
 	u32 nr_taken;
 	u32 taken_bytes;		/* of stream that their records may need */
@@ -186,6 +187,9 @@ struct sv_pool {
 	 */
 	u64 listed_pos;
 	u64 listed_seq;
+	/* SNAPSHOT: volumes between its first step and its last; the session's exclusivity. */
+	struct sv_cut *cuts;
+	u32 nr_cuts;
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
 	struct sv_freed *recycling;
 	u32 nr_recycling;
@@ -222,8 +226,17 @@ static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
 	return &smp_load_acquire(&p->pt)[i / SV_PARTIAL_CHUNK][i % SV_PARTIAL_CHUNK];
 }
 
+/* What a volume writes to, its head layer, and from which layer on extents are its own: one load says both. [I8] */
+#define SV_OWNS_NOTHING		(~0u)
+static inline u64 sv_view_make(u32 head, u32 owned_since) { return (u64)head << 32 | owned_since; }
+#define SV_VIEW_GATED		((u64)SV_OWNS_NOTHING)	/* writes wait: snapshot.c */
+static inline u32 sv_view_head(u64 view) { return (u32)(view >> 32); }
+static inline u32 sv_view_owned_since(u64 view) { return (u32)view; }
+
 static inline u32 sv_entry_extent(u64 e) { return (u32)e; }
 static inline u32 sv_entry_layer(u64 e) { return (u32)(e >> 32); }
+/* May what has this view write in place there? [I4] */
+static inline bool sv_owns(u64 view, u64 entry) { return (u32)(entry >> 32) >= sv_view_owned_since(view); }
 static inline u64 sv_entry_make(u32 extent, u32 layer) { return (u64)layer << 32 | extent; }
 
 /* bitmap helpers: atomicity comes from pool->lock */
@@ -259,6 +272,10 @@ int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
 void sv_map_free(struct sv_volume *v);
 u32 sv_map_depth_for(u64 extents);
 
+/* snapshot.c */
+int sv_snapshot_begin(struct sv_pool *p, const struct sv_snapshot *s, u32 count);
+int sv_volume_own(struct sv_pool *p, const struct sv_own *o);
+
 /* alloc.c: all under pool->lock */
 bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *member, u32 *slot);
 void sv_slot_take(struct sv_pool *p, u32 member, u32 slot);
@@ -269,12 +286,13 @@ void sv_number_release(struct sv_pool *p, u32 extent);
 u64 sv_reserve_for(u64 total_slots);
 
 /* partial.c: all under pool->lock but where said */
-u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u64 valid);	/* index; 0: none free */
+u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u32 parent, u64 valid);	/* index; 0: none free */
 void sv_partial_quarantine(struct sv_pool *p, u32 index, u32 member);
 bool sv_partial_is_live(const struct sv_pool *p, const struct sv_partial *pt);
 bool sv_partial_all_valid(const struct sv_partial *pt);
 bool sv_partial_none_valid(const struct sv_partial *pt);
 void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv); /* any context */
+u32 sv_partials_listed(struct sv_member *m);				/* off the list; the first one */
 bool sv_partial_take(struct sv_pool *p, u32 member, struct sv_partial *pt);	/* false: no room */
 void sv_partials_publish(struct sv_pool *p, u32 member);		/* what was taken, into the stream */
 void sv_partials_put_back(struct sv_pool *p, u32 member);		/* what was taken is dirty again */

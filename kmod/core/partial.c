@@ -21,7 +21,7 @@
  */
 #include "internal.h"
 
-u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u64 valid)
+u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u32 parent, u64 valid)
 {
 	u32 i = p->pt_free, w;
 	struct sv_partial *pt;
@@ -38,6 +38,7 @@ u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u64 valid)
 	atomic64_set(&pt->dirty, 0);
 	pt->extent = extent;
 	pt->slot = slot;
+	pt->parent = parent;
 	pt->pos = 0;
 	return i;
 }
@@ -95,9 +96,25 @@ void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 w
 	atomic64_add((s64)((u64)resv << SV_DIRTY_RESV), &pt->dirty);
 	sv_lock(&m->listing, f);
 	old = (u64)atomic64_fetch_or((s64)(words | SV_DIRTY_LISTED), &pt->dirty);
-	if (!(old & SV_DIRTY_LISTED))
-		llist_add(&pt->node, &m->dirty);
+	if (!(old & SV_DIRTY_LISTED)) {
+		u32 self = pt->link;
+
+		pt->link = m->dirty;
+		WRITE_ONCE(m->dirty, self);
+	}
 	sv_unlock(&m->listing, f);
+}
+
+u32 sv_partials_listed(struct sv_member *m)
+{
+	sv_lock_flags_t f;
+	u32 first;
+
+	sv_lock(&m->listing, f);
+	first = m->dirty;
+	WRITE_ONCE(m->dirty, 0);
+	sv_unlock(&m->listing, f);
+	return first;
 }
 
 static u64 taken_pos(u32 member, u32 n)

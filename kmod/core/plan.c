@@ -4,6 +4,12 @@
  * in an RCU read section by whoever has a bio; answers with one piece at a time. Reads and writes to what is mapped
  * take no lock. A first write takes pool->lock once: entry, number, slot, partial and record change together [I7].
  *
+ * A write to what an older layer owns makes an extent, too, one that names the older one as its parent: redirect on
+ * write. What is not valid in it is read from the parent, which nobody writes any more, and from the parent's parent.
+ * Whose an entry is follows from the volume's view, of which a write loads one [I8]. Between the load and the write's
+ * end the view may change (snapshot.c): then the write is still the old layer's, whose snapshot waits for it. Where it
+ * comes to the lock, the view under the lock counts.
+ *
  * A write to blocks that are not valid yet counts itself in partial->dirty (IN FLIGHT) and then looks at the word
  * again, while discard that would free an emptied extent first sets HOLD in the word and then looks at the count:
  * one of the two sees the other (full barriers on both sides), so no extent is freed under such a write.
@@ -11,6 +17,7 @@
 #include "plan.h"
 
 #define SV_SECTORS_PER_BLOCK (SV_BLOCK_SIZE / 512)
+#define OWNS_ALL	0ull		/* the view of who reads: owned_since 0 */
 
 static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
 {
@@ -32,8 +39,7 @@ static void to_slot(const struct sv_pool *p, u32 member, u32 slot, u32 first, u3
  * Go on across extents while their slots follow each other on one member. Called only where there is more, and, as all
  * that is not the usual case, not inline: the usual one then needs neither stack nor saved registers.
  */
-static noinline void extend(const struct sv_volume *v, u64 block, u32 blocks, bool write, u32 slot,
-			    struct sv_piece *out)
+static noinline void extend(const struct sv_volume *v, u64 block, u32 blocks, u64 view, u32 slot, struct sv_piece *out)
 {
 	while (out->blocks < blocks) {
 		u32 more = min_t(u32, blocks - out->blocks, SV_EXTENT_BLOCKS);
@@ -41,7 +47,7 @@ static noinline void extend(const struct sv_volume *v, u64 block, u32 blocks, bo
 
 		if (!word || (word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
 		    sv_xw_member(word) != out->member || sv_xw_where(word) != ++slot ||
-		    (write && !sv_owns(v, entry)))
+		    !sv_owns(view, entry))
 			return;
 		out->blocks += more;
 	}
@@ -73,17 +79,31 @@ static noinline enum sv_plan read_unmapped(const struct sv_volume *v, u64 block,
 	return SV_PLAN_ZERO;
 }
 
+/*
+ * The blocks come from the extent, or from the nearest of its ancestors in which they are valid, as far as that is one.
+ * An ancestor may be freed meanwhile, once its child has become whole: its word then still says where it lies, and slot
+ * and partial stay what they are until we are gone (cmd.c:recycle_one).
+ */
 static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u32 first, u32 n, struct sv_piece *out)
 {
-	const struct sv_partial *pt = sv_partial_at(v->pool, sv_xw_where(word));
-	bool valid = bit_valid(pt, first);
+	const struct sv_pool *p = v->pool;
 
-	n = run_of(pt, first, n, valid);
-	if (!valid) {
-		sv_zero_piece(out, n);
-		return SV_PLAN_ZERO;
+	while (word & SV_XW_PARTIAL) {
+		const struct sv_partial *pt = sv_partial_at(p, sv_xw_where(word));
+		bool valid = bit_valid(pt, first);
+
+		n = run_of(pt, first, n, valid);
+		if (valid) {
+			to_slot(p, sv_xw_member(word), pt->slot, first, n, out);
+			return SV_PLAN_REMAP;
+		}
+		if (!pt->parent) {
+			sv_zero_piece(out, n);
+			return SV_PLAN_ZERO;
+		}
+		word = smp_load_acquire(sv_xt_at(p, pt->parent));	/* as in sv_look_up() */
 	}
-	to_slot(v->pool, sv_xw_member(word), pt->slot, first, n, out);
+	to_slot(p, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	return SV_PLAN_REMAP;
 }
 
@@ -101,7 +121,7 @@ enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_
 		return read_partial(v, word, first, n, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (n < blocks)
-		extend(v, block, blocks, false, sv_xw_where(word), out);
+		extend(v, block, blocks, OWNS_ALL, sv_xw_where(word), out);
 	return SV_PLAN_REMAP;
 }
 
@@ -158,17 +178,17 @@ static bool have_memory(struct sv_volume *v, u64 index)
 	       sv_stream_room(p, sizeof(struct sv_rec_map));
 }
 
-static void append_map(struct sv_volume *v, u64 index, u32 extent, u16 gen, u32 member, u32 slot)
+static void append_map(struct sv_volume *v, u64 index, u32 extent, u16 gen, u32 parent, u32 member, u32 slot)
 {
-	u8 rec[sizeof(struct sv_rec_map)];
+	u8 rec[sizeof(struct sv_rec_map)], flags = SV_MAP_PARTIAL | (parent ? SV_MAP_PARENT : 0);
 
-	sv_put_map(rec, SV_MAP_PARTIAL, gen, extent, v->id, index, v->layer, 0, member, slot);
+	sv_put_map(rec, flags, gen, extent, v->id, index, sv_view_head(v->view), parent, member, slot);
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;
 }
 
 /* Everything is there but the slot and the number, which are asked for here; after them nothing can fail. */
-static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class c, u32 first, u32 n,
+static enum sv_plan install(struct sv_volume *v, u64 index, u32 parent, enum sv_write_class c, u32 first, u32 n,
 			    struct sv_piece *out)
 {
 	struct sv_pool *p = v->pool;
@@ -183,7 +203,7 @@ static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class 
 		sv_slot_release(p, member, slot);
 		return SV_PLAN_NOSPC;
 	}
-	i = sv_partial_new(p, extent, slot, 0);
+	i = sv_partial_new(p, extent, slot, parent, 0);
 	gen = (u16)(sv_xw_gen(*sv_xt_word(p, extent)) + 1);
 	word = sv_xw_make(i, member, gen, SV_XW_LIVE | SV_XW_PARTIAL | SV_XW_MAPPED);
 	to_slot(p, member, slot, first, n, out);
@@ -191,12 +211,23 @@ static enum sv_plan install(struct sv_volume *v, u64 index, enum sv_write_class 
 	out->resv = SV_RESV_WRITE;
 	atomic64_add((s64)(1ull << SV_DIRTY_INFLIGHT), &out->partial->dirty);
 	smp_store_release(sv_xt_word(p, extent), word);		/* pairs with sv_look_up() */
-	append_map(v, index, extent, gen, member, slot);
-	sv_map_install(v, index, sv_entry_make(extent, v->layer));
-	v->mapped++;
+	append_map(v, index, extent, gen, parent, member, slot);
+	sv_map_install(v, index, sv_entry_make(extent, sv_view_head(v->view)));
+	v->mapped += !parent;
+	v->owned_on |= 1ull << member;
 	return SV_PLAN_REMAP;
 }
 
+/* False: somebody was faster, or writes wait for a snapshot. Otherwise *@parent is what lies there, or 0. */
+static bool needs_extent(const struct sv_volume *v, u64 index, u32 *parent)
+{
+	u64 entry = sv_map_lookup(v, index);
+
+	*parent = sv_entry_extent(entry);
+	return v->view != SV_VIEW_GATED && !(*parent && sv_owns(v->view, entry));
+}
+
+/* A first write, or the first one since a snapshot. */
 static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv_write_class c, u32 first, u32 n,
 					 struct sv_piece *out)
 {
@@ -204,17 +235,18 @@ static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv
 	enum sv_plan plan = SV_PLAN_DEFER;
 	u64 resv = (u64)SV_RESV_WRITE * SV_RESV_UNIT;
 	sv_lock_flags_t f;
+	u32 parent;
 
 	sv_lock(&p->lock, f);
-	if (sv_entry_extent(sv_map_lookup(v, index)) || !have_memory(v, index)) {
-		sv_unlock(&p->lock, f);		/* somebody was faster, or refill: plan again */
+	if (!needs_extent(v, index, &parent) || !have_memory(v, index)) {
+		sv_unlock(&p->lock, f);		/* plan again, after a refill if need be */
 		return SV_PLAN_DEFER;
 	}
 	if (!sv_ring_reserve(p, resv)) {
 		sv_no_ring(p);
 		plan = SV_PLAN_NOSPC;
 	} else {
-		plan = install(v, index, c, first, n, out);
+		plan = install(v, index, parent, c, first, n, out);
 		if (plan != SV_PLAN_REMAP) {
 			sv_ring_unreserve(p, resv);
 			sv_pool_raise(p, SV_EVENT_SPACE);
@@ -229,22 +261,21 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS), n = min_t(u32, blocks, SV_EXTENT_BLOCKS - first);
 	u64 index = block / SV_EXTENT_BLOCKS;
 	enum sv_plan plan = sv_may_write(v);
+	u64 view = READ_ONCE(v->view);
 	u64 entry, word;
 
 	if (plan != SV_PLAN_REMAP)
 		return plan;
 	word = sv_look_up(v, index, &entry);
-	if (!word)
+	if (!word || !sv_owns(view, entry))
 		return first_write(v, index, c, first, n, out);
-	if (WARN_ON_ONCE(!sv_owns(v, entry)))
-		return SV_PLAN_IOERR;
 	if (word & SV_XW_HOLD)
 		return SV_PLAN_DEFER;
 	if (word & SV_XW_PARTIAL)
 		return write_partial(v, sv_entry_extent(entry), word, first, n, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (out->blocks < blocks)
-		extend(v, block, blocks, true, sv_xw_where(word), out);
+		extend(v, block, blocks, view, sv_xw_where(word), out);
 	return SV_PLAN_REMAP;
 }
 

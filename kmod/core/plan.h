@@ -24,16 +24,11 @@ static __always_inline u64 sv_look_up(const struct sv_volume *v, u64 index, u64 
 	return (word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE ? word : 0;
 }
 
-static inline bool sv_owns(const struct sv_volume *v, u64 entry)
-{
-	return sv_entry_layer(entry) >= v->owned_since;		/* [I4] */
-}
-
 static inline enum sv_plan sv_may_write(const struct sv_volume *v)
 {
 	u32 mode = READ_ONCE(v->pool->mode);
 
-	if (unlikely(mode >= SV_MODE_READ_ONLY || (v->flags & SV_VOLUME_READ_ONLY)))
+	if (unlikely(mode >= SV_MODE_READ_ONLY || (READ_ONCE(v->flags) & SV_VOLUME_READ_ONLY)))
 		return mode == SV_MODE_FAIL ? SV_PLAN_IOERR : SV_PLAN_ROFS;
 	return SV_PLAN_REMAP;
 }

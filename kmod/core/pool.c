@@ -33,7 +33,6 @@ static struct sv_member *member_new(const struct sv_member_geometry *g)
 	if (!m)
 		return NULL;
 	m->g = *g;
-	init_llist_head(&m->dirty);
 	sv_lock_init(&m->listing);
 	m->used = bitmap_new(g->nr_slots, true);
 	m->live = bitmap_new(g->nr_slots, false);
@@ -290,6 +289,7 @@ static void add_chunk(struct sv_pool *p, struct sv_partial *chunk)
 
 	p->pt[p->pt_chunks++] = chunk;
 	for (i = SV_PARTIAL_CHUNK; i-- > (base ? 0u : 1u);) {
+		chunk[i].link = base + i;
 		chunk[i].pos = p->pt_free;
 		p->pt_free = base + i;
 		p->pt_nfree++;
@@ -431,9 +431,9 @@ void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info)
 {
 	memset(info, 0, sizeof(*info));
 	info->id = v->id;
-	info->layer = v->layer;
-	info->owned_since = v->owned_since;
-	info->flags = v->flags;
+	info->layer = sv_view_head(READ_ONCE(v->view));
+	info->owned_since = sv_view_owned_since(READ_ONCE(v->view));
+	info->flags = READ_ONCE(v->flags);
 	info->size = READ_ONCE(v->size);
 	info->mapped = READ_ONCE(v->mapped);
 	info->tiers = v->tiers;

@@ -52,7 +52,8 @@ static inline u64 sv_xw_make(u32 where, u32 member, u16 gen, u64 flags)
 struct sv_partial {
 	atomic64_t valid[SV_VALID_WORDS];
 	atomic64_t dirty;		/* SV_DIRTY_* of internal.h */
-	struct llist_node node;		/* dirty list of its member, free list, or quarantine */
+	u32 link;			/* while LISTED the next one on the dirty list; otherwise its own index */
+	u32 parent;			/* extent with the blocks that are not valid here; 0: they are zeroes */
 	u32 extent;
 	u32 slot;
 	/* Stream position behind its last VALID, or of its bits in a round; once dead a list's link. pool->lock */
@@ -188,6 +189,15 @@ u32 sv_op_size(u32 op);				/* of an element; 0: unknown op */
 bool sv_op_answers(u32 op);
 int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 *done, u64 *members);
 int sv_recycle_finish(struct sv_pool *p);
+/*
+ * SNAPSHOT, in steps around the caller's waits, and one at a time. sv_cmd(SNAPSHOT) checks, and gates the volumes if
+ * there are several: then the caller waits for RCU. sv_snapshot_switch(), -EAGAIN: commit, then again; -EIO: nothing
+ * has changed, finish. Then the caller waits for RCU and for the SRCU of *members, flushes each volume
+ * (sv_flush_ticket()), calls sv_snapshot_finish(), which says -EAGAIN likewise, and commits.
+ */
+int sv_snapshot_switch(struct sv_pool *p, u64 *members);
+struct sv_volume *sv_snapshot_volume(const struct sv_pool *p, u32 i);	/* NULL: there are no more */
+int sv_snapshot_finish(struct sv_pool *p, bool done);	/* !done: the volumes could not be flushed */
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
 bool sv_reclaim_wanted(const struct sv_pool *p);	/* any context; who sets something aside sees it */
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members);

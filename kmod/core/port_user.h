@@ -83,25 +83,6 @@ static inline s64 atomic64_fetch_or(s64 v, atomic64_t *a) { return __atomic_fetc
 static inline s64 atomic64_fetch_andnot(s64 v, atomic64_t *a) { return __atomic_fetch_and(&a->counter, ~v, __ATOMIC_SEQ_CST); }
 static inline s64 atomic64_xchg(atomic64_t *a, s64 v) { return __atomic_exchange_n(&a->counter, v, __ATOMIC_SEQ_CST); }
 
-struct llist_node { struct llist_node *next; };
-struct llist_head { struct llist_node *first; };
-static inline void init_llist_head(struct llist_head *h) { h->first = NULL; }
-static inline bool llist_empty(const struct llist_head *h) { return !__atomic_load_n(&h->first, __ATOMIC_RELAXED); }
-static inline bool llist_add(struct llist_node *n, struct llist_head *h)
-{
-	struct llist_node *first = __atomic_load_n(&h->first, __ATOMIC_RELAXED);
-
-	do
-		n->next = first;
-	while (!__atomic_compare_exchange_n(&h->first, &first, n, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-	return !first;
-}
-static inline struct llist_node *llist_del_all(struct llist_head *h)
-{
-	return __atomic_exchange_n(&h->first, (struct llist_node *)NULL, __ATOMIC_SEQ_CST);
-}
-#define llist_entry(p, t, m)	container_of(p, t, m)
-
 typedef struct { bool held; } sv_lock_t;
 typedef unsigned long sv_lock_flags_t;
 static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }

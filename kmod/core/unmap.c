@@ -14,18 +14,28 @@ struct target {				/* a live extent */
 	u64 word;
 };
 
-/* Word of a live extent to FREED; the entry is gone. The partial stays with it until RECYCLE. */
-static void unmap(struct sv_volume *v, u64 index, const struct target *t)
+/*
+ * The entry goes. @extent is the volume's own that was there, or 0. Whether an older layer has something at that index
+ * is not known here, so where there are older layers the record says that it is hidden [I6]. In the map nothing and
+ * hidden are the same.
+ */
+static void drop_entry(struct sv_volume *v, u64 index, u32 extent)
 {
-	u8 rec[sizeof(struct sv_rec_unmap)];
+	u8 rec[sizeof(struct sv_rec_unmap)], flags = v->flags & SV_VOLUME_CHAINED ? SV_UNMAP_TOMBSTONE : 0;
 
-	sv_put_unmap(rec, 0, v->id, index, v->layer, t->extent);
+	sv_put_unmap(rec, flags, v->id, index, sv_view_head(v->view), extent);
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;
 	sv_map_install(v, index, 0);
+	v->mapped--;
+}
+
+/* Word of a live extent to FREED; the entry is gone. The partial stays with it until RECYCLE. */
+static void unmap(struct sv_volume *v, u64 index, const struct target *t)
+{
+	drop_entry(v, index, t->extent);
 	/* pairs with sv_look_up() */
 	smp_store_release(sv_xt_word(v->pool, t->extent), (t->word & ~(SV_XW_HOLD | SV_XW_MAPPED)) | SV_XW_FREED);
-	v->mapped--;
 	if (++v->pool->freed >= SV_FREED_MANY)
 		sv_pool_raise(v->pool, SV_EVENT_FREED);
 }
@@ -74,7 +84,7 @@ static bool make_partial(struct sv_pool *p, struct target *t)
 
 	if (t->word & SV_XW_PARTIAL)
 		return true;
-	i = sv_partial_new(p, t->extent, sv_xw_where(t->word), ~0ull);
+	i = sv_partial_new(p, t->extent, sv_xw_where(t->word), 0, ~0ull);
 	if (!i)
 		return false;
 	t->word = sv_xw_make(i, sv_xw_member(t->word), sv_xw_gen(t->word), (t->word & 0xfff) | SV_XW_PARTIAL);
@@ -96,58 +106,78 @@ static enum sv_plan clear_part(struct sv_volume *v, u64 index, struct target *t,
 	return SV_PLAN_ZERO;
 }
 
-/* One logical extent's share of a discard. */
-static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool *mapped)
+static bool has_parent(const struct sv_pool *p, u64 word)
 {
-	u32 first = (u32)(block % SV_EXTENT_BLOCKS);
-	u64 entry, word = sv_look_up(v, block / SV_EXTENT_BLOCKS, &entry);
+	return (word & SV_XW_PARTIAL) && sv_partial_at(p, sv_xw_where(word))->parent;
+}
+
+/* Part of an extent below which another one shows through: to lose its bits would bring back older data. [I5] */
+static enum sv_plan keep_part(bool zeroes)
+{
+	return zeroes ? SV_PLAN_REMAP : SV_PLAN_ZERO;
+}
+
+static enum sv_plan unmap_whole(struct sv_volume *v, u64 index, const struct target *t, bool own)
+{
+	if (!sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)))
+		return SV_PLAN_DEFER;
+	if (own)
+		unmap(v, index, t);
+	else
+		drop_entry(v, index, 0);
+	return SV_PLAN_ZERO;
+}
+
+/* One logical extent's share of a discard. REMAP: zeroes are to be written there. */
+static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool zeroes, bool *mapped)
+{
+	u64 index = block / SV_EXTENT_BLOCKS, entry, word = sv_look_up(v, index, &entry);
 	struct target t = { sv_entry_extent(entry), word };
+	bool own = sv_owns(v->view, entry);
 
 	*mapped = word != 0;
 	if (!word)
 		return SV_PLAN_ZERO;
-	if (WARN_ON_ONCE(!sv_owns(v, entry)))
-		return SV_PLAN_IOERR;
+	if (v->view == SV_VIEW_GATED)
+		return SV_PLAN_DEFER;
 	if (!sv_ring_free(v->pool)) {
 		sv_no_ring(v->pool);
 		return SV_PLAN_NOSPC;
 	}
-	if (n < SV_EXTENT_BLOCKS)
-		return clear_part(v, block / SV_EXTENT_BLOCKS, &t, first, n);
-	if (!sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)))
-		return SV_PLAN_DEFER;
-	unmap(v, block / SV_EXTENT_BLOCKS, &t);
-	return SV_PLAN_ZERO;
+	if (n == SV_EXTENT_BLOCKS)
+		return unmap_whole(v, index, &t, own);
+	if (!own || has_parent(v->pool, word))
+		return keep_part(zeroes);
+	return clear_part(v, index, &t, (u32)(block % SV_EXTENT_BLOCKS), n);
 }
 
 /*
- * discard and WRITE_ZEROES are alike while no extent has a parent: whole extents are unmapped, blocks of others
- * lose their bit. What a snapshot will still need is refused by sv_owns() above.
+ * discard and WRITE_ZEROES are alike but for parts of extents that have something below them, where a discard is
+ * ignored and zeroes are written: as a write that comes after what was unmapped before.
  */
 enum sv_plan sv_plan_discard(struct sv_volume *v, u64 block, u32 blocks, bool zeroes, struct sv_piece *out)
 {
 	enum sv_plan plan = sv_may_write(v);
-	u32 n = 0, mapped = 0, seen = 0;
+	u32 n = 0, mapped = 0, seen = 0, len = 0;
 	sv_lock_flags_t f;
 
-	(void)zeroes;
 	if (plan != SV_PLAN_REMAP)
 		return plan;
 	sv_lock(&v->pool->lock, f);
 	while (n < blocks && mapped < SV_UNMAP_MAX && seen++ < SV_DISCARD_MAX) {
-		u32 rest = SV_EXTENT_BLOCKS - (u32)((block + n) % SV_EXTENT_BLOCKS);
-		u32 len = min_t(u32, blocks - n, rest);
 		bool was;
 
-		plan = discard_one(v, block + n, len, &was);
+		len = min_t(u32, blocks - n, SV_EXTENT_BLOCKS - (u32)((block + n) % SV_EXTENT_BLOCKS));
+		plan = discard_one(v, block + n, len, zeroes, &was);
 		if (plan != SV_PLAN_ZERO)
 			break;
 		mapped += was;
 		n += len;
 	}
 	sv_unlock(&v->pool->lock, f);
-	if (!n)
-		return plan;
-	sv_zero_piece(out, n);
-	return SV_PLAN_ZERO;
+	if (n) {
+		sv_zero_piece(out, n);
+		return SV_PLAN_ZERO;
+	}
+	return plan == SV_PLAN_REMAP ? sv_plan_write(v, block, len, SV_WRITE_NORMAL, out) : plan;
 }

@@ -35,7 +35,7 @@
 
 /* Feature bits of HELLO. */
 #define SV_FEATURE_URING	(1ull << 0)
-#define SV_FEATURE_SNAPSHOT	(1ull << 1)	/* reserved */
+#define SV_FEATURE_SNAPSHOT	(1ull << 1)	/* there are SNAPSHOT, OWN, FREE and what belongs to them */
 #define SV_FEATURE_MOVE		(1ull << 2)	/* reserved */
 #define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
 #define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
@@ -66,7 +66,7 @@ enum sv_op {
 	SV_OP_VOLUME_RESIZE,	/* in sv_volume_info[]: id, size that it has at least from now on */
 	SV_OP_VOLUME_DROP,	/* in sv_volume_info[]: id; not while its dm device exists: EBUSY */
 	SV_OP_VOLUMES,		/* out sv_volume_info[] */
-	SV_OP_MAP,		/* in sv_map_entry[]; before the volume has a dm device */
+	SV_OP_MAP,		/* in sv_map_entry[]; of a volume without a device; loading, or SV_FEATURE_SNAPSHOT */
 	SV_OP_GRANT,		/* in sv_grant[]; loading, or slots of a new member */
 	SV_OP_ACTIVATE,		/* loading -> write (or read-only, flags in sv_activate) */
 	SV_OP_COMMIT,		/* out sv_state; commits everything first */
@@ -83,6 +83,14 @@ enum sv_op {
 	SV_OP_DUMP_PARTIALS,	/* likewise, sv_partial_bits[] */
 	SV_OP_DUMP_MAP,		/* in first element's volume and index as start, out sv_map_entry[] */
 	SV_OP_HISTOGRAMS,	/* in first element's volume, out sv_histogram[] of it: SV_HISTOGRAMS_MAX at most */
+	/*
+	 * In sv_snapshot[]: what these volumes have at one moment is frozen; nobody waits for it but for a grace period
+	 * where there are several. Answered when it is durable. EIO: it is not, though volumes may write to their new
+	 * layers already, which is for the journal to tell. ENOSPC: the journal has no room.
+	 */
+	SV_OP_SNAPSHOT,
+	SV_OP_OWN,		/* in sv_own[]: older layers have become part of a volume's head */
+	SV_OP_FREE,		/* in sv_freed[]: extents that nothing names any more; ENOENT: gone already */
 };
 
 struct sv_hello {
@@ -154,7 +162,7 @@ struct sv_extent {
 
 struct sv_partial_bits {
 	__u32	extent;
-	__u32	parent;		/* the extent that has the blocks which are not valid here; 0: they are zeroes */
+	__u32	parent;		/* extent with the blocks that are not valid here; 0: they are zeroes */
 	__u64	valid[4];
 };
 
@@ -162,19 +170,35 @@ struct sv_volume_info {
 	__u32	id;		/* 1 to 2^24 - 1, never reused */
 	__u32	layer;		/* head */
 	__u32	owned_since;
-	__u32	flags;		/* SV_VOLUME_READ_ONLY */
+	__u32	flags;		/* SV_VOLUME_* */
 	__u64	size;		/* bytes, a multiple of 4096 */
 	__u64	mapped;		/* out: extents mapped */
 	__u64	tiers;		/* first writes: one tier rank a byte, first choice lowest, 0xff ends; ~0: by rank */
 };
 
 #define SV_VOLUME_READ_ONLY	(1u << 0)
+/* Of SV_FEATURE_SNAPSHOT: */
+#define SV_VOLUME_CHAINED	(1u << 1)	/* has layers below its head, which what it unmaps must hide */
+#define SV_VOLUME_SNAPSHOT	(1u << 2)	/* a frozen layer: owns nothing; READ_ONLY, layer = owned_since */
 
 struct sv_map_entry {
 	__u64	index;
 	__u32	volume;
-	__u32	extent;		/* 0: tombstone */
+	__u32	extent;		/* 0: nothing, as if it were not told */
 	__u32	layer;
+	__u32	pad;
+};
+
+struct sv_snapshot {
+	__u32	volume;
+	__u32	layer;		/* its new head, higher than any layer that it has */
+	__u64	job;		/* goes into the journal's record */
+};
+
+struct sv_own {
+	__u32	volume;
+	__u32	owned_since;	/* lower than it was, or the same */
+	__u32	flags;		/* SV_VOLUME_CHAINED if there still are layers below; others must be 0 */
 	__u32	pad;
 };
 

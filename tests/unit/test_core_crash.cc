@@ -5,8 +5,12 @@
 //
 // Claim, for every block: after a crash it reads as it was after some operation not older than the newest one that a
 // FLUSH or FUA acknowledged, and never as what lay in the slot before. (commit_model's claim, on the real code.)
+//
+// And for every snapshot, of one volume or of two at one moment: once it is acknowledged it is there after any crash, and
+// whenever it is there it reads as the volumes did at its moment.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -67,6 +71,7 @@ class Disk {
 };
 
 struct Write {
+  uint64_t id = 0;
   sv_piece piece{};
   uint32_t volume = 0;
   uint64_t block = 0;
@@ -77,9 +82,12 @@ struct Write {
 
 using Place = std::pair<uint32_t, uint64_t>;  // volume, block or index
 
+struct Snapshot;
+
 struct Ticket {
   sv_ticket t{};
   std::map<Place, int64_t> covers;  // what is promised once it is acknowledged
+  Snapshot* snapshot = nullptr;     // that waits for it, too
 };
 
 struct History {
@@ -89,12 +97,24 @@ struct History {
   size_t completed = 0;
 };
 
+// A snapshot on its way, or done. What it must read as is what had been planned when the views changed.
+struct Snapshot {
+  enum class Step { kBegun, kSwitched, kFlushing, kFinishing, kCommitting, kDone, kFailed } step = Step::kBegun;
+  std::map<uint32_t, uint32_t> frozen;  // layers, by volume
+  std::map<Place, int64_t> expected;
+  std::set<uint64_t> waits_for;  // writes by the old views
+  size_t tickets = 0;
+  bool error = false;
+};
+
 struct Shape {
   uint32_t members = 2;
   uint32_t ring_copies = 1;
   int flush_failures = 0;  // in 1000
   int copy_failures = 0;
   uint32_t volumes = 1;
+  uint32_t snapshots = 0;
+  uint32_t slots = kSlots;
 };
 
 class World {
@@ -106,6 +126,7 @@ class World {
   }
 
   void step() {
+    if (shape_.snapshots && r_() % 12 == 0) return snapshot_step();
     switch (r_() % 20) {
       case 17: checkpoint(); break;
       case 18: case 19: listed_.empty() ? list() : checkpoint(); break;
@@ -131,6 +152,8 @@ class World {
         return "volume " + std::to_string(place.first) + " block " + std::to_string(place.second) + " reads " + std::to_string(got) + ", acknowledged " +
                std::to_string(h.values[h.floor]);
     }
+    for (auto& s : snapshots_)
+      if (std::string wrong = check_snapshot(disks, map, *s); !wrong.empty()) return wrong;
     return "";
   }
 
@@ -150,10 +173,12 @@ class World {
 
   void settle() {
     while (!in_flight_.empty()) complete();
-    for (int i = 0; i < 3000 && !idle(); i++) {
+    for (int i = 0; i < 3000 && !(idle() && snapshots_ended()); i++) {
+      if (!snapshots_ended()) snapshot_step();
       if (i % 100 == 0) sv_commit_all(pool_);
       commit_step();
     }
+    EXPECT_TRUE(snapshots_ended());
     EXPECT_TRUE(idle());
     EXPECT_TRUE(waiting_.empty());
     EXPECT_EQ(0, sv_test_reserved(pool_));
@@ -163,24 +188,34 @@ class World {
   struct Ext {
     uint32_t member = 0, slot = 0;
     uint16_t gen = 0;
+    uint32_t parent = 0;
     std::vector<bool> valid = std::vector<bool>(256);
   };
   struct State {
-    std::map<Place, uint32_t> map;
+    std::map<Place, uint32_t> map;          // by layer and index; 0 hides what is below
+    std::map<uint32_t, uint32_t> below;     // layers
+    std::map<uint32_t, uint32_t> head;      // by volume
+    std::set<uint32_t> frozen;              // layers that are snapshots
     std::map<uint32_t, Ext> exts;
     uint64_t seq = 0, off = 0;  // applied up to here
     uint32_t crc = 0;
     bool live(uint32_t extent) const {
-      for (auto& [index, x] : map)
-        if (x == extent) return true;
+      for (auto [place, x] : map)
+        for (; x; x = exts.at(x).parent)
+          if (x == extent) return true;
       return false;
+    }
+    uint32_t find(uint32_t layer, uint64_t index) const {
+      for (; layer; layer = below.contains(layer) ? below.at(layer) : 0)
+        if (auto it = map.find({layer, index}); it != map.end()) return it->second;
+      return 0;
     }
   };
 
   void boot_first(uint64_t seed) {
     std::vector<sv_member_geometry> g(shape_.members);
     for (uint32_t i = 0; i < shape_.members; i++) {
-      g[i] = {.slot_off = 1 << 20, .nr_slots = kSlots, .tier = i, .flags = 0, .ring_off = 0, .ring_len = 0};
+      g[i] = {.slot_off = 1 << 20, .nr_slots = shape_.slots, .tier = i, .flags = 0, .ring_off = 0, .ring_len = 0};
       if (i < shape_.ring_copies) g[i].tier = 0, g[i].flags = SV_LABEL_HAS_RING, g[i].ring_len = kRing;
     }
     uint8_t uuid[16] = {1};
@@ -192,12 +227,13 @@ class World {
     // Each volume on one member first, which one by seed: data with the ring, and data away from it.
     const uint64_t tiers[] = {~0ull, 0xffffffffffff0001, 0xffffffffff000102};
     for (uint32_t n = 0; n < shape_.volumes; n++) {
-      sv_volume_info v{.id = n + 1, .layer = 1, .owned_since = 1, .flags = 0, .size = kVolumeExtents << 20, .mapped = 0,
+      sv_volume_info v{.id = n + 1, .layer = n + 1, .owned_since = n + 1, .flags = 0, .size = kVolumeExtents << 20, .mapped = 0,
                        .tiers = tiers[(seed + n) % 3]};
       command(SV_OP_VOLUME_CREATE, &v, 1, sizeof(v));
+      catalogue_.head[n] = n + 1;
     }
     for (uint32_t i = 0; i < shape_.members; i++) {
-      sv_grant grant{.member = i, .first = 0, .count = kSlots, .pad = 0};
+      sv_grant grant{.member = i, .first = 0, .count = shape_.slots, .pad = 0};
       command(SV_OP_GRANT, &grant, 1, sizeof(grant));
     }
     sv_activate a{};
@@ -250,6 +286,11 @@ class World {
     if (plan != SV_PLAN_REMAP) return;
     ASSERT_EQ(w.blocks, w.piece.blocks);
     w.value = ++next_value_;
+    begin_write(w);
+  }
+
+  void begin_write(Write& w) {
+    w.id = ++next_write_;
     for (Place place : places(w)) {
       history_[place].busy = 1;
       history_[place].values.push_back(w.value);
@@ -265,6 +306,7 @@ class World {
     in_flight_.erase(in_flight_.begin() + static_cast<long>(i));
     to_disk(w, w.fua);
     sv_write_done(volumes_[w.volume], &w.piece, true);
+    if (!snapshots_.empty()) snapshots_.back()->waits_for.erase(w.id);
     auto t = std::make_unique<Ticket>();
     for (Place place : places(w)) {
       auto& h = history_[place];
@@ -310,8 +352,13 @@ class World {
     if (r_() % 2) block -= block % 256, n = 256;
     uint32_t volume = some_volume();
     if (range_busy(volume, block, n)) return;
-    sv_piece p;
-    if (sv_plan_discard(volumes_[volume], block, n, true, &p) != SV_PLAN_ZERO) return;
+    sv_piece p{};
+    auto plan = sv_plan_discard(volumes_[volume], block, n, true, &p);
+    if (plan == SV_PLAN_REMAP) {
+      Write w{.id = 0, .piece = p, .volume = volume, .block = block, .blocks = p.blocks, .value = 0, .fua = false};
+      return begin_write(w);
+    }
+    if (plan != SV_PLAN_ZERO) return;
     auto it = history_.lower_bound({volume, block});
     for (; it != history_.end() && it->first < Place(volume, block + p.blocks); ++it) {
       it->second.values.push_back(0);
@@ -369,6 +416,7 @@ class World {
       sv_ticket* next = t->next;
       auto* mine = reinterpret_cast<Ticket*>(t);
       if (!t->error) acknowledge(*mine);
+      if (mine->snapshot) mine->snapshot->tickets--, mine->snapshot->error |= t->error != 0;
       waiting_.erase(mine);
       delete mine;
       t = next;
@@ -441,10 +489,18 @@ class World {
       auto* h = reinterpret_cast<const sv_rec_head*>(batch + at);
       if (h->type == SV_REC_MAP) {
         auto* m = reinterpret_cast<const sv_rec_map*>(h);
-        s.map[{(m->index_volume >> SV_INDEX_BITS) - 1, m->index_volume & ((1ull << SV_INDEX_BITS) - 1)}] = h->extent;
-        s.exts[h->extent] = {m->member, m->slot, h->gen, std::vector<bool>(256)};
+        s.map[{m->layer, m->index_volume & ((1ull << SV_INDEX_BITS) - 1)}] = h->extent;
+        s.exts[h->extent] = {m->member, m->slot, h->gen, m->parent, std::vector<bool>(256)};
       } else if (h->type == SV_REC_UNMAP) {
-        s.map.erase({h->extent - 1, reinterpret_cast<const sv_rec_unmap*>(h)->index});
+        auto* u = reinterpret_cast<const sv_rec_unmap*>(h);
+        s.map.erase({u->layer, u->index});
+        if (h->flags & SV_UNMAP_TOMBSTONE) s.map[{u->layer, u->index}] = 0;
+      } else if (h->type == SV_REC_LAYER) {
+        auto* l = reinterpret_cast<const sv_rec_layer*>(h);
+        s.below[l->layer] = l->parent;
+        s.head[h->extent - 1] = l->layer;
+      } else if (h->type == SV_REC_SNAPDONE) {
+        s.frozen.insert(static_cast<uint32_t>(reinterpret_cast<const sv_rec_small*>(h)->arg));
       } else {
         bits(s, h);
       }
@@ -461,15 +517,103 @@ class World {
       bool named = (h->flags & SV_VALID_ALL) || (i >= base && i < base + 64 && (v->bits >> (i - base) & 1));
       if (named) it->second.valid[i] = h->type == SV_REC_VALID;
     }
+    if (std::find(it->second.valid.begin(), it->second.valid.end(), false) == it->second.valid.end())
+      it->second.parent = 0;  // what is whole needs nothing below, also when it is cleared later
   }
 
   int64_t read(std::vector<Disk>& disks, State& s, Place place) {
-    auto [volume, block] = place;
-    auto it = s.map.find({volume, block / 256});
-    if (it == s.map.end()) return 0;
-    auto& x = s.exts[it->second];
-    if (!x.valid[block % 256]) return 0;
-    return disks[x.member].read((1 << 20) / 4096 + x.slot * 256ull + block % 256);
+    return read_layer(disks, s, s.head[place.first], place.second);
+  }
+
+  int64_t read_layer(std::vector<Disk>& disks, State& s, uint32_t layer, uint64_t block) {
+    for (uint32_t extent = s.find(layer, block / 256); extent; extent = s.exts[extent].parent) {
+      const Ext& x = s.exts[extent];
+      if (x.valid[block % 256]) return disks[x.member].read((1 << 20) / 4096 + x.slot * 256ull + block % 256);
+    }
+    return 0;
+  }
+
+  // ---- snapshots: each call is one step of the one that is on its way ----
+
+  bool snapshots_ended() const { return snapshots_.empty() || snapshots_.back()->step >= Snapshot::Step::kDone; }
+
+  void snapshot_step() {
+    using Step = Snapshot::Step;
+    if (snapshots_ended()) return begin_snapshot();
+    Snapshot& s = *snapshots_.back();
+    if (s.step == Step::kBegun) switch_views(s);
+    else if (s.step == Step::kSwitched && s.waits_for.empty()) flush_frozen(s);
+    else if (s.step == Step::kFlushing && !s.tickets) s.step = Step::kFinishing;
+    else if (s.step == Step::kFinishing) finish_snapshot(s);
+    else if (s.step == Step::kCommitting && !s.tickets) s.step = s.error ? Step::kFailed : Step::kDone;
+  }
+
+  void begin_snapshot() {
+    if (snapshots_.size() == shape_.snapshots) return;
+    auto s = std::make_unique<Snapshot>();
+    std::vector<sv_snapshot> cut;
+    const uint32_t only = r_() % 2 ? some_volume() : shape_.volumes;
+    for (uint32_t n = 0; n < shape_.volumes; n++)
+      if (only == shape_.volumes || only == n) {
+        sv_volume_info info;
+        sv_volume_get_info(volumes_[n], &info);
+        s->frozen[n] = info.layer;
+        cut.push_back({.volume = n + 1, .layer = ++next_layer_, .job = 1});
+      }
+    auto count = static_cast<uint32_t>(cut.size());
+    uint32_t done = 0;
+    uint64_t members = 0;
+    ASSERT_EQ(0, sv_cmd(pool_, SV_OP_SNAPSHOT, epoch_, cut.data(), &count, &done, &members));
+    snapshots_.push_back(std::move(s));
+  }
+
+  void switch_views(Snapshot& s) {
+    uint64_t members;
+    if (sv_snapshot_switch(pool_, &members)) return;
+    for (auto& [place, h] : history_)
+      if (s.frozen.count(static_cast<uint32_t>(place.first))) s.expected[place] = h.values.back();
+    for (const Write& w : in_flight_)
+      if (s.frozen.count(w.volume)) s.waits_for.insert(w.id);
+    s.step = Snapshot::Step::kSwitched;
+  }
+
+  void flush_frozen(Snapshot& s) {
+    for (auto [volume, layer] : s.frozen) {
+      auto t = std::make_unique<Ticket>();
+      t->snapshot = &s;
+      if (!sv_flush_ticket(volumes_[volume], &t->t)) continue;
+      s.tickets++;
+      waiting_.insert(t.release());
+    }
+    s.step = Snapshot::Step::kFlushing;
+  }
+
+  void finish_snapshot(Snapshot& s) {
+    if (sv_snapshot_finish(pool_, !s.error)) return;
+    auto t = std::make_unique<Ticket>();
+    t->snapshot = &s;
+    sv_ticket_add(pool_, &t->t, false);
+    s.tickets++;
+    waiting_.insert(t.release());
+    s.step = Snapshot::Step::kCommitting;
+  }
+
+  std::string check_snapshot(std::vector<Disk>& disks, State& state, Snapshot& s) {
+    for (auto [volume, layer] : s.frozen) {
+      if (!state.frozen.count(layer)) {
+        if (s.step == Snapshot::Step::kDone) return "snapshot of volume " + std::to_string(volume) + " is lost";
+        continue;
+      }
+      for (auto [place, value] : s.expected) {
+        if (place.first != volume) continue;
+        const int64_t got = read_layer(disks, state, layer, place.second);
+        if (got != value)
+          return "snapshot of volume " + std::to_string(volume) + " block " + std::to_string(place.second) + " reads " + std::to_string(got) +
+                 ", not " + std::to_string(value);
+      }
+      seen_snapshots_++;
+    }
+    return "";
   }
 
   std::mt19937_64 r_;
@@ -490,9 +634,13 @@ class World {
   int64_t next_value_ = 0;
   State catalogue_;
   std::vector<sv_freed> listed_;
+  std::vector<std::unique_ptr<Snapshot>> snapshots_;
+  uint32_t next_layer_ = 100;
+  uint64_t next_write_ = 0;
 
  public:
   uint64_t recycled_ = 0;
+  uint64_t seen_snapshots_ = 0;  // after crashes
 };
 
 uint64_t runs() {
@@ -501,7 +649,7 @@ uint64_t runs() {
 }
 
 void explore(Shape shape, uint64_t seed0) {
-  uint64_t recycled = 0;
+  uint64_t recycled = 0, snapshots = 0;
   for (uint64_t seed = seed0; seed < seed0 + runs(); seed++) {
     World w(seed, shape);
     for (int i = 0; i < 160; i++) {
@@ -512,15 +660,21 @@ void explore(Shape shape, uint64_t seed0) {
     }
     w.settle();
     recycled += w.recycled_;
+    snapshots += w.seen_snapshots_;
     ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " settled";
     ASSERT_EQ("", w.check_reads()) << "seed " << seed << " settled";
   }
   EXPECT_GT(recycled, 0u);  // or the explorer no longer tries reuse
+  EXPECT_EQ(shape.snapshots > 0, snapshots > 0);
 }
 
 TEST(CoreCrash, one_member_holds_ring_and_data) { explore({.members = 1}, 1); }
 TEST(CoreCrash, ring_on_fast_member_data_on_both) { explore({.members = 2, .volumes = 2}, 100001); }
 TEST(CoreCrash, two_ring_copies) { explore({.members = 2, .ring_copies = 2, .copy_failures = 200}, 200001); }
 TEST(CoreCrash, flushes_fail) { explore({.members = 3, .flush_failures = 100, .volumes = 2}, 300001); }
+TEST(CoreCrash, snapshots) { explore({.members = 2, .volumes = 2, .snapshots = 3, .slots = 40}, 400001); }
+TEST(CoreCrash, snapshots_while_flushes_fail) {
+  explore({.members = 2, .flush_failures = 100, .volumes = 2, .snapshots = 4, .slots = 40}, 500001);
+}
 
 }  // namespace

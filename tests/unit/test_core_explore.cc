@@ -198,7 +198,7 @@ class Explorer {
     for (uint64_t v : {rel(p.head), rel(p.wanted), p.held, p.need, uint64_t{p.mode}, p.freed}) put(v);
     for (uint64_t at = p.durable; at < p.head; at++) byte(p.stream[at % SV_STREAM_BYTES]);
     for (uint64_t v : {uint64_t{p.pt_free}, uint64_t{p.quarantine}, mb.used[0], mb.live[0]}) put(v);
-    put(reinterpret_cast<uint64_t>(mb.todo)), put(reinterpret_cast<uint64_t>(mb.dirty.first));
+    put(mb.todo), put(mb.dirty);
     for (uint32_t i = 0; i < mb.nr_taken; i++)
       put(mb.taken[i].bits[0]), put(mb.taken[i].partial), put(mb.taken[i].words);
     put(static_cast<uint64_t>(atomic64_read(&volume_->owed))), put(volume_->flushing), put(rel(volume_->rec_pos));
@@ -208,7 +208,7 @@ class Explorer {
       const sv_partial& pt = partials_[i];
       put(static_cast<uint64_t>(atomic64_read(&pt.valid[0])));
       put(static_cast<uint64_t>(atomic64_read(&pt.dirty)));
-      put(pt.extent), put(pt.slot), put(sv_partial_is_live(pool_, &pt) ? rel(pt.pos) : pt.pos);
+      put(pt.link), put(pt.extent), put(pt.slot), put(sv_partial_is_live(pool_, &pt) ? rel(pt.pos) : pt.pos);
     }
     return k;
   }

@@ -90,7 +90,8 @@ class Cut:
 
 
 def verify(s, appender):
-    s.run(MOUNT + appender.script("verify") + "\n" + CHECK + "svctl deactivate tank")
+    """A pool that was deactivated stays down, also with the disks of another state: they have its UUID."""
+    s.run("svctl activate tank\n" + MOUNT + appender.script("verify") + "\n" + CHECK + "svctl deactivate tank")
     s.kill()
 
 
