@@ -114,7 +114,7 @@ Status Applier::map(const sv_rec &r)
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
 	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0;
 	if (partial)
-		pages_.set_partial(r.extent, ValidBits());
+		pages_.set_partial(r.extent, Partial());
 	else if (entry->partial())
 		pages_.drop_partial(r.extent);
 	entry->slot = r.slot;
@@ -139,7 +139,7 @@ Status Applier::valid(const sv_rec &r)
 	SV_ASSIGN(const ExtentEntry *entry, current(r));
 	if (!entry || !entry->partial())
 		return {};
-	SV_ASSIGN(ValidBits *bits, pages_.partial(r.extent));
+	SV_ASSIGN(ValidBits *bits, pages_.valid(r.extent));
 	if ((r.flags & SV_VALID_ALL) != 0)
 		bits->word.fill(~uint64_t{0});
 	else
@@ -158,13 +158,13 @@ Status Applier::clear(const sv_rec &r)
 	if (!entry)
 		return {};
 	if (!entry->partial()) {
-		ValidBits full;
-		full.word.fill(~uint64_t{0});
+		Partial full;
+		full.valid.word.fill(~uint64_t{0});
 		pages_.set_partial(r.extent, full);
 		SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
 		changed->flags |= ExtentEntry::kPartial;
 	}
-	SV_ASSIGN(ValidBits *bits, pages_.partial(r.extent));
+	SV_ASSIGN(ValidBits *bits, pages_.valid(r.extent));
 	bits->word[r.word & SV_VALID_WORD] &= ~r.bits;
 	return {};
 }

@@ -56,15 +56,16 @@ Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_
 Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn)
 {
 	Batcher<sv_partial_bits> batch(fn);
-	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, valid FROM partials ORDER BY extent"));
+	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, parent, valid FROM partials ORDER BY extent"));
 	while (true) {
 		SV_ASSIGN(const bool row, q.step());
 		if (!row)
 			return batch.flush();
 		ValidBits bits;
-		SV_TRY(decode_blob(q.blob(1), "partials", q.u64(0), bits));
+		SV_TRY(decode_blob(q.blob(2), "partials", q.u64(0), bits));
 		sv_partial_bits item = {};
 		item.extent = q.u32(0);
+		item.parent = q.u32(1);
 		std::copy(bits.word.begin(), bits.word.end(), item.valid);
 		SV_TRY(batch.add(item));
 	}

@@ -73,33 +73,66 @@ Result<ExtentEntry *> PageStore::extent(uint32_t extent, bool write)
 	return &cached->page.entry[extent % ExtentPage::kEntries];
 }
 
-Result<ValidBits *> PageStore::partial(uint32_t extent)
+Result<PageStore::CachedPartial *> PageStore::partial(uint32_t extent)
 {
 	auto it = partials_.find(extent);
 	if (it == partials_.end()) {
 		CachedPartial fresh;
-		SV_ASSIGN(Query q, db_.query("SELECT valid FROM partials WHERE extent = ?"));
+		SV_ASSIGN(Query q, db_.query("SELECT parent, valid FROM partials WHERE extent = ?"));
 		SV_ASSIGN(fresh.present, q.bind(extent).step());
-		if (fresh.present)
-			SV_TRY(decode_blob(q.blob(0), "partials", extent, fresh.valid));
-		it = partials_.emplace(extent, fresh).first;
+		if (fresh.present) {
+			fresh.partial.parent = q.u32(0);
+			SV_TRY(decode_blob(q.blob(1), "partials", extent, fresh.partial.valid));
+		}
+		replace_partial(extent, fresh);
+		it = partials_.find(extent);
 	}
 	if (!it->second.present)
 		return Error(Code::kNeedsCheck, "read", "catalogue",
 			     "partial extent " + std::to_string(extent) + " has no valid bits",
 			     "run 'svctl check' on the pool");
-	it->second.dirty = true;
-	return &it->second.valid;
+	return &it->second;
 }
 
-void PageStore::set_partial(uint32_t extent, const ValidBits &valid)
+Result<ValidBits *> PageStore::valid(uint32_t extent)
 {
-	partials_[extent] = {valid, true, true};
+	SV_ASSIGN(CachedPartial *cached, partial(extent));
+	cached->dirty = true;
+	return &cached->partial.valid;
 }
 
-void PageStore::drop_partial(uint32_t extent)
+Result<uint32_t> PageStore::parent(uint32_t extent)
 {
-	partials_[extent] = {ValidBits(), false, true};
+	SV_ASSIGN(const CachedPartial *cached, partial(extent));
+	return cached->partial.parent;
+}
+
+void PageStore::replace_partial(uint32_t extent, const CachedPartial &with)
+{
+	CachedPartial &cached = partials_[extent];
+	if (const uint32_t before = cached.partial.parent; before != 0 && --children_[before] == 0)
+		children_.erase(before);
+	if (with.partial.parent != 0)
+		children_[with.partial.parent]++;
+	cached = with;
+}
+
+void PageStore::set_partial(uint32_t extent, const Partial &partial) { replace_partial(extent, {partial, true, true}); }
+
+void PageStore::drop_partial(uint32_t extent) { replace_partial(extent, {Partial(), false, true}); }
+
+// What is in memory counts, of the rest what is in the database.
+Result<bool> PageStore::is_parent(uint32_t extent)
+{
+	if (children_.contains(extent))
+		return true;
+	SV_ASSIGN(Query q, db_.query("SELECT extent FROM partials WHERE parent = ? AND parent <> 0"));
+	q.bind(extent);
+	while (true) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row || !partials_.contains(q.u32(0)))
+			return row;
+	}
 }
 
 template <typename Page>
@@ -133,17 +166,18 @@ Status PageStore::flush_partials()
 		if (cached.dirty)
 			keys.push_back(extent);
 	std::sort(keys.begin(), keys.end());
-	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, 0, ?)"));
+	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, ?, ?)"));
 	SV_ASSIGN(Query remove, db_.query("DELETE FROM partials WHERE extent = ?"));
 	for (const uint32_t extent : keys) {
 		const CachedPartial &cached = partials_[extent];
 		if (cached.present)
-			SV_TRY(store.bind(extent).bind(bytes_of(cached.valid)).run());
+			SV_TRY(store.bind(extent).bind(cached.partial.parent).bind(bytes_of(cached.partial.valid)).run());
 		else
 			SV_TRY(remove.bind(extent).run());
 		SV_TRY(pace_.breathe());
 	}
 	partials_.clear();
+	children_.clear();
 	return {};
 }
 

@@ -26,12 +26,14 @@ struct MapPage {
 struct ExtentEntry {
 	static constexpr uint8_t kLive = 1;
 	static constexpr uint8_t kPartial = 2;  // has a row in partials
+	static constexpr uint8_t kOrphan = 4;   // no layer maps it: it lives as parent of partial extents
 	uint32_t slot = 0;
 	uint16_t gen = 0;
 	uint8_t member = 0;
 	uint8_t flags = 0;  // 0, and all else 0: no such extent
 	bool live() const { return (flags & kLive) != 0; }
 	bool partial() const { return (flags & kPartial) != 0; }
+	bool orphan() const { return (flags & kOrphan) != 0; }
 };
 
 struct ExtentPage {
@@ -52,6 +54,11 @@ struct ValidBits {
 };
 static_assert(sizeof(ValidBits) == 32);
 
+struct Partial {
+	uint32_t parent = 0;  // the extent that has the blocks which are not valid; 0: they are zeroes
+	ValidBits valid;
+};
+
 // Copies a blob of exactly the right size; otherwise the database is damaged.
 template <typename Page>
 Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t key, Page &out);
@@ -64,9 +71,11 @@ class PageStore {
 	// The entry, in memory until flush(); to be changed only if write.
 	Result<uint32_t *> map_entry(uint32_t layer, uint64_t index, bool write);
 	Result<ExtentEntry *> extent(uint32_t extent, bool write);
-	Result<ValidBits *> partial(uint32_t extent);  // an existing one, to be changed
-	void set_partial(uint32_t extent, const ValidBits &valid);
+	Result<ValidBits *> valid(uint32_t extent);  // of an existing partial extent, to be changed
+	Result<uint32_t> parent(uint32_t extent);    // likewise; 0: none
+	void set_partial(uint32_t extent, const Partial &partial);
 	void drop_partial(uint32_t extent);
+	Result<bool> is_parent(uint32_t extent);  // of any partial extent
 	// Writes what changed, in key order, and forgets everything.
 	Status flush();
 	// The same if much has gathered. Pointers given out before are then gone.
@@ -85,7 +94,7 @@ class PageStore {
 		Cached<Page> *last = nullptr;
 	};
 	struct CachedPartial {
-		ValidBits valid;
+		Partial partial;
 		bool present = false;
 		bool dirty = false;
 	};
@@ -95,12 +104,15 @@ class PageStore {
 	template <typename Page>
 	Status flush_pages(Table<Page> &table);
 	Status flush_partials();
+	Result<CachedPartial *> partial(uint32_t extent);
+	void replace_partial(uint32_t extent, const CachedPartial &with);
 
 	Database &db_;
 	Pace &pace_;
 	Table<MapPage> maps_;
 	Table<ExtentPage> extents_;
 	std::unordered_map<uint32_t, CachedPartial> partials_;
+	std::unordered_map<uint32_t, uint32_t> children_;  // of a parent, how many of partials_
 };
 
 template <typename Page>

@@ -194,7 +194,7 @@ Status Restorer::volume()
 	v.layer = static_cast<uint32_t>(layer);
 	v.owned_since = static_cast<uint32_t>(owned);
 	v.flags = static_cast<uint32_t>(flags);
-	SV_ASSIGN(Query l, db_.query("INSERT INTO layers VALUES (?, ?, 0)"));
+	SV_ASSIGN(Query l, db_.query("INSERT INTO layers VALUES (?, ?, 0, 0)"));
 	SV_ASSIGN(Query q, db_.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
 	Status s = l.bind(v.layer).bind(v.id).run();
 	if (s)
@@ -296,7 +296,8 @@ Status Restorer::partial()
 {
 	SV_ASSIGN(const uint64_t extent, number(kTombstone - 1));
 	SV_ASSIGN(const std::string_view hex, word());
-	ValidBits bits;
+	Partial partial;
+	ValidBits &bits = partial.valid;
 	if (hex.size() != 64)
 		return bad("its valid bits are not 64 hexadecimal digits");
 	for (size_t w = 0; w < 4; w++) {
@@ -310,7 +311,7 @@ Status Restorer::partial()
 	if (!entry->live() || entry->partial() || bits.all())
 		return bad(fmt::format("extent {} is not mapped, or named twice, or not partial", extent));
 	entry->flags |= ExtentEntry::kPartial;
-	pages_.set_partial(static_cast<uint32_t>(extent), bits);
+	pages_.set_partial(static_cast<uint32_t>(extent), partial);
 	return {};
 }
 

@@ -84,7 +84,32 @@ ALTER TABLE volumes ADD COLUMN autoactivate INTEGER NOT NULL DEFAULT 1 CHECK (au
 ALTER TABLE volumes ADD COLUMN active INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1));
 )sql";
 
-static const char *const kSteps[] = {kVersion1, kVersion2};
+// Snapshots. No earlier version wrote a row of theirs or a parent. freeing: extents that went by a decision of svd's, with
+// the generation that they had, until the kernel has heard of it.
+static const char kVersion3[] = R"sql(
+DROP TABLE snapshots;
+CREATE TABLE snapshots (
+	id INTEGER PRIMARY KEY,                 -- from next_volume
+	volume INTEGER NOT NULL,
+	name TEXT NOT NULL,
+	size INTEGER NOT NULL,                  -- the volume's, then
+	state INTEGER NOT NULL,                 -- 0 done, 1 pending, 2 deleting
+	layer INTEGER NOT NULL,                 -- that it froze
+	next_layer INTEGER NOT NULL,            -- that the volume writes since; 0: the journal is applied beyond SNAPDONE
+	created INTEGER NOT NULL,
+	held INTEGER NOT NULL CHECK (held IN (0, 1)),
+	active INTEGER NOT NULL CHECK (active IN (0, 1))
+);
+CREATE UNIQUE INDEX snapshot_names ON snapshots (volume, name) WHERE state <> 2;
+CREATE INDEX snapshot_layers ON snapshots (layer);
+ALTER TABLE layers ADD COLUMN low INTEGER NOT NULL DEFAULT 0;   -- lowest number merged into it; 0: its own
+CREATE INDEX layer_parents ON layers (parent);
+CREATE INDEX volume_layers ON volumes (layer);
+CREATE INDEX partial_parents ON partials (parent) WHERE parent <> 0;
+CREATE TABLE freeing (extent INTEGER PRIMARY KEY, gen INTEGER NOT NULL);
+)sql";
+
+static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3};
 
 uint32_t schema_version() { return static_cast<uint32_t>(std::size(kSteps)); }
 

@@ -75,7 +75,7 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 		v.id = static_cast<uint32_t>(id);
 		v.layer = v.owned_since = static_cast<uint32_t>(layer);
 		SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
-		SV_ASSIGN(Query l, db.query("INSERT INTO layers VALUES (?, ?, 0)"));
+		SV_ASSIGN(Query l, db.query("INSERT INTO layers VALUES (?, ?, 0, 0)"));
 		SV_TRY(l.bind(v.layer).bind(v.id).run());
 		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"));
 		return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(v.layer).bind(v.owned_since)
