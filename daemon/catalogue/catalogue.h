@@ -66,12 +66,36 @@ struct VolumeRow {
 	VolumeState state = VolumeState::kActive;
 	uint32_t layer = 0;  // head
 	uint32_t owned_since = 0;
+	uint32_t parent_layer = 0;  // below the head; 0: none
 	uint64_t created = 0;
 	uint32_t flags = 0;       // SV_VOLUME_*
 	uint64_t tiers = ~0ull;   // as in sv_volume_info
 	bool autoactivate = true;  // comes up with its pool
 	bool active = true;        // has a device, now that the pool is up
 	bool operator==(const VolumeRow&) const = default;
+};
+
+// Done: it is there. Pending: asked for, and not there until the kernel's SNAPDONE. Deleting: its name is free again, and its
+// layer is merged away.
+enum class SnapshotState : int { kDone = 0, kPending = 1, kDeleting = 2 };
+
+struct SnapshotRow {
+	uint32_t id = 0;      // no volume has it: the kernel shows the snapshot as a volume of this number
+	uint32_t volume = 0;  // that it is of
+	std::string name;
+	uint64_t size = 0;    // bytes
+	SnapshotState state = SnapshotState::kDone;
+	uint32_t layer = 0;       // that it froze
+	uint32_t next_layer = 0;  // the volume's new head; 0 once the journal is applied beyond SNAPDONE
+	uint64_t created = 0;
+	bool held = false;    // not to be deleted
+	bool active = false;  // has a device
+	bool operator==(const SnapshotRow&) const = default;
+};
+
+struct SnapshotWanted {
+	uint32_t volume = 0;
+	std::string name;
 };
 
 struct FreeRange {
@@ -150,7 +174,8 @@ class Catalogue {
 
 	// --- volumes ---
 	// Gives id and layer (never used before) and returns the row. Name taken: kBusy; size not a multiple of 4096
-	// or 0 or beyond 2^40 extents: kUsage.
+	// or 0 or beyond 2^40 extents: kUsage. With a parent_layer it is a clone of the snapshot that has this layer: none,
+	// or not done: kNotFound; smaller than that: kUsage.
 	Result<VolumeRow> create_volume(const VolumeRow &wanted);
 	Result<std::vector<VolumeRow>> volumes();  // by id, those being deleted too
 	Result<VolumeRow> volume(std::string_view name);  // active ones only; kNotFound
@@ -162,10 +187,27 @@ class Catalogue {
 	Status set_volume_flags(uint32_t id, uint32_t flags);
 	Status set_autoactivate(uint32_t id, bool on);
 	Status set_active(uint32_t id, bool on);
-	Status begin_session();  // the pool comes up: active are those that come up with it
+	Status begin_session();  // the pool comes up: active are the volumes that come up with it, and no snapshot
 	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
 	// A bounded step; repeat until done. The volume must be deleting, and all its records applied.
 	Result<DeleteProgress> delete_step(uint32_t id, uint32_t max_extents = 65536);
+
+	// --- snapshots ---
+	// Rows in state pending, to be made by the kernel at one moment. A volume not active or not there: kNotFound; a
+	// name that a snapshot of that volume has, or another snapshot of it pending: kBusy.
+	Result<std::vector<SnapshotRow>> begin_snapshots(std::span<const SnapshotWanted> wanted, uint64_t created);
+	// The kernel has made them: they are done, and the volumes have their new heads. The journal says so again.
+	Status finish_snapshots(std::span<const uint32_t> ids);
+	// Pending ones: not begun: as if never asked for; begun and not done: deleting. Only when everything committed is
+	// applied, and the kernel makes no snapshot: what it says of them later is damage.
+	Status resolve_pending();
+	Result<std::vector<SnapshotRow>> snapshots();  // by id, in every state
+	Result<SnapshotRow> snapshot(uint32_t id);     // likewise
+	Result<SnapshotRow> snapshot(uint32_t volume, std::string_view name);  // done ones only, as all below; kNotFound
+	Status rename_snapshot(uint32_t id, std::string_view name);	       // name taken: kBusy
+	Status set_held(uint32_t id, bool on);
+	Status set_snapshot_active(uint32_t id, bool on);
+	Status begin_delete_snapshot(uint32_t id);  // held or active or not: the caller knows
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch
@@ -175,9 +217,10 @@ class Catalogue {
 	// --- loading the kernel: each is called with batches in ascending order until the end or an error ---
 	Status for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn);
 	Status for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn);
-	Status for_each_map(uint32_t volume, const std::function<Status(std::span<const sv_map_entry>)> &fn);
+	// What a volume or snapshot sees: of each index the newest entry of its chain of layers, and which one has it.
+	Status for_each_map(uint32_t id, const std::function<Status(std::span<const sv_map_entry>)> &fn);
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
-	Result<uint64_t> mapped(uint32_t volume);      // extents that its head layer maps
+	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
 	Result<Usage> usage();  // reads all of it
 	Result<CatalogueSpace> space();
 	uint32_t copies_in_use() const;  // mask of the copies as open() got them

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, apply.cc, load.cc,
-// check.cc, dump.cc, restore.cc.
+// What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, snapshots.cc, apply.cc,
+// load.cc, check.cc, dump.cc, restore.cc.
 #pragma once
 
 #include "daemon/catalogue/catalogue.h"
@@ -33,6 +33,13 @@ class PacedRegion {
  private:
 	Region &region_;
 };
+
+// Numbers that nothing in this pool had before. They end: kNoSpace.
+struct Numbers {
+	uint32_t volume = 0;
+	uint32_t layer = 0;
+};
+Result<Numbers> take_numbers(Database &db, std::string object);
 
 // Extents in a volume of so many bytes.
 inline uint64_t extents_in(uint64_t size) { return (size + SV_EXTENT_SIZE - 1) >> SV_EXTENT_SHIFT; }

@@ -24,6 +24,7 @@
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
+#include "daemon/catalogue/layers.h"
 
 namespace svd {
 
@@ -57,8 +58,9 @@ class Dumper {
  private:
 	Status head();
 	Status volume(const VolumeRow &v);
-	Status entry(uint32_t volume, const sv_map_entry &e, Run &run);
-	void write_run(uint32_t volume, const Run &run);
+	Status map(uint32_t id, uint32_t layer);
+	Status entry(uint32_t id, uint64_t index, uint32_t extent, Run &run);
+	void write_run(uint32_t id, const Run &run);
 	Status partials();
 
 	Catalogue &catalogue_;
@@ -87,36 +89,50 @@ Status Dumper::head()
 	return {};
 }
 
-void Dumper::write_run(uint32_t volume, const Run &run)
+void Dumper::write_run(uint32_t id, const Run &run)
 {
 	if (run.count == 0)
 		return;
 	if (run.extent == 0)
-		out_ << fmt::format("hole {} {} {}\n", volume, run.index, run.count);
+		out_ << fmt::format("hole {} {} {}\n", id, run.index, run.count);
 	else
-		out_ << fmt::format("map {} {} {} {} {} {} {}\n", volume, run.index, run.count, run.entry.member,
+		out_ << fmt::format("map {} {} {} {} {} {} {}\n", id, run.index, run.count, run.entry.member,
 				    run.entry.slot, run.extent, run.entry.gen);
 }
 
-Status Dumper::entry(uint32_t volume, const sv_map_entry &e, Run &run)
+Status Dumper::entry(uint32_t id, uint64_t index, uint32_t extent, Run &run)
 {
 	SV_TRY(pace_.step(++entries_ / kEntriesOfPage));
 	ExtentEntry entry;
-	if (e.extent != 0) {
-		SV_ASSIGN(const ExtentEntry *found, pages_.extent(e.extent, false));
+	if (extent != 0) {
+		SV_ASSIGN(const ExtentEntry *found, pages_.extent(extent, false));
 		if (!found->live())
 			return Error(Code::kNeedsCheck, "dump", "catalogue",
-				     fmt::format("volume {} maps extent {}, which is not there", volume, e.extent),
+				     fmt::format("volume {} maps extent {}, which is not there", id, extent),
 				     "run 'svctl check' on the pool");
 		entry = *found;
 	}
-	if (run.continued_by(e.index, e.extent, entry)) {
+	if (run.continued_by(index, extent, entry)) {
 		run.count++;
 		return {};
 	}
-	write_run(volume, run);
-	run = {e.index, 1, e.extent, entry};
+	write_run(id, run);
+	run = {index, 1, extent, entry};
 	return pages_.relieve();
+}
+
+// A layer's own entries, in lines that name it by the volume.
+Status Dumper::map(uint32_t id, uint32_t layer)
+{
+	Run run;
+	SV_TRY(each_map_page(db_, layer, [&](uint64_t key, const MapPage &page) -> Status {
+		for (uint64_t i = 0; i < MapPage::kEntries; i++)
+			if (const uint32_t extent = page.extent[i]; extent != 0)
+				SV_TRY(entry(id, first_index(key) + i, extent == kTombstone ? 0 : extent, run));
+		return {};
+	}));
+	write_run(id, run);
+	return {};
 }
 
 Status Dumper::volume(const VolumeRow &v)
@@ -124,14 +140,7 @@ Status Dumper::volume(const VolumeRow &v)
 	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}\n", v.id, v.name, v.size,
 			    v.state == VolumeState::kActive ? "active" : "deleting", v.layer, v.owned_since, v.created,
 			    v.flags, v.tiers, v.autoactivate ? "" : " manual");
-	Run run;
-	SV_TRY(catalogue_.for_each_map(v.id, [&](std::span<const sv_map_entry> entries) -> Status {
-		for (const sv_map_entry &e : entries)
-			SV_TRY(entry(v.id, e, run));
-		return {};
-	}));
-	write_run(v.id, run);
-	return {};
+	return map(v.id, v.layer);
 }
 
 Status Dumper::partials()

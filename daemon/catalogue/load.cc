@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/snapshots.h"
 
 namespace svd {
 
@@ -71,35 +73,44 @@ Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv
 	}
 }
 
-static Status each_entry(const MapPage &page, uint64_t key, uint32_t volume, Batcher<sv_map_entry> &batch)
+static Status each_entry(const FlatPage &page, uint32_t volume, Batcher<sv_map_entry> &batch)
 {
 	for (uint64_t i = 0; i < MapPage::kEntries; i++) {
-		const uint32_t extent = page.extent[i];
-		if (extent == 0)
+		const uint32_t extent = page.map.extent[i];
+		if (extent == 0 || extent == kTombstone)
 			continue;
 		sv_map_entry item = {};
-		item.index = first_index(key) + i;
+		item.index = page.first + i;
 		item.volume = volume;
-		item.extent = extent == kTombstone ? 0 : extent;
-		item.layer = layer_of(key);
+		item.extent = extent;
+		item.layer = page.layer[i];
 		SV_TRY(batch.add(item));
 	}
 	return {};
 }
 
+// That a volume writes, or that a snapshot froze.
+static Result<uint32_t> layer_of_view(Catalogue &catalogue, Database &db, uint32_t id)
+{
+	SV_ASSIGN(const auto snapshot, snapshot_row(db, id));
+	if (snapshot)
+		return snapshot->layer;
+	SV_ASSIGN(const VolumeRow v, catalogue.volume(id));
+	return v.layer;
+}
+
 Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<const sv_map_entry>)> &fn)
 {
-	SV_ASSIGN(const VolumeRow v, volume(id));
+	SV_ASSIGN(const uint32_t layer, layer_of_view(*this, *impl_->db, id));
+	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(*impl_->db, layer));
+	SV_ASSIGN(FlatMap map, FlatMap::open(*impl_->db, chain));
 	Batcher<sv_map_entry> batch(fn);
-	SV_ASSIGN(Query q, impl_->db->query("SELECT key, data FROM map_pages WHERE key >= ? AND key < ? ORDER BY key"));
-	q.bind(map_key(v.layer, 0)).bind(map_key(v.layer + 1, 0));
+	FlatPage page;
 	while (true) {
-		SV_ASSIGN(const bool row, q.step());
-		if (!row)
+		SV_ASSIGN(const bool more, map.next(page));
+		if (!more)
 			return batch.flush();
-		MapPage page;
-		SV_TRY(decode_blob(q.blob(1), "map_pages", q.u64(0), page));
-		SV_TRY(each_entry(page, q.u64(0), id, batch));
+		SV_TRY(each_entry(page, id, batch));
 	}
 }
 
@@ -107,8 +118,7 @@ Result<uint64_t> Catalogue::mapped(uint32_t id)
 {
 	uint64_t count = 0;
 	SV_TRY(for_each_map(id, [&](std::span<const sv_map_entry> entries) -> Status {
-		for (const sv_map_entry &e : entries)
-			count += e.extent != 0 ? 1 : 0;
+		count += entries.size();
 		return {};
 	}));
 	return count;

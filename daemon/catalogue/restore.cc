@@ -7,6 +7,7 @@
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
+#include "daemon/catalogue/layers.h"
 
 namespace svd {
 
@@ -194,9 +195,8 @@ Status Restorer::volume()
 	v.layer = static_cast<uint32_t>(layer);
 	v.owned_since = static_cast<uint32_t>(owned);
 	v.flags = static_cast<uint32_t>(flags);
-	SV_ASSIGN(Query l, db_.query("INSERT INTO layers VALUES (?, ?, 0, 0)"));
 	SV_ASSIGN(Query q, db_.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
-	Status s = l.bind(v.layer).bind(v.id).run();
+	Status s = insert_layer(db_, {v.layer, v.id, 0, 0});
 	if (s)
 		s = q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(static_cast<uint64_t>(v.state))
 			    .bind(v.layer).bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers)

@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/snapshots.h"
 
 namespace svd {
 
 static constexpr char kColumns[] = "SELECT id, name, size, state, layer, owned_since, created, flags, tiers, autoactivate, "
-				   "active FROM volumes ";
+				   "active, (SELECT parent FROM layers WHERE layers.layer = volumes.layer) FROM volumes ";
 
 static VolumeRow row_of(const Query &q)
 {
@@ -23,6 +25,7 @@ static VolumeRow row_of(const Query &q)
 	v.tiers = q.u64(8);
 	v.autoactivate = q.u32(9) != 0;
 	v.active = q.u32(10) != 0;
+	v.parent_layer = q.u32(11);
 	return v;
 }
 
@@ -56,6 +59,32 @@ static Result<bool> taken(Database &db, std::string_view name)
 	return q.bind(name).step();
 }
 
+Result<Numbers> take_numbers(Database &db, std::string object)
+{
+	SV_ASSIGN(const uint64_t volume, db.number("SELECT next_volume FROM pool"));
+	SV_ASSIGN(const uint64_t layer, db.number("SELECT next_layer FROM pool"));
+	if (volume > SV_VOLUME_ID_MAX || layer >= kTombstone)
+		return Error(Code::kNoSpace, "create", std::move(object), "the pool has no volume numbers left",
+			     "numbers are never used twice: create another pool");
+	SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
+	return Numbers{static_cast<uint32_t>(volume), static_cast<uint32_t>(layer)};
+}
+
+// A clone begins as the snapshot that it is made from.
+static Status check_origin(Database &db, const VolumeRow &v)
+{
+	if (v.parent_layer == 0)
+		return {};
+	SV_ASSIGN(const auto origin, snapshot_of_layer(db, v.parent_layer));
+	if (!origin || origin->state != SnapshotState::kDone)
+		return Error(Code::kNotFound, "create", "volume " + v.name,
+			     fmt::format("no snapshot has layer {}", v.parent_layer), "see svctl list");
+	if (v.size < origin->size)
+		return Error(Code::kUsage, "create", "volume " + v.name, "it is smaller than its snapshot",
+			     fmt::format("choose at least {} bytes", origin->size));
+	return {};
+}
+
 Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 {
 	SV_TRY(check_volume_name(wanted.name));
@@ -67,16 +96,11 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 		SV_ASSIGN(const bool exists, taken(db, v.name));
 		if (exists)
 			return name_taken(v.name);
-		SV_ASSIGN(const uint64_t id, db.number("SELECT next_volume FROM pool"));
-		SV_ASSIGN(const uint64_t layer, db.number("SELECT next_layer FROM pool"));
-		if (id > SV_VOLUME_ID_MAX || layer >= kTombstone)
-			return Error(Code::kNoSpace, "create", "volume " + v.name, "the pool has no volume numbers left",
-				     "numbers are never used twice: create another pool");
-		v.id = static_cast<uint32_t>(id);
-		v.layer = v.owned_since = static_cast<uint32_t>(layer);
-		SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
-		SV_ASSIGN(Query l, db.query("INSERT INTO layers VALUES (?, ?, 0, 0)"));
-		SV_TRY(l.bind(v.layer).bind(v.id).run());
+		SV_TRY(check_origin(db, v));
+		SV_ASSIGN(const Numbers numbers, take_numbers(db, "volume " + v.name));
+		v.id = numbers.volume;
+		v.layer = v.owned_since = numbers.layer;
+		SV_TRY(insert_layer(db, {v.layer, v.id, v.parent_layer, 0}));
 		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"));
 		return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(v.layer).bind(v.owned_since)
 			.bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active).run();
@@ -186,10 +210,14 @@ Status Catalogue::set_active(uint32_t id, bool on)
 
 Status Catalogue::begin_session()
 {
-	SV_ASSIGN(const uint64_t others, impl_->db->number("SELECT count(*) FROM volumes WHERE active <> autoactivate"));
-	if (others == 0)
+	SV_ASSIGN(const uint64_t volumes, impl_->db->number("SELECT count(*) FROM volumes WHERE active <> autoactivate"));
+	SV_ASSIGN(const uint64_t snapshots, impl_->db->number("SELECT count(*) FROM snapshots WHERE active"));
+	if (volumes + snapshots == 0)
 		return {};
-	return transaction([&] { return impl_->db->exec("UPDATE volumes SET active = autoactivate"); });
+	return transaction([&]() -> Status {
+		SV_TRY(impl_->db->exec("UPDATE volumes SET active = autoactivate"));
+		return impl_->db->exec("UPDATE snapshots SET active = 0");
+	});
 }
 
 Status Catalogue::begin_delete_volume(uint32_t id)
@@ -217,26 +245,13 @@ static Status free_page(Database &db, PageStore &pages, uint64_t key, const MapP
 			pages.drop_partial(number);
 		*entry = ExtentEntry();
 	}
-	SV_ASSIGN(Query q, db.query("DELETE FROM map_pages WHERE key = ?"));
-	return q.bind(key).run();
-}
-
-// The next map page of a layer; false if it has none.
-static Result<bool> first_page(Database &db, uint32_t layer, uint64_t &key, MapPage &page)
-{
-	SV_ASSIGN(Query q, db.query("SELECT key, data FROM map_pages WHERE key >= ? AND key < ? ORDER BY key LIMIT 1"));
-	SV_ASSIGN(const bool row, q.bind(map_key(layer, 0)).bind(map_key(layer + 1, 0)).step());
-	if (!row)
-		return false;
-	key = q.u64(0);
-	SV_TRY(decode_blob(q.blob(1), "map_pages", key, page));
-	return true;
+	return drop_map_page(db, key);
 }
 
 static Status drop_rows(Database &db, const VolumeRow &v)
 {
-	SV_ASSIGN(Query layers, db.query("DELETE FROM layers WHERE volume = ?"));
-	SV_TRY(layers.bind(v.id).run());
+	SV_ASSIGN(Query layers, db.query("DELETE FROM layers WHERE layer = ?"));
+	SV_TRY(layers.bind(v.layer).run());
 	SV_ASSIGN(Query volumes, db.query("DELETE FROM volumes WHERE id = ?"));
 	return volumes.bind(v.id).run();
 }
@@ -253,7 +268,7 @@ Result<DeleteProgress> Catalogue::delete_step(uint32_t id, uint32_t max_extents)
 		while (progress.freed.size() < max_extents) {
 			uint64_t key = 0;
 			MapPage page;
-			SV_ASSIGN(const bool more, first_page(db, v.layer, key, page));
+			SV_ASSIGN(const bool more, first_map_page(db, v.layer, key, page));
 			if (!more) {
 				progress.done = true;
 				SV_TRY(drop_rows(db, v));

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+// Layers: what one volume wrote between two snapshots, each above the one that it continues. A number is greater than
+// those of all layers below it [I26], so a chain has no cycle and its end is reached.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <queue>
+#include <tuple>
+#include <vector>
+
+#include "daemon/catalogue/database.h"
+#include "daemon/catalogue/pages.h"
+
+namespace svd {
+
+struct LayerRow {
+	uint32_t layer = 0;
+	uint32_t volume = 0;  // that wrote it; it may be deleted since
+	uint32_t parent = 0;  // 0: none
+	uint32_t low = 0;     // lowest number merged into it; 0: its own
+	uint32_t lowest() const { return low != 0 ? low : layer; }
+};
+
+Status insert_layer(Database &db, const LayerRow &row);
+Result<LayerRow> layer_row(Database &db, uint32_t layer);   // missing: kNeedsCheck
+Result<std::vector<LayerRow>> all_layers(Database &db);     // by number
+Result<std::vector<uint32_t>> chain_of(Database &db, uint32_t layer);  // it and all below it, newest first; 0: none
+
+// ---- a layer's own map ----
+
+// Its first page; false if it has none (any more).
+Result<bool> first_map_page(Database &db, uint32_t layer, uint64_t &key, MapPage &page);
+Status drop_map_page(Database &db, uint64_t key);
+Status each_map_page(Database &db, uint32_t layer, const std::function<Status(uint64_t key, const MapPage &)> &fn);
+
+// ---- the map of a chain ----
+
+// At each index the entry of the newest layer that has one.
+struct FlatPage {
+	uint64_t first = 0;  // index
+	MapPage map;
+	std::array<uint32_t, MapPage::kEntries> layer{};
+};
+
+// Goes through the layers' pages side by side: a cursor for each layer, and each page is read once.
+class FlatMap {
+ public:
+	// chain: newest first.
+	static Result<FlatMap> open(Database &db, const std::vector<uint32_t> &chain);
+	Result<bool> next(FlatPage &page);  // the next one that has an entry
+
+ private:
+	struct Place {
+		uint64_t first;	 // index of the cursor's page
+		size_t cursor;	 // newest first
+		bool operator>(const Place &other) const
+		{
+			return std::tie(first, cursor) > std::tie(other.first, other.cursor);
+		}
+	};
+	Status advance(size_t cursor);
+	Status overlay(size_t cursor, FlatPage &page);
+
+	std::vector<std::optional<Query>> cursors_;  // none: at its end
+	std::priority_queue<Place, std::vector<Place>, std::greater<>> places_;
+};
+
+}  // namespace svd
