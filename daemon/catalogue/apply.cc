@@ -2,11 +2,18 @@
 // Applies the journal's records. Every record sets what it names to a value that does not depend on what was there
 // (VALID and CLEAR: within one generation of an extent), so that replaying a prefix ends in the same state [I31].
 // A record that this pool cannot have written is damage and refuses the whole batch.
+//
+// The catalogue may be ahead of the kernel in one thing: a layer that was merged, or is just being, gave its entries to the
+// layer above. So a record may find an extent there where the kernel saw none of that layer's own. A MAP with that
+// extent as parent, or an UNMAP that names none, takes it out of the map: nobody else will.
 #include <fmt/format.h>
 
-#include <set>
+#include <utility>
 
 #include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/reclaim.h"
+#include "daemon/catalogue/snapshots.h"
 
 namespace svd {
 
@@ -15,7 +22,7 @@ namespace {
 class Applier {
  public:
 	Applier(Catalogue &catalogue, Database &db, ApplyStats &stats)
-		: catalogue_(catalogue), db_(db), pages_(db), stats_(stats)
+		: catalogue_(catalogue), db_(db), pages_(db), reclaim_(db, pages_), stats_(stats)
 	{
 	}
 
@@ -26,7 +33,7 @@ class Applier {
  private:
 	struct VolumeInfo {
 		uint64_t extents = 0;
-		std::set<uint32_t> layers;
+		uint32_t head = 0;
 	};
 
 	Status map(const sv_rec &r);
@@ -34,6 +41,12 @@ class Applier {
 	Status clear(const sv_rec &r);
 	Status unmap(const sv_rec &r);
 	Status move(const sv_rec &r);
+	Status layer(const sv_rec &r);
+	Status snapdone(const sv_rec &r);
+	Status own(const sv_rec &r);
+	Status set_extent(const sv_rec &r);
+	Status check_parent(const sv_rec &r) const;
+	Result<bool> known_volume(const sv_rec &r);
 	Result<bool> known_layer(const sv_rec &r);
 	Result<ExtentEntry *> current(const sv_rec &r);
 	Status check_slot(const sv_rec &r) const;
@@ -42,9 +55,11 @@ class Applier {
 	Catalogue &catalogue_;
 	Database &db_;
 	PageStore pages_;
+	Reclaim reclaim_;
 	ApplyStats &stats_;
 	std::vector<uint32_t> nr_slots_;  // by member
 	std::unordered_map<uint32_t, VolumeInfo> volumes_;
+	std::unordered_map<uint32_t, LayerRow> layers_;
 	uint64_t next_volume_ = 0;
 };
 
@@ -55,14 +70,10 @@ Status Applier::begin()
 		nr_slots_.push_back(m.nr_slots);
 	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue_.volumes());
 	for (const VolumeRow &v : volumes)
-		volumes_[v.id].extents = extents_in(v.size);
-	SV_ASSIGN(Query q, db_.query("SELECT layer, volume FROM layers"));
-	while (true) {
-		SV_ASSIGN(const bool row, q.step());
-		if (!row)
-			break;
-		volumes_[q.u32(1)].layers.insert(q.u32(0));
-	}
+		volumes_[v.id] = {extents_in(v.size), v.layer};
+	SV_ASSIGN(const std::vector<LayerRow> layers, all_layers(db_));
+	for (const LayerRow &l : layers)
+		layers_[l.layer] = l;
 	SV_ASSIGN(next_volume_, db_.number("SELECT next_volume FROM pool"));
 	return {};
 }
@@ -73,18 +84,26 @@ Error Applier::damage(const sv_rec &r, std::string cause) const
 		     std::move(cause), "run 'svctl check' on the pool");
 }
 
-// True: apply it. False: the volume was deleted since.
+// True: apply it. False, and counted: the volume was deleted since.
+Result<bool> Applier::known_volume(const sv_rec &r)
+{
+	if (volumes_.contains(r.volume))
+		return true;
+	if (r.volume == 0 || r.volume >= next_volume_)
+		return damage(r, fmt::format("there never was a volume {}", r.volume));
+	stats_.ignored++;
+	return false;
+}
+
 Result<bool> Applier::known_layer(const sv_rec &r)
 {
-	const auto v = volumes_.find(r.volume);
-	if (v == volumes_.end()) {
-		if (r.volume == 0 || r.volume >= next_volume_)
-			return damage(r, fmt::format("there never was a volume {}", r.volume));
+	SV_ASSIGN(const bool known, known_volume(r));
+	if (!known)
 		return false;
-	}
-	if (!v->second.layers.contains(r.layer))
+	const auto layer = layers_.find(r.layer);
+	if (layer == layers_.end() || layer->second.volume != r.volume)
 		return damage(r, fmt::format("volume {} has no layer {}", r.volume, r.layer));
-	if (r.index >= v->second.extents)
+	if (r.index >= volumes_[r.volume].extents)
 		return damage(r, fmt::format("index {} lies behind the end of volume {}", r.index, r.volume));
 	return true;
 }
@@ -98,23 +117,21 @@ Status Applier::check_slot(const sv_rec &r) const
 	return {};
 }
 
-Status Applier::map(const sv_rec &r)
+Status Applier::check_parent(const sv_rec &r) const
 {
-	SV_TRY(check_slot(r));
-	if ((r.flags & SV_MAP_PARENT) != 0)
-		return Error(Code::kMissingFeature, "apply", "journal", "it has records of snapshots",
-			     "install the newer svctl");
-	SV_ASSIGN(const bool known, known_layer(r));
-	if (!known) {
-		stats_.ignored++;
-		return {};
-	}
-	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
-	*mapped = r.extent;
+	const bool parent = (r.flags & SV_MAP_PARENT) != 0;
+	if (parent && ((r.flags & SV_MAP_PARTIAL) == 0 || r.parent == 0 || r.parent == kTombstone || r.parent == r.extent))
+		return damage(r, fmt::format("extent {} cannot have {} as parent", r.extent, r.parent));
+	return {};
+}
+
+Status Applier::set_extent(const sv_rec &r)
+{
+	SV_TRY(reclaim_.revive(r.extent));
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
 	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0;
 	if (partial)
-		pages_.set_partial(r.extent, Partial());
+		pages_.set_partial(r.extent, {r.parent, ValidBits()});
 	else if (entry->partial())
 		pages_.drop_partial(r.extent);
 	entry->slot = r.slot;
@@ -122,6 +139,19 @@ Status Applier::map(const sv_rec &r)
 	entry->gen = r.gen;
 	entry->flags = static_cast<uint8_t>(ExtentEntry::kLive | (partial ? ExtentEntry::kPartial : 0));
 	return {};
+}
+
+Status Applier::map(const sv_rec &r)
+{
+	SV_TRY(check_slot(r));
+	SV_TRY(check_parent(r));
+	SV_ASSIGN(const bool known, known_layer(r));
+	if (!known)
+		return {};
+	SV_TRY(set_extent(r));
+	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
+	const uint32_t before = std::exchange(*mapped, r.extent);
+	return before != 0 && before == r.parent ? reclaim_.let_go(before) : Status();
 }
 
 // The extent that a record means; null, and counted, if it is gone or another one has its number now.
@@ -146,10 +176,9 @@ Status Applier::valid(const sv_rec &r)
 		bits->word[r.word & SV_VALID_WORD] |= r.bits;
 	if (!bits->all())
 		return {};
-	pages_.drop_partial(r.extent);
 	SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
-	changed->flags = ExtentEntry::kLive;
-	return {};
+	changed->flags &= static_cast<uint8_t>(~ExtentEntry::kPartial);
+	return reclaim_.drop_partial(r.extent);
 }
 
 Status Applier::clear(const sv_rec &r)
@@ -164,6 +193,9 @@ Status Applier::clear(const sv_rec &r)
 		SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
 		changed->flags |= ExtentEntry::kPartial;
 	}
+	SV_ASSIGN(const uint32_t parent, pages_.parent(r.extent));
+	if (parent != 0)  // its block would come back [I5]
+		return damage(r, fmt::format("extent {} has a parent, and loses a block", r.extent));
 	SV_ASSIGN(ValidBits *bits, pages_.valid(r.extent));
 	bits->word[r.word & SV_VALID_WORD] &= ~r.bits;
 	return {};
@@ -172,22 +204,17 @@ Status Applier::clear(const sv_rec &r)
 Status Applier::unmap(const sv_rec &r)
 {
 	SV_ASSIGN(const bool known, known_layer(r));
-	if (!known) {
-		stats_.ignored++;
+	if (!known)
 		return {};
-	}
 	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
-	*mapped = (r.flags & SV_UNMAP_TOMBSTONE) != 0 ? kTombstone : 0;
+	const uint32_t before = std::exchange(*mapped, (r.flags & SV_UNMAP_TOMBSTONE) != 0 ? kTombstone : 0);
 	if (r.extent == 0)
-		return {};
-	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
+		return before != 0 && before != kTombstone ? reclaim_.let_go(before) : Status();
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(r.extent, false));
 	if (!entry->live())
 		return {};
 	stats_.freed.push_back({r.extent, entry->gen, 0});
-	if (entry->partial())
-		pages_.drop_partial(r.extent);
-	*entry = ExtentEntry();
-	return {};
+	return reclaim_.free(r.extent, Reclaim::Kernel::kKnows);
 }
 
 Status Applier::move(const sv_rec &r)
@@ -207,6 +234,54 @@ Status Applier::move(const sv_rec &r)
 	return {};
 }
 
+// Asked for by a pending row [I26]. A volume that has the layer already has had this record, or finish_snapshots().
+Status Applier::layer(const sv_rec &r)
+{
+	SV_ASSIGN(const bool known, known_volume(r));
+	if (!known)
+		return {};
+	if (const auto there = layers_.find(r.layer); there != layers_.end())
+		return there->second.volume == r.volume && there->second.parent == r.parent ?
+			       Status() :
+			       damage(r, fmt::format("layer {} is there, and is another one", r.layer));
+	SV_ASSIGN(const auto s, snapshot_row(db_, static_cast<uint32_t>(std::min<uint64_t>(r.arg, UINT32_MAX))));
+	if (!s || s->state != SnapshotState::kPending || s->volume != r.volume || s->layer != r.parent ||
+	    s->next_layer != r.layer || volumes_[r.volume].head != r.parent)
+		return damage(r, fmt::format("nobody asked for layer {} of volume {}", r.layer, r.volume));
+	SV_TRY(switch_head(db_, *s));
+	layers_[r.layer] = {r.layer, r.volume, r.parent, 0};
+	volumes_[r.volume].head = r.layer;
+	return {};
+}
+
+Status Applier::snapdone(const sv_rec &r)
+{
+	SV_ASSIGN(const bool known, known_volume(r));
+	if (!known)
+		return {};
+	SV_ASSIGN(const auto s, snapshot_of_layer(db_, r.layer));
+	const bool pending = s && s->state == SnapshotState::kPending;
+	if (!s || s->volume != r.volume || (pending && !layers_.contains(s->next_layer)))
+		return damage(r, fmt::format("layer {} of volume {} is no snapshot's", r.layer, r.volume));
+	return settle_snapshot(db_, s->id, pending ? SnapshotState::kDone : s->state);
+}
+
+// Nothing to do: the kernel was told by merge_step(), which knew it first. A layer of the chain must have taken what is
+// from that number on.
+Status Applier::own(const sv_rec &r)
+{
+	SV_ASSIGN(const bool known, known_volume(r));
+	if (!known)
+		return {};
+	for (uint32_t layer = volumes_[r.volume].head; layer >= r.layer && layer != 0;) {
+		const LayerRow &row = layers_[layer];
+		if (row.lowest() <= r.layer)
+			return {};
+		layer = row.parent;
+	}
+	return damage(r, fmt::format("volume {} does not own layer {}", r.volume, r.layer));
+}
+
 Status Applier::record(const sv_rec &r)
 {
 	stats_.records++;
@@ -222,6 +297,12 @@ Status Applier::record(const sv_rec &r)
 		return unmap(r);
 	case SV_REC_MOVE:
 		return move(r);
+	case SV_REC_LAYER:
+		return layer(r);
+	case SV_REC_SNAPDONE:
+		return snapdone(r);
+	case SV_REC_OWN:
+		return own(r);
 	default:
 		return Error(Code::kMissingFeature, "apply",
 			     fmt::format("journal record {} (type {})", stats_.records, r.type),

@@ -113,7 +113,20 @@ struct ApplyStats {
 
 struct DeleteProgress {
 	bool done = false;            // the volume's row is gone
-	std::vector<sv_freed> freed;  // in this step
+	std::vector<sv_freed> freed;  // in this step, of what the volume wrote; what freeing() tells may be among it
+};
+
+struct Owned {
+	uint32_t volume = 0;
+	uint32_t layer = 0;  // head: of another one this is not true
+	uint32_t owned_since = 0;
+	bool operator==(const Owned&) const = default;
+};
+
+struct MergeProgress {
+	bool done = false;       // nothing is left to do now; what waits may go on after a change of volumes or snapshots
+	uint64_t freed = 0;      // extents, in this step; freeing() tells which
+	std::vector<Owned> own;  // of heads into which a layer went: in the catalogue, to be told to the kernel
 };
 
 struct Usage {
@@ -189,7 +202,8 @@ class Catalogue {
 	Status set_active(uint32_t id, bool on);
 	Status begin_session();  // the pool comes up: active are the volumes that come up with it, and no snapshot
 	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
-	// A bounded step; repeat until done. The volume must be deleting, and all its records applied.
+	// A bounded step; repeat until done. The volume must be deleting, and all its records applied. Only what its head has
+	// goes; layers below are those of snapshots.
 	Result<DeleteProgress> delete_step(uint32_t id, uint32_t max_extents = 65536);
 
 	// --- snapshots ---
@@ -208,6 +222,16 @@ class Catalogue {
 	Status set_held(uint32_t id, bool on);
 	Status set_snapshot_active(uint32_t id, bool on);
 	Status begin_delete_snapshot(uint32_t id);  // held or active or not: the caller knows
+
+	// --- what deleted snapshots leave ---
+	// A bounded step: so many entries of layers, up to a page more. Any time, repeat until done.
+	Result<MergeProgress> merge_step(uint64_t max = 65536);
+	// Extents freed by svd's decision, which the kernel still has: it is to be told, and then they are to be taken from
+	// this list. It may have freed one already, and may have given its number to another, of another generation. Volumes
+	// that delete_step() has finished must be dropped there first.
+	Result<std::vector<sv_freed>> freeing(uint32_t max = 8192);  // by number
+	Status freeing_told(std::span<const sv_freed> told);
+	Status clear_freeing();  // a kernel that is loaded anew never had them
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch

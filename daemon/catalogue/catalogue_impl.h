@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-// What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, snapshots.cc, apply.cc,
-// load.cc, check.cc, dump.cc, restore.cc.
+// What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, snapshots.cc, merge.cc,
+// apply.cc, load.cc, check.cc, dump.cc, restore.cc.
 #pragma once
 
 #include "daemon/catalogue/catalogue.h"
@@ -40,6 +40,9 @@ struct Numbers {
 	uint32_t layer = 0;
 };
 Result<Numbers> take_numbers(Database &db, std::string object);
+
+// The live ones, by number.
+Status each_extent(Database &db, const std::function<Status(uint32_t number, const ExtentEntry &)> &fn);
 
 // Extents in a volume of so many bytes.
 inline uint64_t extents_in(uint64_t size) { return (size + SV_EXTENT_SIZE - 1) >> SV_EXTENT_SHIFT; }

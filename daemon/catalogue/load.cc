@@ -35,24 +35,29 @@ class Batcher {
 	std::vector<T> items_;
 };
 
-Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn)
+Status each_extent(Database &db, const std::function<Status(uint32_t, const ExtentEntry &)> &fn)
 {
-	Batcher<sv_extent> batch(fn);
-	SV_ASSIGN(Query q, impl_->db->query("SELECT page, data FROM extent_pages ORDER BY page"));
+	SV_ASSIGN(Query q, db.query("SELECT page, data FROM extent_pages ORDER BY page"));
 	while (true) {
 		SV_ASSIGN(const bool row, q.step());
 		if (!row)
-			return batch.flush();
+			return {};
 		ExtentPage page;
 		SV_TRY(decode_blob(q.blob(1), "extent_pages", q.u64(0), page));
 		const uint32_t first = q.u32(0) * static_cast<uint32_t>(ExtentPage::kEntries);
-		for (uint32_t i = 0; i < ExtentPage::kEntries; i++) {
-			const ExtentEntry &e = page.entry[i];
-			if (e.live())
-				SV_TRY(batch.add({first + i, e.slot, e.member, e.gen,
-						  e.partial() ? SV_EXTENT_PARTIAL : 0u}));
-		}
+		for (uint32_t i = 0; i < ExtentPage::kEntries; i++)
+			if (page.entry[i].live())
+				SV_TRY(fn(first + i, page.entry[i]));
 	}
+}
+
+Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn)
+{
+	Batcher<sv_extent> batch(fn);
+	SV_TRY(each_extent(*impl_->db, [&](uint32_t number, const ExtentEntry &e) {
+		return batch.add({number, e.slot, e.member, e.gen, e.partial() ? SV_EXTENT_PARTIAL : 0u});
+	}));
+	return batch.flush();
 }
 
 Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn)

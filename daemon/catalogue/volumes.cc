@@ -4,6 +4,7 @@
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/reclaim.h"
 #include "daemon/catalogue/snapshots.h"
 
 namespace svd {
@@ -231,21 +232,30 @@ Status Catalogue::begin_delete_volume(uint32_t id)
 
 // ---- deletion ----
 
-// Frees what one map page names and removes the page.
-static Status free_page(Database &db, PageStore &pages, uint64_t key, const MapPage &page, DeleteProgress &out)
+// The kernel frees what it takes for the volume's own. It may not have heard yet that this has become more: what a layer
+// that was merged into the head, or is just being, had written.
+static Result<Reclaim::Kernel> kernel_of(Database &db, const VolumeRow &v)
+{
+	SV_ASSIGN(const LayerRow head, layer_row(db, v.layer));
+	SV_ASSIGN(const auto below, snapshot_of_layer(db, head.parent));
+	const bool merged = head.low != 0 || (below && below->state == SnapshotState::kDeleting);
+	return merged ? Reclaim::Kernel::kMustBeTold : Reclaim::Kernel::kKnows;
+}
+
+// Frees what one page of the head's own map names. No layer is above it, so none of it is a parent.
+static Status free_page(PageStore &pages, Reclaim &reclaim, Reclaim::Kernel kernel, const MapPage &page,
+			DeleteProgress &out)
 {
 	for (const uint32_t number : page.extent) {
 		if (number == 0 || number == kTombstone)
 			continue;
-		SV_ASSIGN(ExtentEntry *entry, pages.extent(number, true));
+		SV_ASSIGN(const ExtentEntry *entry, pages.extent(number, false));
 		if (!entry->live())
 			continue;
 		out.freed.push_back({number, entry->gen, 0});
-		if (entry->partial())
-			pages.drop_partial(number);
-		*entry = ExtentEntry();
+		SV_TRY(reclaim.free(number, kernel));
 	}
-	return drop_map_page(db, key);
+	return {};
 }
 
 static Status drop_rows(Database &db, const VolumeRow &v)
@@ -264,7 +274,9 @@ Result<DeleteProgress> Catalogue::delete_step(uint32_t id, uint32_t max_extents)
 		SV_ASSIGN(const VolumeRow v, volume(id));
 		if (v.state != VolumeState::kDeleting)
 			return Error(Code::kBusy, "delete", "volume " + v.name, "its deletion was not begun");
+		SV_ASSIGN(const Reclaim::Kernel kernel, kernel_of(db, v));
 		PageStore pages(db);
+		Reclaim reclaim(db, pages);
 		while (progress.freed.size() < max_extents) {
 			uint64_t key = 0;
 			MapPage page;
@@ -274,7 +286,8 @@ Result<DeleteProgress> Catalogue::delete_step(uint32_t id, uint32_t max_extents)
 				SV_TRY(drop_rows(db, v));
 				break;
 			}
-			SV_TRY(free_page(db, pages, key, page, progress));
+			SV_TRY(free_page(pages, reclaim, kernel, page, progress));
+			SV_TRY(drop_map_page(db, key));
 			SV_TRY(pages.relieve());
 		}
 		return pages.flush();

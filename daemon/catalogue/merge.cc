@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+// Deleted snapshots go: the layer of one is merged into the only layer above it, or goes with what it maps if there is none;
+// under several it waits. A page at a time, and a page that was dealt with is gone, so that each transaction ends in a
+// sound catalogue from which the next one goes on: what a chain shows never changes.
+//
+// An entry that the layer above hides is let go: an extent, if a partial one names it as parent, lives on as an orphan.
+// Another entry moves up; a tombstone only where there is something below to be hidden.
+//
+// Layers wait
+// - for their last records: not before the journal is applied beyond their SNAPDONE (next_layer is 0 then). The layer
+//   above may get records meanwhile: apply.cc knows that it may have entries which the kernel has further down;
+// - while the layer above is that of a pending snapshot: what the kernel hears of owned_since is about the head;
+// - while it is the head of a volume that is being deleted: soon it is gone.
+#include <fmt/format.h>
+
+#include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/reclaim.h"
+
+namespace svd {
+
+namespace {
+
+class Merger {
+ public:
+	explicit Merger(Database &db) : db_(db), pages_(db), reclaim_(db, pages_) {}
+	Result<MergeProgress> run(uint64_t max);
+
+ private:
+	Result<bool> choose();
+	Result<bool> page();
+	Status entry(uint64_t index, uint32_t extent);
+	Result<bool> hides(uint64_t index);
+	Status remove();
+	Status raise();
+
+	Database &db_;
+	PageStore pages_;
+	Reclaim reclaim_;
+	MergeProgress progress_;
+	uint64_t entries_ = 0;  // dealt with; a layer counts as one
+	LayerRow from_;
+	uint32_t into_ = 0;  // 0: no layer is above it
+	std::vector<uint32_t> below_;  // from_, newest first
+};
+
+// The newest one, so that an entry moves once however many layers below it go too. False: none, for now.
+Result<bool> Merger::choose()
+{
+	SV_ASSIGN(Query q, db_.query("SELECT s.layer, c.layer FROM snapshots s LEFT JOIN layers c ON c.parent = s.layer "
+				     "WHERE s.state = 2 AND s.next_layer = 0 "
+				     "AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.layer = s.layer AND o.state <> 2) "
+				     "AND NOT EXISTS (SELECT 1 FROM volumes v WHERE v.layer = s.layer) "
+				     "AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.layer = c.layer AND o.state = 1) "
+				     "AND NOT EXISTS (SELECT 1 FROM volumes v WHERE v.layer = c.layer AND v.state = 1) "
+				     "AND (SELECT count(*) FROM layers o WHERE o.parent = s.layer) < 2 "
+				     "ORDER BY s.layer DESC LIMIT 1"));
+	SV_ASSIGN(const bool row, q.step());
+	if (!row)
+		return false;
+	SV_ASSIGN(from_, layer_row(db_, q.u32(0)));
+	into_ = q.u32(1);
+	SV_ASSIGN(below_, chain_of(db_, from_.parent));
+	return true;
+}
+
+// Does an older layer map the index?
+Result<bool> Merger::hides(uint64_t index)
+{
+	for (const uint32_t layer : below_) {
+		SV_ASSIGN(const uint32_t *there, pages_.map_entry(layer, index, false));
+		if (*there != 0)
+			return *there != kTombstone;
+	}
+	return false;
+}
+
+Status Merger::entry(uint64_t index, uint32_t extent)
+{
+	bool moves = false;
+	if (into_ != 0) {
+		SV_ASSIGN(const uint32_t *above, pages_.map_entry(into_, index, false));
+		moves = *above == 0;
+	}
+	if (moves && extent == kTombstone) {
+		SV_ASSIGN(moves, hides(index));
+	}
+	if (moves) {
+		SV_ASSIGN(uint32_t *above, pages_.map_entry(into_, index, true));
+		*above = extent;
+		return {};
+	}
+	return extent == kTombstone ? Status() : reclaim_.let_go(extent);
+}
+
+// False: the layer has no page left.
+Result<bool> Merger::page()
+{
+	uint64_t key = 0;
+	MapPage page;
+	SV_ASSIGN(const bool more, first_map_page(db_, from_.layer, key, page));
+	if (!more)
+		return false;
+	SV_TRY(drop_map_page(db_, key));
+	for (uint64_t i = 0; i < MapPage::kEntries; i++) {
+		if (page.extent[i] == 0)
+			continue;
+		entries_++;
+		SV_TRY(entry(first_index(key) + i, page.extent[i]));
+	}
+	SV_TRY(pages_.relieve());
+	return true;
+}
+
+// The layer above continues what this one continued.
+Status Merger::raise()
+{
+	SV_ASSIGN(const LayerRow above, layer_row(db_, into_));
+	const uint32_t low = std::min(above.lowest(), from_.lowest());
+	SV_ASSIGN(Query q, db_.query("UPDATE layers SET parent = ?, low = ? WHERE layer = ?"));
+	SV_TRY(q.bind(from_.parent).bind(low).bind(into_).run());
+	SV_ASSIGN(Query owner, db_.query("UPDATE volumes SET owned_since = ?1 WHERE layer = ?2 RETURNING id"));
+	SV_ASSIGN(const bool head, owner.bind(low).bind(into_).step());
+	if (head)
+		progress_.own.push_back({owner.u32(0), into_, low});
+	return {};
+}
+
+// Written before: what comes next looks into the database.
+Status Merger::remove()
+{
+	entries_++;
+	SV_TRY(pages_.flush());
+	if (into_ != 0)
+		SV_TRY(raise());
+	SV_ASSIGN(Query layer, db_.query("DELETE FROM layers WHERE layer = ?"));
+	SV_TRY(layer.bind(from_.layer).run());
+	SV_ASSIGN(Query snapshot, db_.query("DELETE FROM snapshots WHERE layer = ?"));
+	return snapshot.bind(from_.layer).run();
+}
+
+Result<MergeProgress> Merger::run(uint64_t max)
+{
+	while (entries_ < max && !progress_.done) {
+		SV_ASSIGN(const bool chosen, choose());
+		progress_.done = !chosen;
+		bool more = chosen;
+		while (more && entries_ < max) {
+			SV_ASSIGN(more, page());
+		}
+		if (chosen && !more)
+			SV_TRY(remove());
+	}
+	SV_TRY(pages_.flush());
+	progress_.freed = reclaim_.freed();
+	return std::move(progress_);
+}
+
+}  // namespace
+
+Result<MergeProgress> Catalogue::merge_step(uint64_t max)
+{
+	MergeProgress progress;
+	SV_TRY(impl_->large_transaction([&]() -> Status {
+		SV_ASSIGN(progress, Merger(*impl_->db).run(max));
+		return {};
+	}));
+	return progress;
+}
+
+// ---- what the kernel has to free ----
+
+Result<std::vector<sv_freed>> Catalogue::freeing(uint32_t max)
+{
+	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, gen FROM freeing ORDER BY extent LIMIT ?"));
+	q.bind(max);
+	std::vector<sv_freed> rows;
+	while (true) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row)
+			return rows;
+		rows.push_back({q.u32(0), static_cast<uint16_t>(q.u32(1)), 0});
+	}
+}
+
+Status Catalogue::freeing_told(std::span<const sv_freed> told)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(Query q, impl_->db->query("DELETE FROM freeing WHERE extent = ? AND gen = ?"));
+		for (const sv_freed &f : told)
+			SV_TRY(q.bind(f.extent).bind(f.gen).run());
+		return {};
+	});
+}
+
+Status Catalogue::clear_freeing()
+{
+	return transaction([&] { return impl_->db->exec("DELETE FROM freeing"); });
+}
+
+}  // namespace svd
