@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-// Every rule of INVARIANTS 'Space' that the catalogue alone can break [I21], and SQLite's own consistency.
+// Every rule of INVARIANTS 'Space' and 'Layers' that the catalogue alone can break [I4] [I21] [I26], and SQLite's own
+// consistency. Rows of volumes, layers and snapshots: check_layers.cc.
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/check_layers.h"
 
 namespace svd {
 
@@ -17,22 +19,22 @@ class Checker {
 	template <typename... Args>
 	void found(fmt::format_string<Args...> f, Args &&...args)
 	{
-		if (lines_.size() < kMaxLines)
-			lines_.push_back(fmt::format(f, std::forward<Args>(args)...));
-		else
-			more_++;
+		findings_.add(fmt::format(f, std::forward<Args>(args)...));
 	}
 	Status database();
-	Status volumes();
+	Status members();
 	Status extents();
-	void extent(const sv_extent &e);
+	void extent(uint32_t number, const ExtentEntry &e);
 	Status partials();
+	void partial(const sv_partial_bits &p);
+	void circles();
 	Status maps();
-	void map_entry(uint32_t layer, uint64_t index, uint64_t limit, uint32_t extent);
-	void unnamed();
+	void map_entry(uint32_t layer, uint64_t index, const LayerFacts &facts, uint32_t extent);
+	void needed();
+	Status freeing();
 
-	static constexpr size_t kMaxLines = 10000;
-	static constexpr uint8_t kLive = 1, kPartial = 2, kMapped = 4;
+	static constexpr uint64_t kBreath = 16384;
+	static constexpr uint8_t kLive = 1, kPartial = 2, kMapped = 4, kOrphan = 8, kParent = 16, kOwned = 32;
 
 	uint8_t &state(uint32_t extent)
 	{
@@ -40,15 +42,17 @@ class Checker {
 			state_.resize(extent + 1);
 		return state_[extent];
 	}
+	bool is(uint32_t extent, uint8_t what) const { return extent < state_.size() && (state_[extent] & what) == what; }
 
 	Catalogue &catalogue_;
 	Database &db_;
 	Pace &pace_;
-	std::vector<std::string> lines_;
-	uint64_t more_ = 0;
+	Findings findings_;
 	std::vector<uint8_t> state_;  // by extent number
+	uint64_t seen_ = 0;
 	std::vector<std::vector<bool>> used_;
-	std::unordered_map<uint32_t, uint64_t> layers_;  // layer: extents of its volume
+	std::unordered_map<uint32_t, uint32_t> parents_;  // of partial extents that have one
+	LayerTable layers_;
 };
 
 Status Checker::database()
@@ -63,7 +67,7 @@ Status Checker::database()
 	}
 }
 
-Status Checker::volumes()
+Status Checker::members()
 {
 	SV_ASSIGN(const std::vector<MemberRow> members, catalogue_.members());
 	for (const MemberRow &m : members) {
@@ -71,73 +75,88 @@ Status Checker::volumes()
 			found("member {}: its number is not the next one, {}", m.member, used_.size());
 		used_.emplace_back(m.nr_slots);
 	}
-	SV_ASSIGN(const std::vector<VolumeRow> rows, catalogue_.volumes());
-	for (const VolumeRow &v : rows) {
-		if (Status s = check_volume_name(v.name); !s)
-			found("volume {}: {}", v.id, s.error().message());
-		SV_ASSIGN(Query q, db_.query("SELECT 1 FROM layers WHERE volume = ? AND layer = ?"));
-		SV_ASSIGN(const bool row, q.bind(v.id).bind(v.layer).step());
-		if (!row)
-			found("volume {}: its head layer {} is missing", v.id, v.layer);
-		if (v.owned_since > v.layer)
-			found("volume {}: it owns from layer {} on, behind its head {}", v.id, v.owned_since, v.layer);
-		layers_[v.layer] = extents_in(v.size);
-	}
 	return {};
 }
 
-void Checker::extent(const sv_extent &e)
+void Checker::extent(uint32_t number, const ExtentEntry &e)
 {
-	state(e.extent) |= static_cast<uint8_t>(kLive | ((e.flags & SV_EXTENT_PARTIAL) != 0 ? kPartial : 0));
-	if (e.extent == 0 || e.member >= used_.size() || e.slot >= used_[e.member].size()) {
-		found("extent {}: the pool has no slot {} of member {}", e.extent, e.slot, e.member);
+	state(number) |= static_cast<uint8_t>(kLive | (e.partial() ? kPartial : 0) | (e.orphan() ? kOrphan : 0));
+	if (number == 0 || e.member >= used_.size() || e.slot >= used_[e.member].size()) {
+		found("extent {}: the pool has no slot {} of member {}", number, e.slot, e.member);
 		return;
 	}
 	if (used_[e.member][e.slot])
-		found("extent {}: slot {} of member {} belongs to another extent too", e.extent, e.slot, e.member);
+		found("extent {}: slot {} of member {} belongs to another extent too", number, e.slot, e.member);
 	used_[e.member][e.slot] = true;
 }
 
 Status Checker::extents()
 {
-	return catalogue_.for_each_extent([this](std::span<const sv_extent> batch) -> Status {
-		for (const sv_extent &e : batch)
-			extent(e);
-		return pace_.breathe();
+	return each_extent(db_, [this](uint32_t number, const ExtentEntry &e) -> Status {
+		extent(number, e);
+		return ++seen_ % kBreath == 0 ? pace_.breathe() : Status();
 	});
+}
+
+void Checker::partial(const sv_partial_bits &p)
+{
+	if (!is(p.extent, kPartial))
+		found("partial extent {}: it is not there, or not partial", p.extent);
+	if ((p.valid[0] & p.valid[1] & p.valid[2] & p.valid[3]) == ~0ull)
+		found("partial extent {}: all its blocks are valid", p.extent);
+	state(p.extent) &= static_cast<uint8_t>(~kPartial);
+	if (p.parent == 0)
+		return;
+	parents_[p.extent] = p.parent;
+	if (is(p.parent, kLive))
+		state(p.parent) |= kParent;
+	else
+		found("partial extent {}: its parent {} is not there", p.extent, p.parent);
 }
 
 Status Checker::partials()
 {
-	std::vector<uint32_t> with_bits;
 	SV_TRY(catalogue_.for_each_partial([&](std::span<const sv_partial_bits> batch) -> Status {
-		for (const sv_partial_bits &p : batch) {
-			if ((state(p.extent) & kPartial) == 0)
-				found("partial extent {}: it is not there, or not partial", p.extent);
-			if ((p.valid[0] & p.valid[1] & p.valid[2] & p.valid[3]) == ~0ull)
-				found("partial extent {}: all its blocks are valid", p.extent);
-			state(p.extent) &= static_cast<uint8_t>(~kPartial);
-		}
+		for (const sv_partial_bits &p : batch)
+			partial(p);
 		return pace_.breathe();
 	}));
 	for (uint32_t e = 0; e < state_.size(); e++)
-		if ((state_[e] & kPartial) != 0)
+		if (is(e, kPartial))
 			found("extent {}: it is partial and has no valid bits", e);
+	circles();
 	return {};
 }
 
-void Checker::map_entry(uint32_t layer, uint64_t index, uint64_t limit, uint32_t extent)
+// Each extent has one parent at most: going up from each, as far as no other walk came before, finds every circle.
+void Checker::circles()
 {
-	if (index >= limit)
+	std::unordered_map<uint32_t, uint32_t> walk;  // extent: the one that the walk began at
+	for (const auto &[begin, parent] : parents_) {
+		uint32_t at = begin;
+		for (auto up = parents_.find(at); up != parents_.end() && !walk.contains(at); up = parents_.find(at)) {
+			walk[at] = begin;
+			at = up->second;
+		}
+		if (const auto met = walk.find(at); met != walk.end() && met->second == begin)
+			found("partial extent {}: it is among its own parents", at);
+	}
+}
+
+void Checker::map_entry(uint32_t layer, uint64_t index, const LayerFacts &facts, uint32_t extent)
+{
+	if (index >= facts.extents)
 		found("layer {} index {}: behind the end of the volume", layer, index);
 	if (extent == kTombstone)
 		return;
-	if (extent >= state_.size() || (state_[extent] & kLive) == 0) {
+	if (!is(extent, kLive)) {
 		found("layer {} index {}: maps to extent {}, which is not there", layer, index, extent);
 		return;
 	}
-	if ((state_[extent] & kMapped) != 0)
+	if (is(extent, kMapped))
 		found("layer {} index {}: extent {} is mapped elsewhere too", layer, index, extent);
+	if (facts.head && is(extent, kParent))
+		found("layer {} index {}: extent {} may be written, and is a parent", layer, index, extent);
 	state_[extent] |= kMapped;
 }
 
@@ -154,32 +173,49 @@ Status Checker::maps()
 		const auto layer = layers_.find(layer_of(key));
 		if (layer == layers_.end())
 			found("map page {} belongs to layer {}, which no volume has", key, layer_of(key));
-		const uint64_t limit = layer == layers_.end() ? ~uint64_t{0} : layer->second;
+		const LayerFacts facts = layer == layers_.end() ? LayerFacts() : layer->second;
 		for (uint64_t i = 0; i < MapPage::kEntries; i++)
 			if (page.extent[i] != 0)
-				map_entry(layer_of(key), first_index(key) + i, limit, page.extent[i]);
+				map_entry(layer_of(key), first_index(key) + i, facts, page.extent[i]);
 		SV_TRY(pace_.breathe());
 	}
 }
 
-void Checker::unnamed()
+// A layer maps it, or a partial extent names it, and then only it is an orphan.
+void Checker::needed()
 {
-	for (uint32_t e = 0; e < state_.size(); e++)
-		if ((state_[e] & (kLive | kMapped)) == kLive)
+	for (uint32_t e = 0; e < state_.size(); e++) {
+		if (!is(e, kLive))
+			continue;
+		if (is(e, kMapped | kOrphan))
+			found("extent {}: it is marked as an orphan, and a layer maps it", e);
+		else if (is(e, kOrphan) && !is(e, kParent))
+			found("extent {}: no layer maps it, and no partial extent has it as parent", e);
+		else if (!is(e, kMapped) && !is(e, kOrphan))
 			found("extent {}: no volume maps it", e);
+	}
+}
+
+Status Checker::freeing()
+{
+	SV_ASSIGN(const std::vector<sv_freed> rows, catalogue_.freeing(UINT32_MAX));
+	for (const sv_freed &f : rows)
+		if (is(f.extent, kLive))
+			found("extent {}: the kernel is to free it, and it is there", f.extent);
+	return {};
 }
 
 Result<std::vector<std::string>> Checker::run()
 {
 	SV_TRY(database());
-	SV_TRY(volumes());
+	SV_TRY(members());
+	SV_ASSIGN(layers_, check_layers(catalogue_, db_, findings_));
 	SV_TRY(extents());
 	SV_TRY(partials());
 	SV_TRY(maps());
-	unnamed();
-	if (more_ > 0)
-		lines_.push_back(fmt::format("and {} more", more_));
-	return std::move(lines_);
+	needed();
+	SV_TRY(freeing());
+	return std::move(findings_).lines();
 }
 
 }  // namespace
