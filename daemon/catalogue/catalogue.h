@@ -229,7 +229,7 @@ class Catalogue {
 	// Extents freed by svd's decision, which the kernel still has: it is to be told, and then they are to be taken from
 	// this list. It may have freed one already, and may have given its number to another, of another generation. Volumes
 	// that delete_step() has finished must be dropped there first.
-	Result<std::vector<sv_freed>> freeing(uint32_t max = 8192);  // by number
+	Result<std::vector<sv_freed>> freeing(uint32_t max = 8192);  // a partial one before its parent
 	Status freeing_told(std::span<const sv_freed> told);
 	Status clear_freeing();  // a kernel that is loaded anew never had them
 

@@ -41,6 +41,8 @@ struct Numbers {
 };
 Result<Numbers> take_numbers(Database &db, std::string object);
 
+Status insert_volume(Database &db, const VolumeRow &volume);
+
 // The live ones, by number.
 Status each_extent(Database &db, const std::function<Status(uint32_t number, const ExtentEntry &)> &fn);
 

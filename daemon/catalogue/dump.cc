@@ -7,14 +7,22 @@
 //	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained
 //	next VOLUME LAYER                           numbers not used yet
 //	member INDEX UUID TIER TIER_NAME SLOTS FLAGS
-//	volume ID NAME SIZE active|deleting LAYER OWNED_SINCE CREATED FLAGS TIERS [manual]
-//	map VOLUME INDEX COUNT MEMBER SLOT [EXTENT GEN]
-//	hole VOLUME INDEX COUNT                     hides what an older layer maps there
-//	partial EXTENT VALID                        64 hexadecimal digits, block 0 last
+//	snapshot ID VOLUME NAME SIZE done|pending|deleting LAYER LOWEST PARENT NEXT_LAYER CREATED [held]
+//	volume ID NAME SIZE active|deleting LAYER OWNED_SINCE CREATED FLAGS TIERS [manual] [over PARENT]
+//	map ID INDEX COUNT MEMBER SLOT [EXTENT GEN]
+//	hole ID INDEX COUNT                         hides what an older layer maps there
+//	wanted ID VOLUME NAME SIZE LAYER NEXT_LAYER CREATED
+//	orphan EXTENT GEN MEMBER SLOT               no layer maps it, partial ones have it as parent
+//	partial EXTENT VALID [PARENT]               64 hexadecimal digits, block 0 last
+//	freeing EXTENT GEN                          the kernel has not heard yet that it is free
 //	end                                         the last line: a text without it was cut off
 //
 // pass: discards are passed down to members. manual: the volume does not come up with its pool. Which volumes are up now is
 // not in it: a pool that is restored comes up anew.
+//
+// LAYER is what the snapshot froze or the volume writes, with all from LOWEST or OWNED_SINCE on that was merged into it; it
+// lies over PARENT, the layer of a snapshot that has its line before. map and hole: what that one layer has. wanted: a
+// snapshot that was asked for, and whose volume still writes the layer that is to be frozen.
 //
 // A map line stands for COUNT extents at consecutive indexes in consecutive slots with consecutive numbers. Where
 // EXTENT is left out restore takes the numbers behind the highest one so far, and generation 1.
@@ -57,11 +65,16 @@ class Dumper {
 
  private:
 	Status head();
+	Status snapshots();
+	Status snapshot(const SnapshotRow &s, const LayerRow &layer);
+	void wanted(const SnapshotRow &s);
 	Status volume(const VolumeRow &v);
 	Status map(uint32_t id, uint32_t layer);
 	Status entry(uint32_t id, uint64_t index, uint32_t extent, Run &run);
 	void write_run(uint32_t id, const Run &run);
+	Status orphans();
 	Status partials();
+	Status freeing();
 
 	Catalogue &catalogue_;
 	PageStore pages_;  // reading only
@@ -69,6 +82,7 @@ class Dumper {
 	std::ostream &out_;
 	Pace &pace_;
 	uint64_t entries_ = 0;
+	std::vector<SnapshotRow> wanted_;
 };
 
 Status Dumper::head()
@@ -135,20 +149,78 @@ Status Dumper::map(uint32_t id, uint32_t layer)
 	return {};
 }
 
+static const char *name_of(SnapshotState state)
+{
+	return state == SnapshotState::kDone ? "done" : state == SnapshotState::kPending ? "pending" : "deleting";
+}
+
+Status Dumper::snapshot(const SnapshotRow &s, const LayerRow &layer)
+{
+	out_ << fmt::format("snapshot {} {} {} {} {} {} {} {} {} {}{}\n", s.id, s.volume, s.name, s.size, name_of(s.state),
+			    s.layer, layer.lowest(), layer.parent, s.next_layer, s.created, s.held ? " held" : "");
+	return map(s.id, s.layer);
+}
+
+void Dumper::wanted(const SnapshotRow &s)
+{
+	out_ << fmt::format("wanted {} {} {} {} {} {} {}\n", s.id, s.volume, s.name, s.size, s.layer, s.next_layer,
+			    s.created);
+}
+
+// By number, so that a layer comes before those that lie over it.
+Status Dumper::snapshots()
+{
+	SV_ASSIGN(const std::vector<LayerRow> rows, all_layers(db_));
+	std::unordered_map<uint32_t, LayerRow> layers;
+	for (const LayerRow &l : rows)
+		layers[l.layer] = l;
+	SV_ASSIGN(const std::vector<SnapshotRow> snapshots, catalogue_.snapshots());
+	for (const SnapshotRow &s : snapshots) {
+		if (s.state == SnapshotState::kPending && !layers.contains(s.next_layer))
+			wanted_.push_back(s);
+		else
+			SV_TRY(snapshot(s, layers[s.layer]));
+	}
+	return {};
+}
+
 Status Dumper::volume(const VolumeRow &v)
 {
-	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}\n", v.id, v.name, v.size,
+	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}{}\n", v.id, v.name, v.size,
 			    v.state == VolumeState::kActive ? "active" : "deleting", v.layer, v.owned_since, v.created,
-			    v.flags, v.tiers, v.autoactivate ? "" : " manual");
+			    v.flags, v.tiers, v.autoactivate ? "" : " manual",
+			    v.parent_layer == 0 ? "" : fmt::format(" over {}", v.parent_layer));
 	return map(v.id, v.layer);
+}
+
+// There are none but with partial extents that have parents.
+Status Dumper::orphans()
+{
+	SV_ASSIGN(const uint64_t any, db_.number("SELECT EXISTS (SELECT 1 FROM partials WHERE parent <> 0)"));
+	if (any == 0)
+		return {};
+	return each_extent(db_, [this](uint32_t number, const ExtentEntry &e) -> Status {
+		if (e.orphan())
+			out_ << fmt::format("orphan {} {} {} {}\n", number, e.gen, e.member, e.slot);
+		return {};
+	});
+}
+
+Status Dumper::freeing()
+{
+	SV_ASSIGN(const std::vector<sv_freed> rows, catalogue_.freeing(UINT32_MAX));
+	for (const sv_freed &f : rows)
+		out_ << fmt::format("freeing {} {}\n", f.extent, f.gen);
+	return {};
 }
 
 Status Dumper::partials()
 {
 	return catalogue_.for_each_partial([&](std::span<const sv_partial_bits> batch) -> Status {
 		for (const sv_partial_bits &p : batch)
-			out_ << fmt::format("partial {} {:016x}{:016x}{:016x}{:016x}\n", p.extent, p.valid[3], p.valid[2],
-					    p.valid[1], p.valid[0]);
+			out_ << fmt::format("partial {} {:016x}{:016x}{:016x}{:016x}{}\n", p.extent, p.valid[3],
+					    p.valid[2], p.valid[1], p.valid[0],
+					    p.parent == 0 ? "" : fmt::format(" {}", p.parent));
 		return pace_.breathe();
 	});
 }
@@ -158,10 +230,15 @@ Status Dumper::run()
 	SV_ASSIGN(const uint64_t pages, db_.number("PRAGMA page_count"));
 	pace_.begin({"writing the dump", 0, pages, "pages"});
 	SV_TRY(head());
+	SV_TRY(snapshots());
 	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue_.volumes());
 	for (const VolumeRow &v : volumes)
 		SV_TRY(volume(v));
+	for (const SnapshotRow &s : wanted_)
+		wanted(s);
+	SV_TRY(orphans());
 	SV_TRY(partials());
+	SV_TRY(freeing());
 	out_ << "end\n";
 	out_.flush();
 	if (!out_)

@@ -172,7 +172,7 @@ Result<MergeProgress> Catalogue::merge_step(uint64_t max)
 
 Result<std::vector<sv_freed>> Catalogue::freeing(uint32_t max)
 {
-	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, gen FROM freeing ORDER BY extent LIMIT ?"));
+	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, gen FROM freeing ORDER BY turn LIMIT ?"));
 	q.bind(max);
 	std::vector<sv_freed> rows;
 	while (true) {

@@ -9,7 +9,7 @@ Result<bool> Reclaim::take(uint32_t extent, Kernel kernel)
 {
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
 	if (kernel == Kernel::kMustBeTold) {
-		SV_ASSIGN(Query q, db_.query("INSERT OR REPLACE INTO freeing VALUES (?, ?)"));
+		SV_ASSIGN(Query q, db_.query("INSERT OR REPLACE INTO freeing (extent, gen) VALUES (?, ?)"));
 		SV_TRY(q.bind(extent).bind(entry->gen).run());
 		looked_ = any_ = true;
 	}

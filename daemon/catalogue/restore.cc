@@ -4,10 +4,12 @@
 
 #include <charconv>
 #include <istream>
+#include <unordered_set>
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
 #include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/snapshots.h"
 
 namespace svd {
 
@@ -22,22 +24,37 @@ class Restorer {
 	Status run();
 
  private:
+	struct Map {
+		uint32_t layer = 0;
+		uint64_t extents = 0;  // indexes
+	};
+
 	Status check_target();
 	Status line();
 	Status pool();
 	Status journal();
 	Status next();
 	Status member();
+	Status snapshot();
+	Status wanted();
 	Status volume();
+	Status volume_options(VolumeRow &v);
 	Status map();
 	Status hole();
+	Status orphan();
 	Status partial();
+	Status parent_of(uint32_t extent, Partial &partial);
+	Status freeing();
 	Status end();
 	Status claim_slots(uint64_t member, uint64_t first, uint64_t count);
-	Status claim_indexes(const VolumeRow &v, uint64_t index, uint64_t count);
-	Result<const VolumeRow *> volume_of(uint64_t id);
+	Status add_layer(uint32_t id, const LayerRow &layer, uint64_t size);
+	Status add_snapshot(const SnapshotRow &s);
+	Status head_of_snapshot(SnapshotRow &s);
+	Result<const Map *> claim_indexes(uint64_t id, uint64_t index, uint64_t count);
+	Status used(Status s);
 	Result<std::string_view> word();
 	Result<uint64_t> number(uint64_t max);
+	Result<uint32_t> number32(uint32_t max);
 	bool more();
 	Error bad(std::string cause) const;
 
@@ -53,7 +70,9 @@ class Restorer {
 	bool end_ = false;
 	std::vector<MemberRow> members_;
 	std::vector<std::vector<bool>> used_;  // slots, by member
-	std::unordered_map<uint64_t, VolumeRow> volumes_;
+	std::unordered_map<uint64_t, Map> maps_;     // by number of volume or snapshot
+	std::unordered_set<uint32_t> frozen_;        // layers of snapshots
+	std::unordered_set<uint32_t> orphans_;       // without a child as yet
 	uint64_t next_extent_ = 1;
 	uint64_t next_volume_ = 1;
 	uint64_t next_layer_ = 1;
@@ -86,6 +105,12 @@ Result<uint64_t> Restorer::number(uint64_t max)
 	if (ec != std::errc() || end != w.data() + w.size() || v > max)
 		return bad(fmt::format("'{}' is not a number from 0 to {}", w.substr(0, 40), max));
 	return v;
+}
+
+Result<uint32_t> Restorer::number32(uint32_t max)
+{
+	SV_ASSIGN(const uint64_t v, number(max));
+	return static_cast<uint32_t>(v);
 }
 
 Status Restorer::check_target()
@@ -164,58 +189,127 @@ Status Restorer::member()
 	return {};
 }
 
+// A constraint of the database says so.
+Status Restorer::used(Status s)
+{
+	return !s && s.error().code == Code::kBusy ? bad("its number, name or layer is already used") : std::move(s);
+}
+
+Status Restorer::add_layer(uint32_t id, const LayerRow &layer, uint64_t size)
+{
+	if (id == 0 || layer.layer == 0 || layer.low == 0 || layer.parent >= layer.low || size == 0 ||
+	    size % SV_BLOCK_SIZE != 0 || extents_in(size) > uint64_t{1} << SV_INDEX_BITS)
+		return bad("number, layer or size are out of range");
+	if (layer.parent != 0 && !frozen_.contains(layer.parent))
+		return bad(fmt::format("there is no line before it for layer {}", layer.parent));
+	if (!maps_.emplace(id, Map{layer.layer, extents_in(size)}).second)
+		return bad("its number, name or layer is already used");
+	next_volume_ = std::max<uint64_t>(next_volume_, id + 1);
+	next_layer_ = std::max<uint64_t>(next_layer_, layer.layer + 1);
+	const uint32_t low = layer.low == layer.layer ? 0 : layer.low;
+	return used(insert_layer(db_, {layer.layer, layer.volume, layer.parent, low}));
+}
+
+Status Restorer::head_of_snapshot(SnapshotRow &s)
+{
+	SV_ASSIGN(s.id, number32(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(s.volume, number32(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(const std::string_view name, word());
+	s.name = name;
+	SV_ASSIGN(s.size, number(INT64_MAX));
+	if (Status ok = check_name("snapshot", s.name, SV_SNAPSHOT_NAME_MAX); !ok)
+		return bad(ok.error().message());
+	return {};
+}
+
+Status Restorer::add_snapshot(const SnapshotRow &s)
+{
+	next_volume_ = std::max<uint64_t>(next_volume_, s.id + 1);
+	next_layer_ = std::max<uint64_t>(next_layer_, s.next_layer + 1);
+	return used(insert_snapshot(db_, s));
+}
+
+Status Restorer::snapshot()
+{
+	SnapshotRow s;
+	LayerRow layer;
+	SV_TRY(head_of_snapshot(s));
+	SV_ASSIGN(const std::string_view state, word());
+	SV_ASSIGN(layer.layer, number32(kTombstone - 1));
+	SV_ASSIGN(layer.low, number32(layer.layer));
+	SV_ASSIGN(layer.parent, number32(layer.layer));
+	SV_ASSIGN(s.next_layer, number32(kTombstone - 1));
+	SV_ASSIGN(s.created, number(~0ull));
+	if (more()) {
+		SV_ASSIGN(const std::string_view held, word());
+		if (held != "held")
+			return bad(fmt::format("'{}' is not 'held', which may stand there", held.substr(0, 20)));
+		s.held = true;
+	}
+	if (state != "done" && state != "pending" && state != "deleting")
+		return bad(fmt::format("'{}' is no state of a snapshot", state.substr(0, 20)));
+	s.state = state == "done"      ? SnapshotState::kDone
+		  : state == "pending" ? SnapshotState::kPending
+				       : SnapshotState::kDeleting;
+	s.layer = layer.layer;
+	layer.volume = s.volume;
+	SV_TRY(add_layer(s.id, layer, s.size));
+	frozen_.insert(s.layer);
+	return add_snapshot(s);
+}
+
+Status Restorer::wanted()
+{
+	SnapshotRow s;
+	s.state = SnapshotState::kPending;
+	SV_TRY(head_of_snapshot(s));
+	SV_ASSIGN(s.layer, number32(kTombstone - 1));
+	SV_ASSIGN(s.next_layer, number32(kTombstone - 1));
+	SV_ASSIGN(s.created, number(~0ull));
+	const auto volume = maps_.find(s.volume);
+	if (volume == maps_.end() || volume->second.layer != s.layer || frozen_.contains(s.layer))
+		return bad(fmt::format("there is no line before it for volume {} with layer {}", s.volume, s.layer));
+	if (s.next_layer <= s.layer || !maps_.emplace(s.id, Map()).second)
+		return bad("its number or layer is already used");
+	return add_snapshot(s);
+}
+
+Status Restorer::volume_options(VolumeRow &v)
+{
+	while (more()) {
+		SV_ASSIGN(const std::string_view option, word());
+		if (option == "manual") {
+			v.autoactivate = v.active = false;
+		} else if (option == "over") {
+			SV_ASSIGN(v.parent_layer, number32(v.layer));
+		} else {
+			return bad(fmt::format("'{}' is not 'manual' or 'over', which may stand there", option.substr(0, 20)));
+		}
+	}
+	return {};
+}
+
 Status Restorer::volume()
 {
 	VolumeRow v;
-	SV_ASSIGN(const uint64_t id, number(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(v.id, number32(SV_VOLUME_ID_MAX));
 	SV_ASSIGN(const std::string_view name, word());
 	v.name = name;
 	SV_ASSIGN(v.size, number(INT64_MAX));
 	SV_ASSIGN(const std::string_view state, word());
-	SV_ASSIGN(const uint64_t layer, number(kTombstone - 1));
-	SV_ASSIGN(const uint64_t owned, number(layer));
+	SV_ASSIGN(v.layer, number32(kTombstone - 1));
+	SV_ASSIGN(v.owned_since, number32(v.layer));
 	SV_ASSIGN(v.created, number(~0ull));
-	SV_ASSIGN(const uint64_t flags, number(UINT32_MAX));
+	SV_ASSIGN(v.flags, number32(UINT32_MAX));
 	SV_ASSIGN(v.tiers, number(~0ull));
-	if (more()) {
-		SV_ASSIGN(const std::string_view manual, word());
-		if (manual != "manual")
-			return bad(fmt::format("'{}' is not 'manual', which may stand there", manual.substr(0, 20)));
-		v.autoactivate = v.active = false;
-	}
+	SV_TRY(volume_options(v));
 	if (Status s = check_volume_name(v.name); !s)
 		return bad(s.error().message());
-	if (id == 0 || layer == 0 || v.size == 0 || v.size % SV_BLOCK_SIZE != 0 ||
-	    extents_in(v.size) > uint64_t{1} << SV_INDEX_BITS)
-		return bad("number, layer or size are out of range");
 	if (state != "active" && state != "deleting")
 		return bad(fmt::format("'{}' is no state of a volume", state.substr(0, 20)));
-	v.id = static_cast<uint32_t>(id);
 	v.state = state == "active" ? VolumeState::kActive : VolumeState::kDeleting;
-	v.layer = static_cast<uint32_t>(layer);
-	v.owned_since = static_cast<uint32_t>(owned);
-	v.flags = static_cast<uint32_t>(flags);
-	SV_ASSIGN(Query q, db_.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
-	Status s = insert_layer(db_, {v.layer, v.id, 0, 0});
-	if (s)
-		s = q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(static_cast<uint64_t>(v.state))
-			    .bind(v.layer).bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers)
-			    .bind(v.autoactivate).bind(v.active).run();
-	if (!s && s.error().code == Code::kBusy)
-		return bad("its number, name or layer is already used");
-	SV_TRY(std::move(s));
-	next_volume_ = std::max<uint64_t>(next_volume_, id + 1);
-	next_layer_ = std::max<uint64_t>(next_layer_, layer + 1);
-	volumes_[id] = std::move(v);
-	return {};
-}
-
-Result<const VolumeRow *> Restorer::volume_of(uint64_t id)
-{
-	const auto v = volumes_.find(id);
-	if (v == volumes_.end())
-		return bad(fmt::format("there is no line before it for volume {}", id));
-	return &v->second;
+	SV_TRY(add_layer(v.id, {v.layer, v.id, v.parent_layer, v.owned_since}, v.size));
+	return used(insert_volume(db_, v));
 }
 
 Status Restorer::claim_slots(uint64_t member, uint64_t first, uint64_t count)
@@ -230,12 +324,14 @@ Status Restorer::claim_slots(uint64_t member, uint64_t first, uint64_t count)
 	return {};
 }
 
-Status Restorer::claim_indexes(const VolumeRow &v, uint64_t index, uint64_t count)
+Result<const Restorer::Map *> Restorer::claim_indexes(uint64_t id, uint64_t index, uint64_t count)
 {
-	const uint64_t extents = extents_in(v.size);
-	if (count == 0 || index > extents || count > extents - index)
-		return bad(fmt::format("volume {} ends at index {}", v.id, extents));
-	return {};
+	const auto map = maps_.find(id);
+	if (map == maps_.end() || map->second.layer == 0)
+		return bad(fmt::format("there is no line before it for volume {}", id));
+	if (count == 0 || index > map->second.extents || count > map->second.extents - index)
+		return bad(fmt::format("volume {} ends at index {}", id, map->second.extents));
+	return &map->second;
 }
 
 Status Restorer::map()
@@ -251,8 +347,7 @@ Status Restorer::map()
 		SV_ASSIGN(extent, number(kTombstone - 1));
 		SV_ASSIGN(gen, number(UINT16_MAX));
 	}
-	SV_ASSIGN(const VolumeRow *v, volume_of(id));
-	SV_TRY(claim_indexes(*v, index, count));
+	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
 	SV_TRY(claim_slots(member, slot, count));
 	if (extent == 0 || extent + count > kTombstone)
 		return bad("its extent numbers are out of range");
@@ -261,7 +356,7 @@ Status Restorer::map()
 			SV_TRY(pace_.breathe());
 		SV_TRY(pages_.relieve());
 		const auto number = static_cast<uint32_t>(extent + i);
-		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(v->layer, index + i, true));
+		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(target->layer, index + i, true));
 		SV_ASSIGN(ExtentEntry *entry, pages_.extent(number, true));
 		if (*mapped != 0 || entry->live())
 			return bad(fmt::format("index {} or extent {} is mapped twice", index + i, number));
@@ -278,13 +373,12 @@ Status Restorer::hole()
 	SV_ASSIGN(const uint64_t id, number(SV_VOLUME_ID_MAX));
 	SV_ASSIGN(const uint64_t index, number(~0ull));
 	SV_ASSIGN(const uint64_t count, number(~0ull));
-	SV_ASSIGN(const VolumeRow *v, volume_of(id));
-	SV_TRY(claim_indexes(*v, index, count));
+	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
 	for (uint64_t i = 0; i < count; i++) {
 		if (i % kEntriesOfPage == kEntriesOfPage - 1)	// a line may stand for very many
 			SV_TRY(pace_.breathe());
 		SV_TRY(pages_.relieve());
-		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(v->layer, index + i, true));
+		SV_ASSIGN(uint32_t *mapped, pages_.map_entry(target->layer, index + i, true));
 		if (*mapped != 0)
 			return bad(fmt::format("index {} is mapped too", index + i));
 		*mapped = kTombstone;
@@ -292,9 +386,47 @@ Status Restorer::hole()
 	return {};
 }
 
+Status Restorer::orphan()
+{
+	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
+	SV_ASSIGN(const uint32_t gen, number32(UINT16_MAX));
+	SV_ASSIGN(const uint32_t member, number32(SV_MAX_MEMBERS - 1));
+	SV_ASSIGN(const uint32_t slot, number32(SV_MAX_SLOTS));
+	SV_TRY(claim_slots(member, slot, 1));
+	SV_TRY(pages_.relieve());
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
+	if (extent == 0 || entry->live())
+		return bad(fmt::format("extent {} is there already, or cannot be", extent));
+	*entry = {slot, static_cast<uint16_t>(gen), static_cast<uint8_t>(member), ExtentEntry::kLive | ExtentEntry::kOrphan};
+	orphans_.insert(extent);
+	next_extent_ = std::max<uint64_t>(next_extent_, extent + 1);
+	return {};
+}
+
+Status Restorer::parent_of(uint32_t extent, Partial &partial)
+{
+	SV_ASSIGN(partial.parent, number32(kTombstone - 1));
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(partial.parent, false));
+	if (!entry->live() || partial.parent == extent)
+		return bad(fmt::format("extent {} cannot have {} as parent", extent, partial.parent));
+	orphans_.erase(partial.parent);
+	return {};
+}
+
+Status Restorer::freeing()
+{
+	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
+	SV_ASSIGN(const uint32_t gen, number32(UINT16_MAX));
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+	if (extent == 0 || entry->live())
+		return bad(fmt::format("extent {} is there", extent));
+	SV_ASSIGN(Query q, db_.query("INSERT INTO freeing (extent, gen) VALUES (?, ?)"));
+	return used(q.bind(extent).bind(gen).run());
+}
+
 Status Restorer::partial()
 {
-	SV_ASSIGN(const uint64_t extent, number(kTombstone - 1));
+	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
 	SV_ASSIGN(const std::string_view hex, word());
 	Partial partial;
 	ValidBits &bits = partial.valid;
@@ -307,17 +439,21 @@ Status Restorer::partial()
 			return bad("its valid bits are not 64 hexadecimal digits");
 	}
 	SV_TRY(pages_.relieve());
-	SV_ASSIGN(ExtentEntry *entry, pages_.extent(static_cast<uint32_t>(extent), true));
+	if (more())
+		SV_TRY(parent_of(extent, partial));
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
 	if (!entry->live() || entry->partial() || bits.all())
 		return bad(fmt::format("extent {} is not mapped, or named twice, or not partial", extent));
 	entry->flags |= ExtentEntry::kPartial;
-	pages_.set_partial(static_cast<uint32_t>(extent), partial);
+	pages_.set_partial(extent, partial);
 	return {};
 }
 
 Status Restorer::end()
 {
 	end_ = true;
+	if (!orphans_.empty())
+		return bad(fmt::format("no partial extent has the orphan {} as parent", *orphans_.begin()));
 	return {};
 }
 
@@ -330,6 +466,10 @@ Status Restorer::line()
 		   : what == "partial" ? partial()
 		   : what == "hole"    ? hole()
 		   : what == "volume"  ? volume()
+		   : what == "snapshot" ? snapshot()
+		   : what == "wanted"  ? wanted()
+		   : what == "orphan"  ? orphan()
+		   : what == "freeing" ? freeing()
 		   : what == "member"  ? member()
 		   : what == "pool"    ? pool()
 		   : what == "journal" ? journal()

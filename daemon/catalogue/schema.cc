@@ -106,7 +106,11 @@ ALTER TABLE layers ADD COLUMN low INTEGER NOT NULL DEFAULT 0;   -- lowest number
 CREATE INDEX layer_parents ON layers (parent);
 CREATE INDEX volume_layers ON volumes (layer);
 CREATE INDEX partial_parents ON partials (parent) WHERE parent <> 0;
-CREATE TABLE freeing (extent INTEGER PRIMARY KEY, gen INTEGER NOT NULL);
+CREATE TABLE freeing (
+	turn INTEGER PRIMARY KEY,               -- a partial extent comes before its parent
+	extent INTEGER NOT NULL UNIQUE,
+	gen INTEGER NOT NULL
+);
 )sql";
 
 static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3};

@@ -85,7 +85,7 @@ Status settle_snapshot(Database &db, uint32_t id, SnapshotState state)
 	return q.bind(static_cast<uint64_t>(state)).bind(id).run();
 }
 
-static Status insert(Database &db, const SnapshotRow &s)
+Status insert_snapshot(Database &db, const SnapshotRow &s)
 {
 	SV_ASSIGN(Query q, db.query("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
 	return q.bind(s.id).bind(s.volume).bind(std::string_view(s.name)).bind(s.size)
@@ -119,11 +119,12 @@ static Result<SnapshotRow> ask_for(Catalogue &catalogue, Database &db, const Sna
 	s.id = numbers.volume;
 	s.volume = v.id;
 	s.name = wanted.name;
+	s.state = SnapshotState::kPending;
 	s.layer = v.layer;
 	s.next_layer = numbers.layer;
 	s.size = v.size;
 	s.created = created;
-	SV_TRY(insert(db, s));
+	SV_TRY(insert_snapshot(db, s));
 	return s;
 }
 

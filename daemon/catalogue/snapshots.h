@@ -11,6 +11,7 @@ namespace svd {
 
 Result<std::optional<SnapshotRow>> snapshot_row(Database &db, uint32_t id);
 Result<std::optional<SnapshotRow>> snapshot_of_layer(Database &db, uint32_t layer);
+Status insert_snapshot(Database &db, const SnapshotRow &snapshot);
 // LAYER: the volume writes a new layer above the one that it wrote.
 Status switch_head(Database &db, const SnapshotRow &snapshot);
 // The journal has nothing more to say about its layer.

@@ -60,6 +60,13 @@ static Result<bool> taken(Database &db, std::string_view name)
 	return q.bind(name).step();
 }
 
+Status insert_volume(Database &db, const VolumeRow &v)
+{
+	SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+	return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(static_cast<uint64_t>(v.state)).bind(v.layer)
+		.bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active).run();
+}
+
 Result<Numbers> take_numbers(Database &db, std::string object)
 {
 	SV_ASSIGN(const uint64_t volume, db.number("SELECT next_volume FROM pool"));
@@ -102,9 +109,7 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 		v.id = numbers.volume;
 		v.layer = v.owned_since = numbers.layer;
 		SV_TRY(insert_layer(db, {v.layer, v.id, v.parent_layer, 0}));
-		SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?)"));
-		return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(v.layer).bind(v.owned_since)
-			.bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active).run();
+		return insert_volume(db, v);
 	}));
 	return v;
 }
