@@ -30,6 +30,17 @@ json split_volume(const std::string &name)
 	return {{"pool", name.substr(0, slash)}, {"volume", name.substr(slash + 1)}};
 }
 
+// "tank/train@epoch-3"
+json split_snapshot(const std::string &name)
+{
+	const size_t at = name.find('@');
+	if (at == std::string::npos || at + 1 == name.size())
+		throw UsageError(fmt::format("'{}' does not name a snapshot: write POOL/VOLUME@SNAPSHOT", name));
+	json parts = split_volume(name.substr(0, at));
+	parts["snapshot"] = name.substr(at + 1);
+	return parts;
+}
+
 uint64_t size_argument(const std::string &text)
 {
 	const auto bytes = svd::parse_size(text);
@@ -147,7 +158,56 @@ Request wait(const Values &v, const std::string &)
 Request create_volume(const Values &v, const std::string &)
 {
 	Request request{"CreateVolume", split_volume(v.text("POOL/VOLUME"))};
-	request.parameters["size"] = size_argument(v.text("size"));
+	const std::string &from = v.text("from");
+	if (from.empty() && v.text("size").empty())
+		throw UsageError("--size is missing: a volume has one; a clone has that of its snapshot: --from VOLUME@SNAPSHOT");
+	if (!v.text("size").empty())
+		request.parameters["size"] = size_argument(v.text("size"));
+	if (from.find('/') != std::string::npos)
+		throw UsageError(fmt::format("--from {}: write VOLUME@SNAPSHOT, of the same pool", from));
+	if (!from.empty()) {
+		split_snapshot("pool/" + from);
+		request.parameters["from"] = from;
+	}
+	return request;
+}
+
+Request create_snapshot(const Values &v, const std::string &)
+{
+	Request request{"CreateSnapshot", {{"snapshots", json::array()}}};
+	for (const std::string &name : v.all("POOL/VOLUME@NEW")) {
+		const json parts = split_snapshot(name);
+		if (request.parameters.value("pool", parts["pool"]) != parts["pool"])
+			throw UsageError("a snapshot at one moment is of volumes of one pool");
+		request.parameters["pool"] = parts["pool"];
+		request.parameters["snapshots"].push_back({{"volume", parts["volume"]}, {"name", parts["snapshot"]}});
+	}
+	return request;
+}
+
+Request of_snapshot(const Values &v, const char *method, bool destructive = false)
+{
+	return {method, split_snapshot(v.text("POOL/VOLUME@SNAPSHOT")), destructive};
+}
+
+Request hold(const Values &v, const std::string &)
+{
+	Request request = of_snapshot(v, "HoldSnapshot");
+	request.parameters["held"] = true;
+	return request;
+}
+
+Request release(const Values &v, const std::string &)
+{
+	Request request = of_snapshot(v, "HoldSnapshot");
+	request.parameters["held"] = false;
+	return request;
+}
+
+Request rename_snapshot(const Values &v, const std::string &)
+{
+	Request request = of_snapshot(v, "RenameSnapshot");
+	request.parameters["to"] = v.text("NEW");
 	return request;
 }
 
@@ -165,21 +225,23 @@ Request rename_volume(const Values &v, const std::string &)
 	return request;
 }
 
-// A pool's method, or that of a volume, as the name and the command's noun want it.
-Request of_pool_or_volume(const Values &v, const std::string &noun, const char *of_pool, const char *of_volume)
+// The method `verb` of a pool, a volume or a snapshot, as the name and the command's noun want it.
+Request of_any(const Values &v, const std::string &noun, const std::string &verb, const std::string &of_pool)
 {
-	const std::string &name = v.text("POOL[/VOLUME]");
+	const std::string &name = v.text("POOL[/VOLUME[@SNAPSHOT]]");
+	if (noun == "snapshot" || (noun.empty() && name.find('@') != std::string::npos))
+		return {verb + "Snapshot", split_snapshot(name)};
 	return noun == "volume" || (noun.empty() && name.find('/') != std::string::npos) ?
-		Request{of_volume, split_volume(name)} : Request{of_pool, {{"pool", name}}};
+		Request{verb + "Volume", split_volume(name)} : Request{of_pool, {{"pool", name}}};
 }
 
 Request activate(const Values &v, const std::string &noun)
 {
-	Request request = of_pool_or_volume(v, noun, "Activate", "ActivateVolume");
+	Request request = of_any(v, noun, "Activate", "Activate");
 	const bool of_pool = request.method == "Activate";
 	for (const char *option : {"read-only", "missing"})
 		if (v.flag(option) && !of_pool)
-			throw UsageError(fmt::format("--{} is for a pool: a volume is as its pool is", option));
+			throw UsageError(fmt::format("--{} is for a pool: a volume is as its pool is, a snapshot is read-only", option));
 	if (of_pool) {
 		request.parameters["read_only"] = v.flag("read-only");
 		request.parameters["missing"] = v.flag("missing");
@@ -189,7 +251,7 @@ Request activate(const Values &v, const std::string &noun)
 
 Request deactivate(const Values &v, const std::string &noun)
 {
-	return of_pool_or_volume(v, noun, "Deactivate", "DeactivateVolume");
+	return of_any(v, noun, "Deactivate", "Deactivate");
 }
 
 bool yes_or_no(const std::string &option, const std::string &text)
@@ -209,7 +271,7 @@ Request set_volume(const Values &v, const std::string &)
 
 Request show(const Values &v, const std::string &noun)
 {
-	Request request = of_pool_or_volume(v, noun, "ShowPool", "ShowVolume");
+	Request request = of_any(v, noun, "Show", "ShowPool");
 	request.view.bytes = v.flag("bytes");
 	return request;
 }
@@ -233,7 +295,7 @@ Request list(const Values &v, const std::string &noun)
 	request.view = view_of(v, list_columns());
 	request.view.bytes = v.flag("bytes");
 	const std::string &types = v.text("type");
-	request.selection = {choose_types(types.empty() ? noun : types), v.all("POOL[/VOLUME]")};
+	request.selection = {choose_types(types.empty() ? noun : types), v.all("POOL[/VOLUME[@SNAPSHOT]]")};
 	request.view.chosen = request.view.chosen || request.view.bytes || !types.empty() || !request.selection.names.empty();
 	return request;
 }
@@ -278,14 +340,16 @@ std::vector<Command> pool_commands()
 		 {{"POOL", "", ""}}, "delete-pool tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {
 			 return {"DeletePool", {{"pool", v.text("POOL")}}, true}; }},
-		{"activate", "activate", {"pool", "volume"}, "bring a pool up, or one volume of a pool that is up",
-		 {{"POOL[/VOLUME]", "", "a pool comes up with the volumes that set-volume --autoactivate does not keep down"},
+		{"activate", "activate", {"pool", "volume", "snapshot"}, "bring a pool up, or one volume or snapshot of a pool that is up",
+		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", "a pool comes up with the volumes that set-volume --autoactivate does not keep down; a "
+		   "snapshot gets a read-only device"},
 		  {"--read-only", "", "write nothing to its devices; volumes are read-only", Kind::kFlag, false},
 		  {"--missing", "", "with --read-only: go on without devices that are missing; what lies on them cannot be read",
 		   Kind::kFlag, false}},
 		 "activate tank", "3: a member is missing; 7: a member or the catalogue is damaged", activate},
-		{"deactivate", "deactivate", {"pool", "volume"}, "take a pool down, or one volume until its pool comes up again; data stays",
-		 {{"POOL[/VOLUME]", "", ""}}, "deactivate tank", "5: a volume is in use", deactivate},
+		{"deactivate", "deactivate", {"pool", "volume", "snapshot"},
+		 "take a pool down, or one volume until its pool comes up again, or a snapshot; data stays",
+		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}}, "deactivate tank", "5: a volume is in use", deactivate},
 		{"export-pool", "export", {"pool"}, "take a pool down and give it up, for another host to import",
 		 {{"POOL", "", ""}}, "export-pool tank", "5: a volume is in use",
 		 [](const Values &v, const std::string &) -> Request {
@@ -316,9 +380,12 @@ std::vector<Command> pool_commands()
 std::vector<Command> volume_commands()
 {
 	return {
-		{"create-volume", "create", {"volume"}, "make a thin volume",
+		{"create-volume", "create", {"volume"}, "make a thin volume, or a clone of a snapshot",
 		 {{"POOL/VOLUME", "", ""},
-		  {"--size", "SIZE", "10G is 10 GiB, 10GB is 10^9 bytes", Kind::kOption}},
+		  {"--size", "SIZE", "10G is 10 GiB, 10GB is 10^9 bytes; of a clone at least what its snapshot has, which is usual", Kind::kOption,
+		   false},
+		  {"--from", "VOLUME@SNAPSHOT", "a clone: it begins as this snapshot of the same pool, and takes space for what is written then",
+		   Kind::kOption, false}},
 		 "create-volume tank/train --size 20T", "5: there is one of another size", create_volume},
 		{"resize-volume", "resize", {"volume"}, "grow a volume, also while it is mounted",
 		 {{"POOL/VOLUME", "", ""}, {"--size", "SIZE", "the new size", Kind::kOption}},
@@ -337,14 +404,32 @@ std::vector<Command> volume_commands()
 	};
 }
 
+std::vector<Command> snapshot_commands()
+{
+	const Parameter snapshot = {"POOL/VOLUME@SNAPSHOT", "", ""};
+	return {
+		{"create-snapshot", "create", {"snapshot"}, "keep what a volume has now; nobody waits for it",
+		 {{"POOL/VOLUME@NEW", "", "several volumes of a pool at one moment", Kind::kWords}},
+		 "create-snapshot tank/train@epoch-3", "5: the volume has a snapshot of that name", create_snapshot},
+		{"rename-snapshot", "rename", {"snapshot"}, "give a snapshot another name",
+		 {snapshot, {"NEW", "", "the new name, without pool and volume"}}, "rename-snapshot tank/train@epoch-3 best",
+		 "5: that name is taken, or the snapshot is active", rename_snapshot},
+		{"hold", "hold", {"snapshot"}, "keep a snapshot from being deleted", {snapshot}, "hold tank/train@best", "", hold},
+		{"release", "release", {"snapshot"}, "let a held snapshot be deleted", {snapshot}, "release tank/train@best", "", release},
+		{"delete-snapshot", "delete", {"snapshot"}, "destroy a snapshot; volumes that were created from it stay",
+		 {snapshot}, "delete-snapshot tank/train@epoch-3", "5: it is held or active",
+		 [](const Values &v, const std::string &) -> Request { return of_snapshot(v, "DeleteSnapshot", true); }},
+	};
+}
+
 std::vector<Command> query_commands()
 {
 	return {
-		{"list", "list", {"pool", "volume", "device"}, "pools, tiers and volumes",
+		{"list", "list", {"pool", "volume", "snapshot", "device"}, "pools, tiers, volumes and snapshots",
 		 table_options(list_columns(), {
 			kBytes,
-			{"POOL[/VOLUME]", "", "only these; of a pool all that is in it", Kind::kWords, false},
-			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, device", Kind::kOption, false}}),
+			{"POOL[/VOLUME[@SNAPSHOT]]", "", "only these; of a pool all that is in it, of a volume its snapshots, too", Kind::kWords, false},
+			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, snapshot, device", Kind::kOption, false}}),
 		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false},
 		{"status", "status", {"pool"}, "what is wrong, and the command that helps",
 		 table_options(problem_columns(), {}), "status -H -o pool,severity,id", "",
@@ -362,8 +447,8 @@ std::vector<Command> query_commands()
 		 [](const Values &v, const std::string &) -> Request { return {"Metrics", {{"latency", v.flag("latency")}}}; }, false},
 		{"scan", "scan", {"device"}, "look for members of pools now", {}, "scan", "",
 		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }},
-		{"show", "show", {"pool", "volume"}, "all that is known of a pool or a volume",
-		 {{"POOL[/VOLUME]", "", ""}, kBytes}, "show tank/train", "", show, false},
+		{"show", "show", {"pool", "volume", "snapshot"}, "all that is known of a pool, a volume or a snapshot",
+		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};
 }
 
@@ -402,7 +487,7 @@ const std::vector<Command> &commands()
 {
 	static const std::vector<Command> all = [] {
 		std::vector<Command> table = pool_commands();
-		for (auto part : {volume_commands(), query_commands(), job_commands()})
+		for (auto part : {volume_commands(), snapshot_commands(), query_commands(), job_commands()})
 			table.insert(table.end(), part.begin(), part.end());
 		return table;
 	}();

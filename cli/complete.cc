@@ -123,6 +123,25 @@ std::vector<Candidate> volumes(const Place &place)
 	return pools;
 }
 
+std::vector<Candidate> new_snapshots(const Place &place)
+{
+	std::vector<Candidate> all = names(place, {"volume"});
+	for (Candidate &volume : all)
+		volume.word += "@";
+	return all;
+}
+
+// Of the pool in which the clone is to be.
+std::vector<Candidate> origins(const Place &place)
+{
+	const std::string pool = place.given.empty() ? "" : place.given[0].substr(0, place.given[0].find('/') + 1);
+	std::vector<Candidate> all;
+	for (const Candidate &snapshot : names(place, {"snapshot"}))
+		if (!pool.empty() && snapshot.word.starts_with(pool))
+			all.push_back({snapshot.word.substr(pool.size()), snapshot.text});
+	return all;
+}
+
 // "name,si": the words that may follow the last comma.
 std::vector<Candidate> behind_comma(const std::string &word, const std::vector<std::string> &all)
 {
@@ -165,7 +184,10 @@ std::vector<Candidate> fitting(const Place &place, const std::string &what, cons
 	const std::map<std::string, Fit> fits = {
 		{"POOL", [&] { return names(place, {"pool"}); }},
 		{"POOL/VOLUME", [&] { return volumes(place); }},
-		{"POOL[/VOLUME]", [&] { return names(place, {"pool", "volume"}); }},
+		{"POOL[/VOLUME[@SNAPSHOT]]", [&] { return names(place, {"pool", "volume", "snapshot"}); }},
+		{"POOL/VOLUME@SNAPSHOT", [&] { return names(place, {"snapshot"}); }},
+		{"POOL/VOLUME@NEW", [&] { return new_snapshots(place); }},
+		{"VOLUME@SNAPSHOT", [&] { return origins(place); }},
 		{"TIER=DEVICE", [&] { return tier_devices(place, word); }},
 		{"TIER=DEVICE[,DEVICE...]", [&] { return tier_devices({}, word); }},
 		{"DEVICE", [&] { return kFiles; }},

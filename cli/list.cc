@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <fmt/chrono.h>
 #include <fmt/core.h>
 
 namespace svctl {
@@ -18,8 +19,9 @@ constexpr Column kColumns[] = {
 	{"type", Kind::kText, false}, {"pool", Kind::kText, false}, {"tier", Kind::kText, false},
 	{"percent", Kind::kPercent, false}, {"members", Kind::kNumber, false}, {"problems", Kind::kNumber, false},
 	{"autoactivate", Kind::kText, false}, {"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
+	{"created", Kind::kText, false}, {"held", Kind::kText, false},
 };
-constexpr const char *kTypes[] = {"pool", "tier", "volume", "device"};
+constexpr const char *kTypes[] = {"pool", "tier", "volume", "snapshot", "device"};
 
 // A row of `type`: what svd says of it, and under which names it is found.
 json row_of(const json &object, const char *type, const std::string &pool, const std::string &name)
@@ -64,6 +66,25 @@ json device_row(const json &device, const std::string &pool)
 	return row;
 }
 
+// Of a volume: below it in the tree.
+void add_snapshots(const json &pool, const json &volume, std::vector<json> &rows)
+{
+	const std::string name = pool.value("name", "");
+	const std::string of = volume.value("name", "");
+	for (const json &snapshot : pool.value("snapshots", json::array())) {
+		if (snapshot.value("volume", "") != of)
+			continue;
+		const std::string own = snapshot.value("name", "");
+		json row = row_of(snapshot, "snapshot", name, name + "/" + of + "@" + own);
+		row["leaf"] = "    @" + own;
+		row["created"] = fmt::format("{:%F %T}", fmt::localtime(snapshot.value("created", std::time_t{0})));
+		row["held"] = snapshot.value("held", false) ? "yes" : "no";
+		if (row["state"] == "inactive")
+			row.erase("device");
+		rows.push_back(std::move(row));
+	}
+}
+
 std::vector<json> rows_of(const json &pool)
 {
 	const std::string name = pool.value("name", "");
@@ -72,8 +93,10 @@ std::vector<json> rows_of(const json &pool)
 		rows.push_back(tier_row(tier, name));
 	for (const json &device : pool.value("devices", json::array()))
 		rows.push_back(device_row(device, name));
-	for (const json &volume : pool.value("volumes", json::array()))
+	for (const json &volume : pool.value("volumes", json::array())) {
 		rows.push_back(row_of(volume, "volume", name, name + "/" + volume.value("name", "")));
+		add_snapshots(pool, volume, rows);
+	}
 	for (json &row : rows)
 		row["pool_uuid"] = pool.value("uuid", "");
 	return rows;
@@ -86,10 +109,12 @@ bool wanted_type(const json &row, const Selection &selection)
 	return std::find(selection.types.begin(), selection.types.end(), row["type"]) != selection.types.end();
 }
 
-// Its own name, or that of the pool that it is in; for the pool's its UUID will do, also in UUID/VOLUME.
+// Its own name, or that of the pool or volume that it is in; for the pool's its UUID will do, also in UUID/VOLUME.
 bool is_named(const json &row, const std::string &name)
 {
 	const std::string own = row["name"];
+	if (row["type"] == "snapshot" && own.starts_with(name + "@"))
+		return true;
 	const std::string pool = row["pool"];
 	const std::string uuid = row["pool_uuid"];
 	return name == own || name == pool || name == uuid ||
@@ -124,7 +149,7 @@ std::vector<std::string> choose_types(const std::string &list)
 	const std::vector<std::string> types = split(list);
 	for (const std::string &type : types)
 		if (std::find(std::begin(kTypes), std::end(kTypes), type) == std::end(kTypes))
-			throw UsageError(fmt::format("there is no type '{}'; there are pool, tier, volume, device", type));
+			throw UsageError(fmt::format("there is no type '{}'; there are pool, tier, volume, snapshot, device", type));
 	return types;
 }
 

@@ -41,6 +41,8 @@ std::optional<bool> pass_discards(const Parameters &p)
 	return discard.empty() ? std::nullopt : std::optional<bool>(discard == "pass");
 }
 
+SnapshotName snapshot_of(const Parameters &p) { return {p.text("volume"), p.text("snapshot")}; }
+
 const std::map<std::string, Method> kMethods = {
 	{"CreatePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.create_pool(p.text("pool"), p.tiers("tiers"), p.texts("wipe"), p.flag("dry_run"),
@@ -59,6 +61,8 @@ const std::map<std::string, Method> kMethods = {
 	{"ImportPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.import_pool(p.text("pool"), p.text_or_empty("rename"), p.flag("force"), p.flag("dry_run")); }}},
 	{"CreateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		if (const auto from = p.origin("from"))
+			return e.create_clone(p.text("pool"), p.text("volume"), *from, p.number_if_given("size"), p.flag("dry_run"));
 		return e.create_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }}},
 	{"ResizeVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.resize_volume(p.text("pool"), p.text("volume"), p.number("size"), p.flag("dry_run")); }}},
@@ -74,6 +78,20 @@ const std::map<std::string, Method> kMethods = {
 		return e.set_volume(p.text("pool"), p.text("volume"), p.choice("autoactivate"), p.flag("dry_run")); }}},
 	{"SetPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.set_pool(p.text("pool"), pass_discards(p), p.flag("dry_run")); }}},
+	{"CreateSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.create_snapshots(p.text("pool"), p.new_snapshots("snapshots"), p.flag("dry_run")); }}},
+	{"DeleteSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.delete_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
+	{"RenameSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.rename_snapshot(p.text("pool"), snapshot_of(p), p.text("to"), p.flag("dry_run")); }}},
+	{"HoldSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.hold_snapshot(p.text("pool"), snapshot_of(p), p.required_flag("held"), p.flag("dry_run")); }}},
+	{"ActivateSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.activate_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
+	{"DeactivateSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.deactivate_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
+	{"ShowSnapshot", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.show_snapshot(p.text("pool"), snapshot_of(p)); }}},
 	{"List", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.list(); }}},
 	{"ShowPool", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) { return e.show_pool(p.text("pool")); }}},
 	{"ShowVolume", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {
@@ -116,11 +134,22 @@ Result<Json> empty_reply(Status status)
 	return status.ok() ? Result<Json>(Json::object()) : Result<Json>(std::move(status).error());
 }
 
+// A volume, or VOLUME@SNAPSHOT, by the number that the kernel has for it.
+Result<std::pair<Pool *, uint32_t>> find_device(Engine &engine, const Parameters &p)
+{
+	if (p.text("volume").find('@') != std::string::npos) {
+		SV_ASSIGN(const auto found, engine.find_snapshot(p.text("pool"), *p.origin("volume")));
+		return std::pair(found.pool, found.snapshot.id);
+	}
+	SV_ASSIGN(const auto found, engine.find_volume(p.text("pool"), p.text("volume")));
+	return std::pair(found.first, found.second.id);
+}
+
 Result<Json> sim_io(Engine &engine, const std::string &method, const Parameters &p)
 {
-	SV_ASSIGN(const auto found, engine.find_volume(p.text("pool"), p.text("volume")));
+	SV_ASSIGN(const auto found, find_device(engine, p));
 	KernelPool &kernel = found.first->kernel();
-	const uint32_t id = found.second.id;
+	const uint32_t id = found.second;
 	if (method == "Read") {
 		std::vector<uint8_t> data(std::min(p.number("bytes"), kMostDebugBytes));
 		SV_TRY(kernel.read(id, p.number("offset"), data));
@@ -130,8 +159,11 @@ Result<Json> sim_io(Engine &engine, const std::string &method, const Parameters 
 		return empty_reply(kernel.write(id, p.number("offset"), p.hex("data"), p.flag("fua")));
 	if (method == "Flush")
 		return empty_reply(kernel.flush(id));
-	if (method == "Checkpoint")
-		return empty_reply(found.first->checkpoint());
+	if (method == "Checkpoint") {
+		SV_TRY(found.first->checkpoint());
+		found.first->tick_with_checkpoint();	// and what else is due with one
+		return Json::object();
+	}
 	return empty_reply(kernel.discard(id, p.number("offset"), p.number("bytes")));
 }
 

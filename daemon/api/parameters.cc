@@ -57,6 +57,13 @@ bool Parameters::flag(const char *name) const
 	return json_[name].get<bool>();
 }
 
+bool Parameters::required_flag(const char *name) const
+{
+	if (!has(name))
+		throw BadParameter(name);
+	return flag(name);
+}
+
 std::optional<bool> Parameters::choice(const char *name) const
 {
 	return has(name) ? std::optional<bool>(flag(name)) : std::nullopt;
@@ -78,6 +85,35 @@ std::vector<TierRequest> Parameters::tiers(const char *name) const
 		tiers.push_back({text_in(item, "name"), texts_in(item["devices"], "devices")});
 	}
 	return tiers;
+}
+
+std::optional<uint64_t> Parameters::number_if_given(const char *name) const
+{
+	return has(name) ? std::optional<uint64_t>(number(name)) : std::nullopt;
+}
+
+std::vector<SnapshotName> Parameters::new_snapshots(const char *name) const
+{
+	if (!has(name) || !json_[name].is_array())
+		throw BadParameter(name);
+	std::vector<SnapshotName> all;
+	for (const Json &item : json_[name]) {
+		if (!item.is_object() || item.size() != 2)
+			throw BadParameter(name);
+		all.push_back({text_in(item, "volume"), text_in(item, "name")});
+	}
+	return all;
+}
+
+std::optional<SnapshotName> Parameters::origin(const char *name) const
+{
+	if (!has(name))
+		return std::nullopt;
+	const std::string text = this->text(name);
+	const size_t at = text.find('@');
+	if (at == std::string::npos)
+		throw BadParameter(name);
+	return SnapshotName{text.substr(0, at), text.substr(at + 1)};
 }
 
 int Parameters::fd(const char *name, const Fds &fds) const

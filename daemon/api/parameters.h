@@ -26,9 +26,13 @@ public:
 	std::string text_or_empty(const char *name) const;
 	uint64_t number(const char *name) const;
 	bool flag(const char *name) const;				// false without it
+	bool required_flag(const char *name) const;
 	std::optional<bool> choice(const char *name) const;
 	std::vector<std::string> texts(const char *name) const;		// none without it
+	std::optional<uint64_t> number_if_given(const char *name) const;
 	std::vector<TierRequest> tiers(const char *name) const;
+	std::vector<SnapshotName> new_snapshots(const char *name) const;
+	std::optional<SnapshotName> origin(const char *name) const;	// "VOLUME@SNAPSHOT"
 	int fd(const char *name, const Fds &fds) const;			// a position among them
 	std::vector<uint8_t> hex(const char *name) const;
 

@@ -189,7 +189,9 @@ class Catalogue {
 	// Gives id and layer (never used before) and returns the row. Name taken: kBusy; size not a multiple of 4096
 	// or 0 or beyond 2^40 extents: kUsage. With a parent_layer it is a clone of the snapshot that has this layer: none,
 	// or not done: kNotFound; smaller than that: kUsage.
+	// One that is wanted in state deleting is there only when it is confirmed; otherwise finished deletions take it away.
 	Result<VolumeRow> create_volume(const VolumeRow &wanted);
+	Status confirm_volume(uint32_t id);  // name taken meanwhile: kBusy
 	Result<std::vector<VolumeRow>> volumes();  // by id, those being deleted too
 	Result<VolumeRow> volume(std::string_view name);  // active ones only; kNotFound
 	Result<VolumeRow> volume(uint32_t id);

@@ -195,7 +195,8 @@ Status Catalogue::freeing_told(std::span<const sv_freed> told)
 
 Status Catalogue::clear_freeing()
 {
-	return transaction([&] { return impl_->db->exec("DELETE FROM freeing"); });
+	SV_ASSIGN(const uint64_t rows, impl_->db->number("SELECT count(*) FROM freeing"));
+	return rows == 0 ? Status() : transaction([&] { return impl_->db->exec("DELETE FROM freeing"); });
 }
 
 }  // namespace svd

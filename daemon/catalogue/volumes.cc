@@ -98,7 +98,6 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 	SV_TRY(check_volume_name(wanted.name));
 	SV_TRY(check_volume_size(wanted.size, wanted.name));
 	VolumeRow v = wanted;
-	v.state = VolumeState::kActive;
 	SV_TRY(transaction([&]() -> Status {
 		Database &db = *impl_->db;
 		SV_ASSIGN(const bool exists, taken(db, v.name));
@@ -112,6 +111,18 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 		return insert_volume(db, v);
 	}));
 	return v;
+}
+
+Status Catalogue::confirm_volume(uint32_t id)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(const bool exists, taken(*impl_->db, v.name));
+		if (exists)
+			return name_taken(v.name);
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET state = 0 WHERE id = ?"));
+		return q.bind(id).run();
+	});
 }
 
 Result<std::vector<VolumeRow>> Catalogue::volumes()

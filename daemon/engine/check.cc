@@ -33,7 +33,7 @@ std::string text(const sv_partial_bits &p)
 
 std::string text(const sv_map_entry &m)
 {
-	return fmt::format("volume {} index {} extent {} layer {}", m.volume, m.index, m.extent, m.layer);
+	return fmt::format("volume {} index {} extent {}, {}", m.volume, m.index, m.extent, m.layer != 0 ? "its own" : "of an older layer");
 }
 
 bool is_freed(const sv_extent &e) { return (e.flags & SV_EXTENT_FREED) != 0; }
@@ -55,6 +55,12 @@ public:
 		return at_ == window_.size() ? nullptr : &window_[at_];
 	}
 	void drop_first() { at_++; }
+	T comparable(T e) const		// without what need not be the same
+	{
+		if constexpr (requires { advance_.reduce(e); })
+			advance_.reduce(e);
+		return e;
+	}
 
 private:
 	Status fill()
@@ -69,6 +75,8 @@ private:
 		if (!ended_)
 			start_ = advance_(window_.back());
 		std::erase_if(window_, [](const T &e) { return is_freed(e); });
+		for (T &e : window_)
+			e = comparable(e);
 		return {};
 	}
 
@@ -80,6 +88,15 @@ private:
 	std::vector<T> window_;
 	size_t at_ = 0;
 	bool ended_ = false;
+};
+
+// Layers that were merged have one number in the catalogue and many in the kernel's map: what counts is whether the volume
+// owns an entry.
+struct MapOrder {
+	uint32_t owned_since;
+
+	sv_map_entry operator()(const sv_map_entry &last) const { return {last.index + 1, last.volume, 0, 0, 0}; }
+	void reduce(sv_map_entry &e) const { e.layer = e.layer >= owned_since; }
 };
 
 void add(std::vector<std::string> *problems, std::string problem)
@@ -101,7 +118,8 @@ Status compare(KernelSide<T, Advance> kernel, ForEach for_each_known, Less less,
 	};
 	SV_ASSIGN(has, kernel.first());
 	SV_TRY(for_each_known([&](std::span<const T> some) -> Status {
-		for (const T &known : some) {
+		for (const T &one : some) {
+			const T known = kernel.comparable(one);
 			while (has != nullptr && less(*has, known)) {
 				add(problems, "only the kernel has " + text(*has));
 				SV_TRY(drop());
@@ -184,16 +202,22 @@ Result<std::vector<std::string>> Pool::differences(Pace &pace)
 		return sv_partial_bits{last.extent + 1, 0, {}}; }, pace),
 		[&](const auto &fn) { return catalogue_->for_each_partial(fn); }, by_extent, pace, &problems));
 
+	std::map<uint32_t, uint32_t> maps;	// owned_since, by number
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
-	pace.begin({"comparing volumes", 0, volumes.size(), "volumes"});
-	for (size_t i = 0; i < volumes.size(); i++) {
-		SV_TRY(pace.step(i));
+	for (const VolumeRow &volume : volumes)
+		maps[volume.id] = volume.owned_since;
+	SV_ASSIGN(const auto snapshots, active_snapshots());
+	for (const VolumeSpec &snapshot : snapshots)
+		maps[snapshot.id] = UINT32_MAX;
+	pace.begin({"comparing volumes", 0, maps.size(), "volumes"});
+	uint64_t done = 0;
+	for (const auto &[id, owned_since] : maps) {
+		SV_TRY(pace.step(done++));
 		sv_map_entry start{};
-		start.volume = volumes[i].id;
-		SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_MAP, start, [](const sv_map_entry &last) {
-			return sv_map_entry{last.index + 1, last.volume, 0, 0, 0}; }, pace),
-			[&](const auto &fn) { return catalogue_->for_each_map(volumes[i].id, fn); },
-			[](const auto &a, const auto &b) { return a.index < b.index; }, pace, &problems));
+		start.volume = id;
+		SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_MAP, start, MapOrder{owned_since}, pace),
+			       [&, id = id](const auto &fn) { return catalogue_->for_each_map(id, fn); },
+			       [](const auto &a, const auto &b) { return a.index < b.index; }, pace, &problems));
 	}
 	return problems;
 }

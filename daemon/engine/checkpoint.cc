@@ -263,7 +263,7 @@ int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() :
 
 bool Pool::owes() const
 {
-	return !to_drop_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+	return !to_drop_.empty() || merging_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
 		return !item.second.admitted; });
 }
 
@@ -271,6 +271,9 @@ Status Pool::do_what_is_owed()
 {
 	if (!to_drop_.empty())
 		SV_TRY(drain_deletions());
+	SV_TRY(merge_some());
+	SV_TRY(tell_owned());
+	SV_TRY(tell_freed());
 	return admit_members();
 }
 

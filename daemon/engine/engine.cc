@@ -21,12 +21,12 @@ const char *mode_name(uint32_t mode)
 	return mode < std::size(kNames) ? kNames[mode] : "unknown";
 }
 
+}	// namespace
+
 uint64_t round_up_to_blocks(uint64_t size)
 {
 	return (size + SV_BLOCK_SIZE - 1) / SV_BLOCK_SIZE * SV_BLOCK_SIZE;
 }
-
-}	// namespace
 
 Json done(const char *result, const std::string &message)
 {
@@ -268,6 +268,11 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
 	const std::string name = pool_name + "/" + volume;
+	SV_ASSIGN(const auto snapshots, snapshots_of(*pool, row.id));
+	if (!snapshots.empty())
+		return Error{Code::kBusy, "delete volume", name,
+			     fmt::format("it has {} snapshot(s), {}@{} for one", snapshots.size(), volume, snapshots[0].name),
+			     fmt::format("svctl list -t snapshot {}; svctl delete-snapshot for each", name)};
 	if (dry_run) {
 		SV_ASSIGN(const uint64_t mapped, pool->catalogue().mapped(row.id));
 		Json json = done("dry run", fmt::format("volume {} would be deleted", name));
@@ -398,6 +403,8 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 	const auto mapped = with_volumes ? pool.mapped() : std::map<uint32_t, uint64_t>();
 	for (size_t i = 0; with_volumes && volumes.ok() && i < volumes.value().size(); i++)
 		json["volumes"].push_back(volume_json(pool, volumes.value()[i], mapped));
+	if (with_volumes && volumes.ok())
+		json["snapshots"] = snapshots_json(pool, volumes.value());
 	return json;
 }
 

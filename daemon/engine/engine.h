@@ -34,7 +34,13 @@ struct TierRequest {
 	std::vector<std::string> devices;
 };
 
+struct SnapshotName {
+	std::string volume;
+	std::string snapshot;
+};
+
 Json done(const char *result, const std::string &message);	// what a command answers
+uint64_t round_up_to_blocks(uint64_t size);
 
 class Engine {
 public:
@@ -63,6 +69,16 @@ public:
 	Result<Json> set_volume(const std::string &pool, const std::string &volume, std::optional<bool> autoactivate,
 				bool dry_run);
 	Result<Json> set_pool(const std::string &pool, std::optional<bool> pass_discards, bool dry_run);
+	// snapshots.cc. Of several volumes at one moment.
+	Result<Json> create_snapshots(const std::string &pool, const std::vector<SnapshotName> &names, bool dry_run);
+	Result<Json> create_clone(const std::string &pool, const std::string &volume, const SnapshotName &from,
+				  std::optional<uint64_t> size, bool dry_run);
+	Result<Json> rename_snapshot(const std::string &pool, const SnapshotName &name, const std::string &to, bool dry_run);
+	Result<Json> hold_snapshot(const std::string &pool, const SnapshotName &name, bool held, bool dry_run);
+	Result<Json> activate_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
+	Result<Json> deactivate_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
+	Result<Json> delete_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
+	Result<Json> show_snapshot(const std::string &pool, const SnapshotName &name);
 	Result<Json> list();
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);
@@ -80,6 +96,12 @@ public:
 
 	// A volume of a pool that is up; for the simulation's debugging I/O too.
 	Result<std::pair<Pool *, VolumeRow>> find_volume(const std::string &pool, const std::string &volume);
+	struct FoundSnapshot {
+		Pool *pool = nullptr;
+		VolumeRow volume;	// that it is of
+		SnapshotRow snapshot;
+	};
+	Result<FoundSnapshot> find_snapshot(const std::string &pool, const SnapshotName &name);
 
 	bool fail_kernel_call(uint64_t n);	// from now on; what the clock would soon ask of the kernel it asks before that
 	void look_ahead(std::chrono::seconds time);	// for alerts, as if it had gone by
@@ -135,6 +157,13 @@ private:
 	Result<Pool *> pool_that_is_up(const std::string &name);
 	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only
 	Result<std::pair<Pool *, VolumeRow>> volume_to_change(const std::string &pool, const std::string &volume);
+	// snapshots.cc
+	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
+	Result<std::vector<SnapshotRow>> snapshots_of(Pool &pool, uint32_t volume);	// that are done
+	Result<std::vector<SnapshotWanted>> wanted_snapshots(const std::string &pool, const std::vector<SnapshotName> &names);
+	Json snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row);
+	Json snapshots_json(Pool &pool, const std::vector<VolumeRow> &volumes);
+
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);

@@ -179,25 +179,33 @@ Status Pool::admit_members()
 
 // ---- life ----
 
-Status Pool::refuse_open_volume(const char *attempt, const std::string &object, const std::string &called,
-				const VolumeRow &volume) const
+Status Pool::refuse_open_device(const char *attempt, const std::string &object, const std::string &called,
+				const VolumeSpec &device) const
 {
-	SV_ASSIGN(const VolumeUse use, channel_->volume_use(volume_spec(volume)));
+	SV_ASSIGN(const VolumeUse use, channel_->volume_use(device));
 	if (!use.in_use)
 		return {};
-	const std::string path = volume_path(volume);
+	const std::string path = channel_->volume_path(device);
 	if (use.by.empty())
 		return Error{Code::kBusy, attempt, object, called + " is in use by something that cannot be seen from here",
 			     fmt::format("a mount in a container, an export: lsblk {0}; lsof {0}", path)};
 	return Error{Code::kBusy, attempt, object, fmt::format("{} is in use: {}", called, use.by), use.next};
 }
 
-Status Pool::refuse_open_volumes(const char *attempt) const
+Result<std::vector<VolumeSpec>> Pool::devices()
 {
+	SV_ASSIGN(std::vector<VolumeSpec> all, active_snapshots());
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
-	for (const VolumeRow &volume : volumes) {
-		SV_TRY(refuse_open_volume(attempt, name_, "volume " + volume.name, volume));
-	}
+	for (const VolumeRow &volume : volumes)
+		all.push_back(volume_spec(volume));
+	return all;
+}
+
+Status Pool::refuse_open_volumes(const char *attempt)
+{
+	SV_ASSIGN(const auto all, devices());
+	for (const VolumeSpec &device : all)
+		SV_TRY(refuse_open_device(attempt, name_, "volume " + device.name, device));
 	return {};
 }
 
@@ -207,12 +215,13 @@ Status Pool::deactivate()
 		return {};
 	SV_TRY(refuse_open_volumes("deactivate pool"));
 	SV_TRY(end_discards("deactivate pool"));
-	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	SV_ASSIGN(const auto all, devices());
 	if (state_ == PoolState::kActive)
 		SV_TRY(checkpoint());
-	const Status removed = remove_devices(volumes);
+	const Status removed = remove_devices(all);
 	if (!removed.ok()) {	// users find all volumes where they were
 		note(create_volume_devices());
+		note(restore_views());
 		return removed;
 	}
 	const Status closed = catalogue_->close();
@@ -221,10 +230,10 @@ Status Pool::deactivate()
 	return closed;
 }
 
-Status Pool::remove_devices(const std::vector<VolumeRow> &volumes)
+Status Pool::remove_devices(const std::vector<VolumeSpec> &devices)
 {
-	for (const VolumeRow &volume : volumes)
-		SV_TRY(channel_->remove_volume(volume_spec(volume)));
+	for (const VolumeSpec &device : devices)
+		SV_TRY(channel_->remove_volume(device));
 	return channel_->remove();
 }
 
@@ -258,7 +267,7 @@ sv_volume_info Pool::volume_info(const VolumeRow &volume) const
 	info.id = volume.id;
 	info.layer = volume.layer;
 	info.owned_since = volume.owned_since;
-	info.flags = volume.flags;
+	info.flags = volume.flags | (volume.parent_layer != 0 ? SV_VOLUME_CHAINED : 0);
 	info.size = volume.size;
 	info.tiers = volume.tiers;
 	return info;
@@ -354,7 +363,19 @@ Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 	const Status done = volume.active ? channel_->rename_volume(volume_spec(volume), to) : Status();
 	if (!done.ok())
 		note(catalogue_->rename_volume(volume.id, volume.name));
+	else
+		note(rename_snapshot_devices(volume, to));
 	return done;
+}
+
+// The devices of its snapshots have its name, too. One that cannot be renamed keeps the old one until it is activated anew.
+Status Pool::rename_snapshot_devices(const VolumeRow &of, const std::string &to)
+{
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	for (const SnapshotRow &snapshot : snapshots)
+		if (snapshot.active && snapshot.volume == of.id)
+			SV_TRY(channel_->rename_volume(snapshot_spec(of, snapshot), to + "@" + snapshot.name));
+	return {};
 }
 
 // svd may die between the two steps of these: the next one finds the volume active in the catalogue, and makes its device
@@ -371,7 +392,7 @@ Status Pool::activate_volume(const VolumeRow &volume)
 
 Status Pool::deactivate_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open_volume("deactivate volume", name_ + "/" + volume.name, "it", volume));
+	SV_TRY(refuse_open_device("deactivate volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	kill_point("deactivate-volume-removed");
 	const Status done = catalogue_->set_active(volume.id, false);
@@ -384,7 +405,7 @@ Status Pool::deactivate_volume(const VolumeRow &volume)
 // the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open_volume("delete volume", name_ + "/" + volume.name, "it", volume));
+	SV_TRY(refuse_open_device("delete volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	const Status begun = catalogue_->begin_delete_volume(volume.id);
 	if (!begun.ok()) {
@@ -404,13 +425,11 @@ Status Pool::drain_deletions()
 	SV_TRY(checkpoint());	// all of the volumes' records are in the catalogue
 	SV_TRY(finish_deletions());
 	while (!to_drop_.empty()) {
-		sv_volume_info info{};
-		info.id = *to_drop_.begin();
-		const Status dropped = channel_->tell(SV_OP_VOLUME_DROP, info);
-		if (!dropped.ok() && dropped.error().code != Code::kNotFound)
-			return dropped;
+		SV_TRY(drop_from_kernel(*to_drop_.begin()));
 		to_drop_.erase(to_drop_.begin());
 	}
+	merging_ = true;	// layers that had waited for the volume
+	SV_TRY(tell_freed());
 	return checkpoint();
 }
 

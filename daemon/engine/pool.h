@@ -75,7 +75,7 @@ public:
 	};
 	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
 	Status activate(How how, Pace &pace = NoPace::instance());	// kNeedsCheck, kNotFound (a member is missing) ...
-	Status refuse_open_volumes(const char *attempt) const;	// the pool is up
+	Status refuse_open_volumes(const char *attempt);	// nor snapshots; the pool is up
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
 	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
@@ -89,6 +89,15 @@ public:
 	Status activate_volume(const VolumeRow &volume);
 	Status deactivate_volume(const VolumeRow &volume);	// kBusy: it is open, nothing changed
 	std::string volume_path(const VolumeRow &volume) const;
+
+	// ---- snapshots (pool_snapshots.cc); the pool is up ----
+	// At one moment. What the error says has not been made; the rest of a cut goes too.
+	Result<std::vector<SnapshotRow>> create_snapshots(std::span<const SnapshotWanted> wanted);
+	Result<VolumeRow> create_clone(const std::string &name, uint64_t size, const SnapshotRow &from);
+	Status activate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot);	// gives it a read-only device
+	Status deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot);	// kBusy: it is open, nothing changed
+	Status delete_snapshot(const SnapshotRow &snapshot);	// not active. Its space comes back in the background
+	std::string snapshot_path(const VolumeRow &of, const SnapshotRow &snapshot) const;
 	// Nothing: the module is older than its histograms.
 	Result<std::optional<VolumeLatency>> latency(uint32_t volume);
 	std::string tier_name(uint32_t rank) const;	// empty: no member is of it
@@ -148,8 +157,24 @@ private:
 	Result<std::vector<std::string>> differences(Pace &pace);
 	Status once_still(Pace &pace, const std::function<Status(Pace &)> &work);
 
-	Status refuse_open_volume(const char *attempt, const std::string &object, const std::string &called,
-				  const VolumeRow &volume) const;
+	Status refuse_open_device(const char *attempt, const std::string &object, const std::string &called,
+				  const VolumeSpec &device) const;
+
+	// pool_snapshots.cc
+	VolumeSpec snapshot_spec(const VolumeRow &of, const SnapshotRow &snapshot) const;
+	Result<std::vector<VolumeSpec>> active_snapshots();
+	Status refuse_old_module(const std::string &object) const;
+	Status refuse_old_module_for_snapshots();	// if there are any, or clones
+	Status take_cut(const std::vector<SnapshotRow> &rows);
+	Status resolve_snapshots();
+	Status load_map(uint32_t id);
+	Status load_view(const VolumeSpec &spec, const SnapshotRow &snapshot);
+	Status restore_views();
+	Status drop_from_kernel(uint32_t id);	// success if it is not there
+	Status merge_some();
+	Status tell_owned();
+	Status tell_freed();
+	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
 
 	// recovery.cc
 	Status bring_up(How how);
@@ -210,7 +235,8 @@ private:
 	bool owes() const;		// work that a command left behind
 	Status do_what_is_owed();
 
-	Status remove_devices(const std::vector<VolumeRow> &volumes);
+	Result<std::vector<VolumeSpec>> devices();	// of volumes and active snapshots
+	Status remove_devices(const std::vector<VolumeSpec> &devices);
 	void set_problem(const Status &result, Id otherwise);	// the code, if the error has none of its own
 	void tell_mode(uint32_t mode) const;
 	void note(const Status &result) const;	// logs a failure
@@ -249,6 +275,8 @@ private:
 	const Job *job_ = nullptr;
 	Pace *pace_ = &NoPace::instance();	// of the activation under way
 	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
+	bool merging_ = false;		// there may be layers of deleted snapshots
+	std::vector<Owned> to_own_;	// what it is to be told of heads
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come
 	bool left_freed_ = false;	// for want of room among the discards

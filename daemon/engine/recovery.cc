@@ -92,8 +92,8 @@ void Pool::take_back_devices()
 {
 	if (!channel_ || !made_device_)
 		return;
-	const auto volumes = catalogue_->volumes();
-	note(volumes.ok() ? remove_devices(volumes.value()) : volumes.error());
+	const auto all = devices();
+	note(all.ok() ? remove_devices(all.value()) : all.error());
 }
 
 std::string Pool::missing_list() const
@@ -396,8 +396,11 @@ Status Pool::catch_up()
 	if (!read_only_) {
 		SV_TRY(tell_policy());
 		SV_TRY(checkpoint());
+		SV_TRY(catalogue_->resolve_pending());
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
+		SV_TRY(restore_views());
+		merging_ = true;
 		SV_TRY(find_unadmitted());
 		note(admit_members());	// repeated
 	} else {
@@ -434,13 +437,17 @@ Status Pool::load_kernel(bool existed)
 	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
 	channel_->set_epoch(attach.epoch);
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
+	SV_TRY(refuse_old_module_for_snapshots());
 	if (attach.state == SV_STATE_ACTIVE)
 		return catch_up();
 	if (existed)
 		SV_TRY(reopen_channel());
 	SV_TRY(catalogue_->begin_session());	// before it is up: who dies then leaves that to be caught up with
+	SV_TRY(catalogue_->resolve_pending());
 	if (!read_only_)
 		SV_TRY(finish_deletions());
+	SV_TRY(catalogue_->clear_freeing());	// this kernel never had them
+	merging_ = true;
 	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
 	SV_TRY(load_volumes());
 	SV_TRY(load_maps());
@@ -469,15 +476,19 @@ Status Pool::reconcile_volumes()
 	SV_ASSIGN(const auto there, volumes_in_kernel());
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	const auto same_id = [](uint32_t id) { return [id](const auto &other) { return other.id == id; }; };
+	SV_ASSIGN(const auto shown, active_snapshots());
 	for (const sv_volume_info &info : there)
-		if (std::none_of(volumes.begin(), volumes.end(), same_id(info.id)))
-			SV_TRY(channel_->tell(SV_OP_VOLUME_DROP, info));
+		if (std::none_of(volumes.begin(), volumes.end(), same_id(info.id)) &&
+		    std::none_of(shown.begin(), shown.end(), same_id(info.id)))
+			SV_TRY(drop_from_kernel(info.id));
 	for (const VolumeRow &volume : volumes) {
 		const auto found = std::find_if(there.begin(), there.end(), same_id(volume.id));
 		if (found == there.end())
 			SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume)));
 		else if (found->size < volume.size)
 			SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(volume)));
+		if (found != there.end() && found->layer == volume.layer && found->owned_since > volume.owned_since)
+			to_own_.push_back({volume.id, volume.layer, volume.owned_since});
 	}
 	return {};
 }
@@ -496,11 +507,7 @@ Status Pool::load_maps()
 	}));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes)
-		SV_TRY(catalogue_->for_each_map(volume.id, [&](std::span<const sv_map_entry> some) -> Status {
-			SV_TRY(pace_->breathe());
-			std::vector<sv_map_entry> copy(some.begin(), some.end());
-			return channel_->tell_all(SV_OP_MAP, copy);
-		}));
+		SV_TRY(load_map(volume.id));
 	return {};
 }
 

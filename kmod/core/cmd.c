@@ -660,7 +660,7 @@ static int free_one(struct sv_pool *p, const struct sv_freed *x)
 	if (!w || x->pad)
 		return -EINVAL;
 	if ((*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE || sv_xw_gen(*w) != x->gen)
-		return -ENOENT;
+		return 0;		/* svd says it again if it died */
 	smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
 	p->freed++;
 	return 0;

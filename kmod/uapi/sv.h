@@ -90,7 +90,7 @@ enum sv_op {
 	 */
 	SV_OP_SNAPSHOT,
 	SV_OP_OWN,		/* in sv_own[]: older layers have become part of a volume's head */
-	SV_OP_FREE,		/* in sv_freed[]: extents that nothing names any more; ENOENT: gone already */
+	SV_OP_FREE,		/* in sv_freed[]: extents that nothing names any more; but those that are gone */
 };
 
 struct sv_hello {

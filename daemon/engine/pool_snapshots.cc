@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+// A pool's snapshots and clones: how they come up in the kernel, and what deleted ones leave behind. See pool.h.
+//
+// A snapshot is asked for in the catalogue, made by the kernel in one command, and then noted as done. svd may die between any
+// two of these: the next one applies the journal, which says what the kernel did, and settles what was left (resolve_snapshots).
+// In the kernel a snapshot is nothing, until it is activated: then it is a read-only volume of its number, into which the
+// map is loaded that its chain of layers shows. A clone is loaded likewise, and then owns what it writes.
+//
+// A deleted snapshot's layer is merged into the one above it, a step at a time with the checkpoints (merge_some). When that has
+// reached a head the kernel is told that the head now owns what the layer had; and what nothing needs any more it is
+// told to free. All of that is in the catalogue first, and told again by the next svd if this one dies.
+#include <algorithm>
+#include <ctime>
+
+#include <fmt/core.h>
+
+#include "daemon/base/log.h"
+#include "daemon/engine/kill_point.h"
+#include "daemon/engine/pool.h"
+
+namespace svd {
+
+namespace {
+
+constexpr uint64_t kMergeAtOnce = 16384;	// entries of layers: some tens of milliseconds
+
+}	// namespace
+
+// ---- what the kernel knows of them ----
+
+VolumeSpec Pool::snapshot_spec(const VolumeRow &of, const SnapshotRow &snapshot) const
+{
+	return {snapshot.id, of.name + "@" + snapshot.name, snapshot.size, true};
+}
+
+std::string Pool::snapshot_path(const VolumeRow &of, const SnapshotRow &snapshot) const
+{
+	return channel_ ? channel_->volume_path(snapshot_spec(of, snapshot)) : "";
+}
+
+Result<std::vector<VolumeSpec>> Pool::active_snapshots()
+{
+	std::vector<VolumeSpec> specs;
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	for (const SnapshotRow &snapshot : snapshots) {
+		if (!snapshot.active)
+			continue;
+		SV_ASSIGN(const VolumeRow of, catalogue_->volume(snapshot.volume));
+		specs.push_back(snapshot_spec(of, snapshot));
+	}
+	return specs;
+}
+
+Status Pool::refuse_old_module(const std::string &object) const
+{
+	if ((features_ & SV_FEATURE_SNAPSHOT) != 0)
+		return {};
+	return Error{Code::kMissingFeature, "make", object, "the kernel module that runs is older than snapshots",
+		     "restart the machine, or unload and load dm-sv while no pool is up"}.with(Id::kModuleVersion);
+}
+
+Status Pool::refuse_old_module_for_snapshots()
+{
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	const bool chained = std::any_of(volumes.begin(), volumes.end(), [](const auto &v) { return v.parent_layer != 0; });
+	return chained || !snapshots.empty() ? refuse_old_module("pool " + name_) : Status();
+}
+
+Status Pool::load_map(uint32_t id)
+{
+	return catalogue_->for_each_map(id, [&](std::span<const sv_map_entry> some) -> Status {
+		SV_TRY(pace_->breathe());
+		std::vector<sv_map_entry> copy(some.begin(), some.end());
+		return channel_->tell_all(SV_OP_MAP, copy);
+	});
+}
+
+Status Pool::drop_from_kernel(uint32_t id)
+{
+	sv_volume_info info{};
+	info.id = id;
+	const Status dropped = channel_->tell(SV_OP_VOLUME_DROP, info);
+	return !dropped.ok() && dropped.error().code == Code::kNotFound ? Status() : dropped;
+}
+
+// ---- creating ----
+
+Status Pool::take_cut(const std::vector<SnapshotRow> &rows)
+{
+	std::vector<sv_snapshot> cut;
+	for (const SnapshotRow &row : rows)
+		cut.push_back({row.volume, row.next_layer, row.id});
+	const auto tell = [&]() -> Status {
+		SV_TRY(channel_->command(SV_OP_SNAPSHOT, cut.data(), sizeof(cut[0]), static_cast<uint32_t>(cut.size())));
+		return {};
+	};
+	const Status done = tell();
+	if (done.ok() || done.error().code != Code::kNoSpace)
+		return done;
+	SV_TRY(checkpoint());	// the journal has room again
+	return tell();
+}
+
+Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const SnapshotWanted> wanted)
+{
+	SV_TRY(refuse_old_module("snapshots"));
+	SV_ASSIGN(std::vector<SnapshotRow> rows, catalogue_->begin_snapshots(wanted, static_cast<uint64_t>(std::time(nullptr))));
+	kill_point("create-snapshot-in-catalogue");
+	Status done = take_cut(rows);
+	kill_point("create-snapshot-in-kernel");
+	std::vector<uint32_t> ids;
+	for (const SnapshotRow &row : rows)
+		ids.push_back(row.id);
+	if (done.ok())
+		done = catalogue_->finish_snapshots(ids);
+	if (!done.ok()) {
+		note(resolve_snapshots());
+		return std::move(done).error();
+	}
+	return rows;
+}
+
+// What is pending is what the journal says that it is, once all of it is applied.
+Status Pool::resolve_snapshots()
+{
+	SV_TRY(checkpoint());
+	SV_TRY(catalogue_->resolve_pending());
+	merging_ = true;
+	return {};
+}
+
+// In the catalogue it is being deleted until its map is loaded: if svd dies before, the next one does just that.
+Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, const SnapshotRow &from)
+{
+	SV_TRY(refuse_old_module("clone " + name));
+	SV_TRY(checkpoint());	// the catalogue has all that the snapshot has
+	VolumeRow wanted;
+	wanted.name = name;
+	wanted.size = size;
+	wanted.parent_layer = from.layer;
+	wanted.state = VolumeState::kDeleting;
+	SV_ASSIGN(VolumeRow volume, catalogue_->create_volume(wanted));
+	kill_point("create-clone-in-catalogue");
+	Status done = channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume));
+	if (done.ok())
+		done = load_map(volume.id);
+	kill_point("create-clone-in-kernel");
+	if (done.ok())
+		done = catalogue_->confirm_volume(volume.id);
+	kill_point("create-clone-confirmed");
+	if (done.ok())
+		done = channel_->create_volume(volume_spec(volume));
+	volume.state = VolumeState::kActive;
+	if (done.ok())
+		return volume;
+	note(delete_volume(volume));
+	return std::move(done).error();
+}
+
+// ---- showing ----
+
+Status Pool::load_view(const VolumeSpec &spec, const SnapshotRow &snapshot)
+{
+	sv_volume_info info{};
+	info.id = snapshot.id;
+	info.layer = info.owned_since = snapshot.layer;
+	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY;
+	info.size = snapshot.size;
+	info.tiers = ~0ull;
+	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, info));
+	Status loaded = load_map(snapshot.id);
+	if (loaded.ok())
+		loaded = channel_->create_volume(spec);
+	if (!loaded.ok())
+		note(drop_from_kernel(snapshot.id));
+	return loaded;
+}
+
+// As activate_volume().
+Status Pool::activate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot)
+{
+	SV_TRY(refuse_old_module(of.name + "@" + snapshot.name));
+	if (state_ == PoolState::kActive)
+		SV_TRY(checkpoint());	// the catalogue has all that the snapshot has
+	SV_TRY(catalogue_->set_snapshot_active(snapshot.id, true));
+	kill_point("activate-snapshot-in-catalogue");
+	const Status done = load_view(snapshot_spec(of, snapshot), snapshot);
+	if (!done.ok())
+		note(catalogue_->set_snapshot_active(snapshot.id, false));
+	return done;
+}
+
+Status Pool::deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot)
+{
+	const VolumeSpec spec = snapshot_spec(of, snapshot);
+	SV_TRY(refuse_open_device("deactivate snapshot", name_ + "/" + spec.name, "it", spec));
+	SV_TRY(channel_->remove_volume(spec));
+	kill_point("deactivate-snapshot-removed");
+	SV_TRY(drop_from_kernel(snapshot.id));
+	return catalogue_->set_snapshot_active(snapshot.id, false);
+}
+
+// After a restart of svd. One without a device may be loaded in part.
+Status Pool::restore_views()
+{
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	for (const SnapshotRow &snapshot : snapshots) {
+		if (!snapshot.active)
+			continue;
+		SV_ASSIGN(const VolumeRow of, catalogue_->volume(snapshot.volume));
+		const VolumeSpec spec = snapshot_spec(of, snapshot);
+		SV_ASSIGN(const bool there, channel_->volume_exists(spec));
+		if (there)
+			continue;
+		SV_TRY(drop_from_kernel(snapshot.id));
+		SV_TRY(load_view(spec, snapshot));
+	}
+	return {};
+}
+
+// ---- deleting ----
+
+Status Pool::delete_snapshot(const SnapshotRow &snapshot)
+{
+	SV_TRY(catalogue_->begin_delete_snapshot(snapshot.id));
+	kill_point("delete-snapshot-in-catalogue");
+	merging_ = true;
+	return {};
+}
+
+Status Pool::merge_some()
+{
+	if (!merging_)
+		return {};
+	SV_ASSIGN(const MergeProgress progress, catalogue_->merge_step(kMergeAtOnce));
+	kill_point("merge-in-catalogue");
+	merging_ = !progress.done;
+	to_own_.insert(to_own_.end(), progress.own.begin(), progress.own.end());
+	return {};
+}
+
+Status Pool::tell_owned()
+{
+	while (!to_own_.empty()) {
+		const Owned own = to_own_.front();
+		const auto row = catalogue_->volume(own.volume);
+		if (row.ok() && row.value().layer == own.layer)
+			SV_TRY(channel_->tell(SV_OP_OWN, sv_own{own.volume, own.owned_since,
+								row.value().parent_layer != 0 ? SV_VOLUME_CHAINED : 0u, 0}));
+		to_own_.erase(to_own_.begin());
+	}
+	kill_point("merge-owned");
+	return {};
+}
+
+// By merging, or by the journal: the last partial extent that named one has become whole. After volumes that are gone were
+// dropped: what they had the kernel frees with them. What is freed here the next checkpoint gives back.
+Status Pool::tell_freed()
+{
+	for (;;) {
+		SV_ASSIGN(std::vector<sv_freed> some, catalogue_->freeing());
+		if (some.empty())
+			return {};
+		SV_TRY(channel_->tell_all(SV_OP_FREE, some));
+		kill_point("merge-freed");
+		SV_TRY(catalogue_->freeing_told(some));
+		asked_ = true;
+	}
+}
+
+}	// namespace svd

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+// Use cases of snapshots and clones. See engine.h. A snapshot is named VOLUME@SNAPSHOT in its pool.
+#include <algorithm>
+#include <set>
+
+#include <fmt/core.h>
+
+#include "daemon/engine/engine.h"
+
+namespace svd {
+
+namespace {
+
+std::string full_name(const std::string &pool, const SnapshotName &name)
+{
+	return pool + "/" + name.volume + "@" + name.snapshot;
+}
+
+Status check_snapshot_name(const std::string &name) { return check_name("snapshot", name, SV_SNAPSHOT_NAME_MAX); }
+
+// As a command would name several: the first, and how many more.
+std::string names_of(const std::string &pool, const std::vector<SnapshotName> &names)
+{
+	std::string text = full_name(pool, names.front());
+	return names.size() == 1 ? text : fmt::format("{} and {} more", text, names.size() - 1);
+}
+
+}	// namespace
+
+Result<Engine::FoundSnapshot> Engine::find_snapshot(const std::string &pool_name, const SnapshotName &name)
+{
+	SV_ASSIGN(const auto found, find_volume(pool_name, name.volume));
+	SV_TRY(check_snapshot_name(name.snapshot));
+	SV_ASSIGN(const SnapshotRow snapshot, found.first->catalogue().snapshot(found.second.id, name.snapshot));
+	return FoundSnapshot{found.first, found.second, snapshot};
+}
+
+Result<Engine::FoundSnapshot> Engine::snapshot_to_change(const std::string &pool_name, const SnapshotName &name)
+{
+	SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
+	SV_TRY(pool_to_change(pool_name));
+	return found;
+}
+
+Result<std::vector<SnapshotRow>> Engine::snapshots_of(Pool &pool, uint32_t volume)
+{
+	SV_ASSIGN(std::vector<SnapshotRow> all, pool.catalogue().snapshots());
+	std::erase_if(all, [volume](const SnapshotRow &s) { return s.volume != volume || s.state != SnapshotState::kDone; });
+	return all;
+}
+
+// ---- create ----
+
+// All are looked at before the first is made.
+Result<std::vector<SnapshotWanted>> Engine::wanted_snapshots(const std::string &pool_name,
+							     const std::vector<SnapshotName> &names)
+{
+	std::vector<SnapshotWanted> wanted;
+	std::set<uint32_t> volumes;
+	for (const SnapshotName &name : names) {
+		SV_TRY(check_snapshot_name(name.snapshot));
+		SV_ASSIGN(const auto found, find_volume(pool_name, name.volume));
+		if (found.first->catalogue().snapshot(found.second.id, name.snapshot).ok())
+			return Error{Code::kBusy, "create snapshot", full_name(pool_name, name), "it exists", "choose another name"};
+		if (!volumes.insert(found.second.id).second)
+			return Error{Code::kUsage, "create snapshot", full_name(pool_name, name),
+				     "its volume is named twice: at one moment there is one", ""};
+		wanted.push_back({found.second.id, name.snapshot});
+	}
+	return wanted;
+}
+
+Result<Json> Engine::create_snapshots(const std::string &pool_name, const std::vector<SnapshotName> &names, bool dry_run)
+{
+	if (names.empty())
+		return Error{Code::kUsage, "create snapshot in pool", pool_name, "no volume is named", "POOL/VOLUME@NAME"};
+	SV_ASSIGN(const auto wanted, wanted_snapshots(pool_name, names));
+	SV_ASSIGN(Pool *const pool, pool_to_change(pool_name));
+	if (dry_run)
+		return done("dry run", fmt::format("snapshot {} would be created", names_of(pool_name, names)));
+	SV_TRY(pool->create_snapshots(wanted));
+	return done("created", fmt::format("snapshot {} created", names_of(pool_name, names)));
+}
+
+Result<Json> Engine::create_clone(const std::string &pool_name, const std::string &volume, const SnapshotName &from,
+				  std::optional<uint64_t> size, bool dry_run)
+{
+	SV_TRY(check_volume_name(volume));
+	SV_ASSIGN(const FoundSnapshot origin, find_snapshot(pool_name, from));
+	const std::string name = pool_name + "/" + volume;
+	const uint64_t wanted = size ? round_up_to_blocks(*size) : origin.snapshot.size;
+	const auto existing = origin.pool->catalogue().volume(volume);
+	if (existing.ok() && existing.value().id != origin.volume.id && existing.value().size == wanted &&
+	    existing.value().parent_layer == origin.snapshot.layer)
+		return done("no change", fmt::format("volume {}: no change", name));
+	if (existing.ok())
+		return Error{Code::kBusy, "create volume", name, "it exists, and is not such a clone", "choose another name"};
+	SV_TRY(pool_to_change(pool_name));
+	if (wanted < origin.snapshot.size)
+		return Error{Code::kUsage, "create volume", name,
+			     fmt::format("{} is less than the snapshot's {}", format_size(Bytes(wanted)),
+					 format_size(Bytes(origin.snapshot.size))), "leave --size out, or choose more"};
+	if (dry_run)
+		return done("dry run", fmt::format("volume {} would be created from {}", name, full_name(pool_name, from)));
+	SV_ASSIGN(const VolumeRow row, origin.pool->create_clone(volume, wanted, origin.snapshot));
+	Json json = volume_json(*origin.pool, row, origin.pool->mapped());
+	json["result"] = "created";
+	json["message"] = fmt::format("volume {} created from {}: {}", name, full_name(pool_name, from),
+				      origin.pool->volume_path(row));
+	return json;
+}
+
+// ---- change ----
+
+Result<Json> Engine::rename_snapshot(const std::string &pool_name, const SnapshotName &name, const std::string &to, bool dry_run)
+{
+	SV_TRY(check_snapshot_name(to));
+	const auto target = find_snapshot(pool_name, {name.volume, to});
+	const auto source = find_snapshot(pool_name, name);
+	if (target.ok() && (name.snapshot == to || !source.ok()))
+		return done("no change", fmt::format("snapshot {}: no change", full_name(pool_name, {name.volume, to})));
+	if (!source.ok())
+		return source.error();
+	SV_TRY(pool_to_change(pool_name));
+	if (target.ok())
+		return Error{Code::kBusy, "rename snapshot", full_name(pool_name, name), to + " exists", "choose another name"};
+	const FoundSnapshot &found = source.value();
+	if (found.snapshot.active)
+		return Error{Code::kBusy, "rename snapshot", full_name(pool_name, name), "it is active, and its device has its name",
+			     "svctl deactivate " + full_name(pool_name, name)};
+	if (dry_run)
+		return done("dry run", fmt::format("snapshot {} would be named {}", full_name(pool_name, name), to));
+	SV_TRY(found.pool->catalogue().rename_snapshot(found.snapshot.id, to));
+	return done("renamed", fmt::format("snapshot {} is now {}", full_name(pool_name, name),
+					   full_name(pool_name, {name.volume, to})));
+}
+
+Result<Json> Engine::hold_snapshot(const std::string &pool_name, const SnapshotName &name, bool held, bool dry_run)
+{
+	SV_ASSIGN(const FoundSnapshot found, snapshot_to_change(pool_name, name));
+	if (found.snapshot.held == held)
+		return done("no change", fmt::format("snapshot {}: no change", full_name(pool_name, name)));
+	const std::string says = fmt::format("snapshot {} {}", full_name(pool_name, name), held ? "cannot be deleted" : "can be deleted");
+	if (dry_run)
+		return done("dry run", "from then on " + says);
+	SV_TRY(found.pool->catalogue().set_held(found.snapshot.id, held));
+	return done(held ? "held" : "released", "from now on " + says);
+}
+
+Result<Json> Engine::activate_snapshot(const std::string &pool_name, const SnapshotName &name, bool dry_run)
+{
+	SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
+	const std::string full = full_name(pool_name, name);
+	if (found.snapshot.active)
+		return done("no change", fmt::format("snapshot {}: no change", full));
+	SV_TRY(refuse_job(*found.pool, "change"));
+	if (dry_run)
+		return done("dry run", fmt::format("snapshot {} would be activated, read-only", full));
+	SV_TRY(found.pool->activate_snapshot(found.volume, found.snapshot));
+	return done("activated", fmt::format("snapshot {} is active, read-only: {}", full,
+					     found.pool->snapshot_path(found.volume, found.snapshot)));
+}
+
+Result<Json> Engine::deactivate_snapshot(const std::string &pool_name, const SnapshotName &name, bool dry_run)
+{
+	SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
+	const std::string full = full_name(pool_name, name);
+	if (!found.snapshot.active)
+		return done("no change", fmt::format("snapshot {}: no change", full));
+	SV_TRY(refuse_job(*found.pool, "change"));
+	if (dry_run)
+		return done("dry run", fmt::format("snapshot {} would be deactivated", full));
+	SV_TRY(found.pool->deactivate_snapshot(found.volume, found.snapshot));
+	return done("deactivated", fmt::format("snapshot {} is inactive", full));
+}
+
+Result<Json> Engine::delete_snapshot(const std::string &pool_name, const SnapshotName &name, bool dry_run)
+{
+	SV_ASSIGN(const FoundSnapshot found, snapshot_to_change(pool_name, name));
+	const std::string full = full_name(pool_name, name);
+	if (found.snapshot.held)
+		return Error{Code::kBusy, "delete snapshot", full, "it is held", "svctl release " + full};
+	if (found.snapshot.active)
+		return Error{Code::kBusy, "delete snapshot", full, "it is active", "svctl deactivate " + full};
+	if (dry_run) {
+		Json json = done("dry run", fmt::format("snapshot {} would be deleted", full));
+		json["destroys"] = {fmt::format("snapshot {}; volumes that were created from it stay", full)};
+		return json;
+	}
+	SV_TRY(found.pool->delete_snapshot(found.snapshot));
+	return done("deleted", fmt::format("snapshot {} deleted; its space comes back in the background", full));
+}
+
+// ---- reports ----
+
+Json Engine::snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row)
+{
+	return {{"name", row.name}, {"volume", of.name}, {"id", row.id}, {"size", row.size}, {"created", row.created}, {"held", row.held},
+		{"state", row.active ? "read-only" : "inactive"}, {"device", pool.snapshot_path(of, row)}};
+}
+
+Json Engine::snapshots_json(Pool &pool, const std::vector<VolumeRow> &volumes)
+{
+	Json json = Json::array();
+	const auto snapshots = pool.catalogue().snapshots();
+	for (size_t i = 0; snapshots.ok() && i < snapshots.value().size(); i++) {
+		const SnapshotRow &row = snapshots.value()[i];
+		const auto of = std::find_if(volumes.begin(), volumes.end(), [&](const auto &v) { return v.id == row.volume; });
+		if (row.state == SnapshotState::kDone && of != volumes.end())
+			json.push_back(snapshot_json(pool, *of, row));
+	}
+	return json;
+}
+
+Result<Json> Engine::show_snapshot(const std::string &pool_name, const SnapshotName &name)
+{
+	SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
+	return snapshot_json(*found.pool, found.volume, found.snapshot);
+}
+
+}	// namespace svd
