@@ -314,6 +314,24 @@ def test_bad_names_and_missing_things_are_refused(host):
     assert host.dump() == before
 
 
+def test_snapshots_of_what_is_not_up(host):
+    host.used_pool()
+    host.svctl("deactivate", "tank/v")
+    host.svctl("create-snapshot", "tank/v@inactive")        # needs no device
+    assert snapshots(host) == ["v@inactive"]
+    before = host.dump()
+    host.svctl("deactivate", "tank")
+    host.refused(5, "create-snapshot", "tank/v@down")
+    host.refused(5, "activate", "tank/v@inactive")
+    host.svctl("activate", "tank")
+    assert host.dump() == before
+    host.svctl("export-pool", "tank")
+    host.refused(5, "create-snapshot", "tank/v@exported", says="import-pool")
+    host.svctl("import-pool", "tank")
+    assert host.dump() == before
+    host.svctl("check", "tank")
+
+
 def test_snapshot_is_renamed(host):
     host.used_pool()
     host.svctl("create-snapshot", "tank/v@one")
