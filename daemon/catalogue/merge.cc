@@ -38,10 +38,10 @@ class Merger {
 	PageStore pages_;
 	Reclaim reclaim_;
 	MergeProgress progress_;
-	uint64_t entries_ = 0;  // dealt with; a layer counts as one
+	uint64_t entries_ = 0;  // dealt with; a layer that is read counts as one
 	LayerRow from_;
 	uint32_t into_ = 0;  // 0: no layer is above it
-	std::vector<uint32_t> below_;  // from_, newest first
+	std::optional<std::vector<uint32_t>> below_;  // from_, newest first; once it is asked for
 };
 
 // The newest one, so that an entry moves once however many layers below it go too. False: none, for now.
@@ -60,14 +60,18 @@ Result<bool> Merger::choose()
 		return false;
 	SV_ASSIGN(from_, layer_row(db_, q.u32(0)));
 	into_ = q.u32(1);
-	SV_ASSIGN(below_, chain_of(db_, from_.parent));
+	below_.reset();
 	return true;
 }
 
 // Does an older layer map the index?
 Result<bool> Merger::hides(uint64_t index)
 {
-	for (const uint32_t layer : below_) {
+	if (!below_) {
+		SV_ASSIGN(below_, chain_of(db_, from_.parent));
+		entries_ += below_->size();
+	}
+	for (const uint32_t layer : *below_) {
 		SV_ASSIGN(const uint32_t *there, pages_.map_entry(layer, index, false));
 		if (*there != 0)
 			return *there != kTombstone;

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <istream>
 #include <unordered_set>
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
+#include "daemon/catalogue/dump_reader.h"
 #include "daemon/catalogue/layers.h"
 #include "daemon/catalogue/snapshots.h"
 
@@ -18,7 +18,7 @@ namespace {
 class Restorer {
  public:
 	Restorer(Catalogue &catalogue, Database &db, std::istream &in, Pace &pace)
-		: catalogue_(catalogue), db_(db), pages_(db, pace), in_(in), pace_(pace)
+		: catalogue_(catalogue), db_(db), pages_(db, pace), text_(in, pace), pace_(pace)
 	{
 	}
 	Status run();
@@ -52,21 +52,13 @@ class Restorer {
 	Status head_of_snapshot(SnapshotRow &s);
 	Result<const Map *> claim_indexes(uint64_t id, uint64_t index, uint64_t count);
 	Status used(Status s);
-	Result<std::string_view> word();
-	Result<uint64_t> number(uint64_t max);
-	Result<uint32_t> number32(uint32_t max);
-	bool more();
-	Error bad(std::string cause) const;
+	Error bad(std::string cause) const { return text_.bad(std::move(cause)); }
 
 	Catalogue &catalogue_;
 	Database &db_;
 	PageStore pages_;
-	std::istream &in_;
+	DumpReader text_;
 	Pace &pace_;
-	uint64_t read_ = 0;  // bytes
-	std::string text_;
-	std::string_view rest_;
-	uint64_t line_ = 0;
 	bool end_ = false;
 	std::vector<MemberRow> members_;
 	std::vector<std::vector<bool>> used_;  // slots, by member
@@ -77,41 +69,6 @@ class Restorer {
 	uint64_t next_volume_ = 1;
 	uint64_t next_layer_ = 1;
 };
-
-Error Restorer::bad(std::string cause) const
-{
-	return Error(Code::kUsage, "restore", fmt::format("line {}", line_), std::move(cause),
-		     "nothing was restored; the line must be as svctl dump writes it");
-}
-
-bool Restorer::more() { return rest_.find_first_not_of(" \r") != std::string_view::npos; }
-
-Result<std::string_view> Restorer::word()
-{
-	if (!more())
-		return bad("it ends too early");
-	rest_.remove_prefix(rest_.find_first_not_of(" \r"));
-	const size_t n = std::min(rest_.find_first_of(" \r"), rest_.size());
-	const std::string_view w = rest_.substr(0, n);
-	rest_.remove_prefix(n);
-	return w;
-}
-
-Result<uint64_t> Restorer::number(uint64_t max)
-{
-	SV_ASSIGN(const std::string_view w, word());
-	uint64_t v = 0;
-	const auto [end, ec] = std::from_chars(w.data(), w.data() + w.size(), v);
-	if (ec != std::errc() || end != w.data() + w.size() || v > max)
-		return bad(fmt::format("'{}' is not a number from 0 to {}", w.substr(0, 40), max));
-	return v;
-}
-
-Result<uint32_t> Restorer::number32(uint32_t max)
-{
-	SV_ASSIGN(const uint64_t v, number(max));
-	return static_cast<uint32_t>(v);
-}
 
 Status Restorer::check_target()
 {
@@ -129,18 +86,18 @@ Status Restorer::check_target()
 Status Restorer::pool()
 {
 	SV_ASSIGN(PoolRow p, catalogue_.pool());
-	SV_TRY(word());
-	SV_TRY(word());
-	SV_TRY(number(~0ull));
-	SV_TRY(number(~0ull));
-	SV_TRY(number(~0ull));
-	SV_ASSIGN(const uint64_t no_space, number(UINT32_MAX));
-	SV_ASSIGN(const uint64_t commit, number(UINT32_MAX));
+	SV_TRY(text_.word());
+	SV_TRY(text_.word());
+	SV_TRY(text_.number(~0ull));
+	SV_TRY(text_.number(~0ull));
+	SV_TRY(text_.number(~0ull));
+	SV_ASSIGN(const uint64_t no_space, text_.number(UINT32_MAX));
+	SV_ASSIGN(const uint64_t commit, text_.number(UINT32_MAX));
 	p.no_space_ms = static_cast<uint32_t>(no_space);
 	p.commit_ms = static_cast<uint32_t>(commit);
 	p.pass_discards = false;
-	if (more()) {
-		SV_ASSIGN(const std::string_view discard, word());
+	if (text_.more()) {
+		SV_ASSIGN(const std::string_view discard, text_.word());
 		if (discard != "pass")
 			return bad(fmt::format("'{}' is not 'pass', which may stand there", discard.substr(0, 20)));
 		p.pass_discards = true;
@@ -153,10 +110,10 @@ Status Restorer::pool()
 Status Restorer::journal()
 {
 	SV_ASSIGN(const PoolRow p, catalogue_.pool());
-	SV_ASSIGN(const uint64_t incarnation, number(~0ull));
-	SV_ASSIGN(const uint64_t seq, number(~0ull));
-	SV_ASSIGN(const uint64_t off, number(~0ull));
-	SV_ASSIGN(const uint64_t crc, number(UINT32_MAX));
+	SV_ASSIGN(const uint64_t incarnation, text_.number(~0ull));
+	SV_ASSIGN(const uint64_t seq, text_.number(~0ull));
+	SV_ASSIGN(const uint64_t off, text_.number(~0ull));
+	SV_ASSIGN(const uint64_t crc, text_.number(UINT32_MAX));
 	SV_ASSIGN(const sv_ring_cursor now, catalogue_.applied());
 	if (incarnation != p.incarnation || seq < now.seq)
 		return {};
@@ -166,8 +123,8 @@ Status Restorer::journal()
 
 Status Restorer::next()
 {
-	SV_ASSIGN(const uint64_t volume, number(SV_VOLUME_ID_MAX + 1ull));
-	SV_ASSIGN(const uint64_t layer, number(kTombstone));
+	SV_ASSIGN(const uint64_t volume, text_.number(SV_VOLUME_ID_MAX + 1ull));
+	SV_ASSIGN(const uint64_t layer, text_.number(kTombstone));
 	next_volume_ = std::max(next_volume_, volume);
 	next_layer_ = std::max(next_layer_, layer);
 	return {};
@@ -175,12 +132,12 @@ Status Restorer::next()
 
 Status Restorer::member()
 {
-	SV_ASSIGN(const uint64_t index, number(SV_MAX_MEMBERS - 1));
-	SV_TRY(word());
-	SV_TRY(number(SV_MAX_TIERS - 1));
-	SV_TRY(word());
-	SV_ASSIGN(const uint64_t slots, number(SV_MAX_SLOTS));
-	SV_TRY(number(UINT32_MAX));
+	SV_ASSIGN(const uint64_t index, text_.number(SV_MAX_MEMBERS - 1));
+	SV_TRY(text_.word());
+	SV_TRY(text_.number(SV_MAX_TIERS - 1));
+	SV_TRY(text_.word());
+	SV_ASSIGN(const uint64_t slots, text_.number(SV_MAX_SLOTS));
+	SV_TRY(text_.number(UINT32_MAX));
 	if (index >= members_.size())
 		return bad(fmt::format("this pool has no member {}", index));
 	if (slots > members_[index].nr_slots)
@@ -212,11 +169,11 @@ Status Restorer::add_layer(uint32_t id, const LayerRow &layer, uint64_t size)
 
 Status Restorer::head_of_snapshot(SnapshotRow &s)
 {
-	SV_ASSIGN(s.id, number32(SV_VOLUME_ID_MAX));
-	SV_ASSIGN(s.volume, number32(SV_VOLUME_ID_MAX));
-	SV_ASSIGN(const std::string_view name, word());
+	SV_ASSIGN(s.id, text_.number32(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(s.volume, text_.number32(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(const std::string_view name, text_.word());
 	s.name = name;
-	SV_ASSIGN(s.size, number(INT64_MAX));
+	SV_ASSIGN(s.size, text_.number(INT64_MAX));
 	if (Status ok = check_name("snapshot", s.name, SV_SNAPSHOT_NAME_MAX); !ok)
 		return bad(ok.error().message());
 	return {};
@@ -234,14 +191,14 @@ Status Restorer::snapshot()
 	SnapshotRow s;
 	LayerRow layer;
 	SV_TRY(head_of_snapshot(s));
-	SV_ASSIGN(const std::string_view state, word());
-	SV_ASSIGN(layer.layer, number32(kTombstone - 1));
-	SV_ASSIGN(layer.low, number32(layer.layer));
-	SV_ASSIGN(layer.parent, number32(layer.layer));
-	SV_ASSIGN(s.next_layer, number32(kTombstone - 1));
-	SV_ASSIGN(s.created, number(~0ull));
-	if (more()) {
-		SV_ASSIGN(const std::string_view held, word());
+	SV_ASSIGN(const std::string_view state, text_.word());
+	SV_ASSIGN(layer.layer, text_.number32(kTombstone - 1));
+	SV_ASSIGN(layer.low, text_.number32(layer.layer));
+	SV_ASSIGN(layer.parent, text_.number32(layer.layer));
+	SV_ASSIGN(s.next_layer, text_.number32(kTombstone - 1));
+	SV_ASSIGN(s.created, text_.number(~0ull));
+	if (text_.more()) {
+		SV_ASSIGN(const std::string_view held, text_.word());
 		if (held != "held")
 			return bad(fmt::format("'{}' is not 'held', which may stand there", held.substr(0, 20)));
 		s.held = true;
@@ -263,9 +220,9 @@ Status Restorer::wanted()
 	SnapshotRow s;
 	s.state = SnapshotState::kPending;
 	SV_TRY(head_of_snapshot(s));
-	SV_ASSIGN(s.layer, number32(kTombstone - 1));
-	SV_ASSIGN(s.next_layer, number32(kTombstone - 1));
-	SV_ASSIGN(s.created, number(~0ull));
+	SV_ASSIGN(s.layer, text_.number32(kTombstone - 1));
+	SV_ASSIGN(s.next_layer, text_.number32(kTombstone - 1));
+	SV_ASSIGN(s.created, text_.number(~0ull));
 	const auto volume = maps_.find(s.volume);
 	if (volume == maps_.end() || volume->second.layer != s.layer || frozen_.contains(s.layer))
 		return bad(fmt::format("there is no line before it for volume {} with layer {}", s.volume, s.layer));
@@ -276,12 +233,12 @@ Status Restorer::wanted()
 
 Status Restorer::volume_options(VolumeRow &v)
 {
-	while (more()) {
-		SV_ASSIGN(const std::string_view option, word());
+	while (text_.more()) {
+		SV_ASSIGN(const std::string_view option, text_.word());
 		if (option == "manual") {
 			v.autoactivate = v.active = false;
 		} else if (option == "over") {
-			SV_ASSIGN(v.parent_layer, number32(v.layer));
+			SV_ASSIGN(v.parent_layer, text_.number32(v.layer));
 		} else {
 			return bad(fmt::format("'{}' is not 'manual' or 'over', which may stand there", option.substr(0, 20)));
 		}
@@ -292,16 +249,16 @@ Status Restorer::volume_options(VolumeRow &v)
 Status Restorer::volume()
 {
 	VolumeRow v;
-	SV_ASSIGN(v.id, number32(SV_VOLUME_ID_MAX));
-	SV_ASSIGN(const std::string_view name, word());
+	SV_ASSIGN(v.id, text_.number32(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(const std::string_view name, text_.word());
 	v.name = name;
-	SV_ASSIGN(v.size, number(INT64_MAX));
-	SV_ASSIGN(const std::string_view state, word());
-	SV_ASSIGN(v.layer, number32(kTombstone - 1));
-	SV_ASSIGN(v.owned_since, number32(v.layer));
-	SV_ASSIGN(v.created, number(~0ull));
-	SV_ASSIGN(v.flags, number32(UINT32_MAX));
-	SV_ASSIGN(v.tiers, number(~0ull));
+	SV_ASSIGN(v.size, text_.number(INT64_MAX));
+	SV_ASSIGN(const std::string_view state, text_.word());
+	SV_ASSIGN(v.layer, text_.number32(kTombstone - 1));
+	SV_ASSIGN(v.owned_since, text_.number32(v.layer));
+	SV_ASSIGN(v.created, text_.number(~0ull));
+	SV_ASSIGN(v.flags, text_.number32(UINT32_MAX));
+	SV_ASSIGN(v.tiers, text_.number(~0ull));
 	SV_TRY(volume_options(v));
 	if (Status s = check_volume_name(v.name); !s)
 		return bad(s.error().message());
@@ -336,16 +293,16 @@ Result<const Restorer::Map *> Restorer::claim_indexes(uint64_t id, uint64_t inde
 
 Status Restorer::map()
 {
-	SV_ASSIGN(const uint64_t id, number(SV_VOLUME_ID_MAX));
-	SV_ASSIGN(const uint64_t index, number(~0ull));
-	SV_ASSIGN(const uint64_t count, number(UINT32_MAX));
-	SV_ASSIGN(const uint64_t member, number(SV_MAX_MEMBERS - 1));
-	SV_ASSIGN(const uint64_t slot, number(SV_MAX_SLOTS));
+	SV_ASSIGN(const uint64_t id, text_.number(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(const uint64_t index, text_.number(~0ull));
+	SV_ASSIGN(const uint64_t count, text_.number(UINT32_MAX));
+	SV_ASSIGN(const uint64_t member, text_.number(SV_MAX_MEMBERS - 1));
+	SV_ASSIGN(const uint64_t slot, text_.number(SV_MAX_SLOTS));
 	uint64_t extent = next_extent_;
 	uint64_t gen = 1;
-	if (more()) {
-		SV_ASSIGN(extent, number(kTombstone - 1));
-		SV_ASSIGN(gen, number(UINT16_MAX));
+	if (text_.more()) {
+		SV_ASSIGN(extent, text_.number(kTombstone - 1));
+		SV_ASSIGN(gen, text_.number(UINT16_MAX));
 	}
 	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
 	SV_TRY(claim_slots(member, slot, count));
@@ -370,9 +327,9 @@ Status Restorer::map()
 
 Status Restorer::hole()
 {
-	SV_ASSIGN(const uint64_t id, number(SV_VOLUME_ID_MAX));
-	SV_ASSIGN(const uint64_t index, number(~0ull));
-	SV_ASSIGN(const uint64_t count, number(~0ull));
+	SV_ASSIGN(const uint64_t id, text_.number(SV_VOLUME_ID_MAX));
+	SV_ASSIGN(const uint64_t index, text_.number(~0ull));
+	SV_ASSIGN(const uint64_t count, text_.number(~0ull));
 	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
 	for (uint64_t i = 0; i < count; i++) {
 		if (i % kEntriesOfPage == kEntriesOfPage - 1)	// a line may stand for very many
@@ -388,10 +345,10 @@ Status Restorer::hole()
 
 Status Restorer::orphan()
 {
-	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
-	SV_ASSIGN(const uint32_t gen, number32(UINT16_MAX));
-	SV_ASSIGN(const uint32_t member, number32(SV_MAX_MEMBERS - 1));
-	SV_ASSIGN(const uint32_t slot, number32(SV_MAX_SLOTS));
+	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
+	SV_ASSIGN(const uint32_t gen, text_.number32(UINT16_MAX));
+	SV_ASSIGN(const uint32_t member, text_.number32(SV_MAX_MEMBERS - 1));
+	SV_ASSIGN(const uint32_t slot, text_.number32(SV_MAX_SLOTS));
 	SV_TRY(claim_slots(member, slot, 1));
 	SV_TRY(pages_.relieve());
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
@@ -405,7 +362,7 @@ Status Restorer::orphan()
 
 Status Restorer::parent_of(uint32_t extent, Partial &partial)
 {
-	SV_ASSIGN(partial.parent, number32(kTombstone - 1));
+	SV_ASSIGN(partial.parent, text_.number32(kTombstone - 1));
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(partial.parent, false));
 	if (!entry->live() || partial.parent == extent)
 		return bad(fmt::format("extent {} cannot have {} as parent", extent, partial.parent));
@@ -415,8 +372,8 @@ Status Restorer::parent_of(uint32_t extent, Partial &partial)
 
 Status Restorer::freeing()
 {
-	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
-	SV_ASSIGN(const uint32_t gen, number32(UINT16_MAX));
+	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
+	SV_ASSIGN(const uint32_t gen, text_.number32(UINT16_MAX));
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
 	if (extent == 0 || entry->live())
 		return bad(fmt::format("extent {} is there", extent));
@@ -426,8 +383,8 @@ Status Restorer::freeing()
 
 Status Restorer::partial()
 {
-	SV_ASSIGN(const uint32_t extent, number32(kTombstone - 1));
-	SV_ASSIGN(const std::string_view hex, word());
+	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
+	SV_ASSIGN(const std::string_view hex, text_.word());
 	Partial partial;
 	ValidBits &bits = partial.valid;
 	if (hex.size() != 64)
@@ -439,7 +396,7 @@ Status Restorer::partial()
 			return bad("its valid bits are not 64 hexadecimal digits");
 	}
 	SV_TRY(pages_.relieve());
-	if (more())
+	if (text_.more())
 		SV_TRY(parent_of(extent, partial));
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
 	if (!entry->live() || entry->partial() || bits.all())
@@ -461,7 +418,7 @@ Status Restorer::line()
 {
 	if (end_)
 		return bad("it stands behind the line 'end'");
-	SV_ASSIGN(const std::string_view what, word());
+	SV_ASSIGN(const std::string_view what, text_.word());
 	Status s = what == "map"       ? map()
 		   : what == "partial" ? partial()
 		   : what == "hole"    ? hole()
@@ -476,7 +433,7 @@ Status Restorer::line()
 		   : what == "next"    ? next()
 		   : what == "end"     ? end()
 				       : Status(bad(fmt::format("'{}' is no item of a dump", what.substr(0, 40))));
-	if (s && more())
+	if (s && text_.more())
 		return bad("it has too many words");
 	return s;
 }
@@ -484,24 +441,12 @@ Status Restorer::line()
 Status Restorer::run()
 {
 	SV_TRY(check_target());
-	bool header = false;
-	while (std::getline(in_, text_)) {
-		line_++;
-		if (in_.eof())	// half a line may read as a whole one
-			return bad("it does not end with a newline: the text was cut off");
-		read_ += text_.size() + 1;
-		SV_TRY(pace_.step(read_));
-		rest_ = text_;
-		if (!more() || text_[0] == '#')
-			continue;
-		if (!header && rest_ != kDumpHeader)
-			return bad(fmt::format("a dump begins with '{}'", kDumpHeader));
-		if (header)
-			SV_TRY(line());
-		header = true;
+	while (true) {
+		SV_ASSIGN(const bool more, text_.next());
+		if (!more)
+			break;
+		SV_TRY(line());
 	}
-	if (in_.bad() || !header)
-		return bad("the dump is empty or cannot be read");
 	if (!end_)
 		return bad("no line 'end' follows it: the text was cut off");
 	SV_TRY(pages_.flush());

@@ -247,7 +247,7 @@ Status Pool::tell_owned()
 		const auto row = catalogue_->volume(own.volume);
 		if (row.ok() && row.value().layer == own.layer)
 			SV_TRY(channel_->tell(SV_OP_OWN, sv_own{own.volume, own.owned_since,
-								row.value().parent_layer != 0 ? SV_VOLUME_CHAINED : 0u, 0}));
+								row.value().parent_layer != 0 ? SV_VOLUME_CHAINED : 0u, own.layer}));
 		to_own_.erase(to_own_.begin());
 	}
 	kill_point("merge-owned");

@@ -183,7 +183,7 @@ int sv_volume_own(struct sv_pool *p, const struct sv_own *o)
 		return -ENOENT;
 	if (v->snapshotting || (v->flags & SV_VOLUME_SNAPSHOT))
 		return -EBUSY;
-	if (o->pad || (o->flags & ~SV_VOLUME_CHAINED) || !o->owned_since ||
+	if ((o->flags & ~SV_VOLUME_CHAINED) || o->layer != sv_view_head(v->view) || !o->owned_since ||
 	    o->owned_since > sv_view_owned_since(v->view))
 		return -EINVAL;
 	sv_put_small(rec, SV_REC_OWN, 0, 0, v->id, o->owned_since);

@@ -199,7 +199,7 @@ struct sv_own {
 	__u32	volume;
 	__u32	owned_since;	/* lower than it was, or the same */
 	__u32	flags;		/* SV_VOLUME_CHAINED if there still are layers below; others must be 0 */
-	__u32	pad;
+	__u32	layer;		/* the head that this is true of; EINVAL if it is another one */
 };
 
 struct sv_grant {

@@ -295,7 +295,7 @@ TEST_F(CoreSnapshot, layers_that_became_its_own_are_written_in_place_again) {
   write(v_, 0, kBlocks, 1);
   snapshot(1, 5);
   const uint32_t extent = extent_at(1, 0);
-  sv_own own{.volume = 1, .owned_since = 1, .flags = 0, .pad = 0};
+  sv_own own{.volume = 1, .owned_since = 1, .flags = 0, .layer = 5};
   ASSERT_EQ(0, p_.command(SV_OP_OWN, &own));
   write(v_, 0, 1, 2);
   EXPECT_EQ(extent, extent_at(1, 0));
@@ -333,10 +333,11 @@ TEST_F(CoreSnapshot, what_cannot_be_is_refused_and_changes_nothing) {
   EXPECT_EQ(-EINVAL, begin({{.volume = 1, .layer = ~0u, .job = 1}}));
   EXPECT_EQ(-EINVAL, begin({{.volume = 1, .layer = 5, .job = 1}, {.volume = 1, .layer = 6, .job = 1}}));
   EXPECT_EQ(-ENOENT, begin({{.volume = 1, .layer = 5, .job = 1}, {.volume = 78, .layer = 6, .job = 1}}));
-  const std::vector<sv_own> owns = {{.volume = 77, .owned_since = 1, .flags = 0, .pad = 0},
-                                    {.volume = 1, .owned_since = 2, .flags = 0, .pad = 0},
-                                    {.volume = 1, .owned_since = 0, .flags = 0, .pad = 0},
-                                    {.volume = 1, .owned_since = 1, .flags = SV_VOLUME_READ_ONLY, .pad = 0}};
+  const std::vector<sv_own> owns = {{.volume = 77, .owned_since = 1, .flags = 0, .layer = 1},
+                                    {.volume = 1, .owned_since = 2, .flags = 0, .layer = 1},
+                                    {.volume = 1, .owned_since = 0, .flags = 0, .layer = 1},
+                                    {.volume = 1, .owned_since = 1, .flags = SV_VOLUME_READ_ONLY, .layer = 1},
+                                    {.volume = 1, .owned_since = 1, .flags = 0, .layer = 2}};
   for (sv_own own : owns) EXPECT_NE(0, p_.command(SV_OP_OWN, &own));
   sv_freed nothing{.extent = 5, .gen = 1, .pad = 0}, nowhere{.extent = 1 << 30, .gen = 1, .pad = 0};
   EXPECT_EQ(0, p_.command(SV_OP_FREE, &nothing));

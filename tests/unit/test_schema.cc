@@ -15,6 +15,8 @@
 namespace svd {
 namespace {
 
+const std::string kVolume = "INSERT INTO volumes (id, name, size, state, layer, owned_since, created, flags, tiers) VALUES ";
+
 // A catalogue as the svd of that version made it, with two volumes and an extent.
 struct Old {
 	explicit Old(uint32_t version) : device("mem0", 32 * kMiB), uuid(Uuid::random())
@@ -34,8 +36,8 @@ struct Old {
 				"INSERT INTO pool VALUES (1, x'" + hex + "', 'tank', 1700000000, 42, 1, 60000, 1000, 0, 0, 0, 4, 4)",
 				std::string("INSERT INTO members VALUES (0, x'00112233445566778899aabbccddeeff', 0, 'fast', 100, 0)"),
 				std::string("INSERT INTO layers VALUES (1, 1, 0), (3, 3, 0)"),
-				std::string("INSERT INTO volumes VALUES (1, 'a', 1073741824, 0, 1, 1, 1700000001, 0, -1)"),
-				std::string("INSERT INTO volumes VALUES (3, 'gone', 1048576, 1, 3, 3, 1700000002, 0, -1)"),
+				kVolume + "(1, 'a', 1073741824, 0, 1, 1, 1700000001, 0, -1)",
+				kVolume + "(3, 'gone', 1048576, 1, 3, 3, 1700000002, 0, -1)",
 			})
 				SV_TRY(db.exec(sql.c_str()));
 			return {};
@@ -55,6 +57,23 @@ std::string dump_of(Catalogue &catalogue)
 	std::ostringstream out;
 	EXPECT_TRUE(catalogue.dump(out).ok());
 	return out.str();
+}
+
+TEST(Schema, older_versions_are_upgraded)
+{
+	for (const uint32_t version : {1u, 2u}) {
+		Old old(version);
+		auto c = Catalogue::open(old.copies(), old.uuid);
+		ASSERT_TRUE(c.ok()) << c.error().message();
+		Catalogue &catalogue = *c.value();
+		EXPECT_TRUE(catalogue.check().value().empty());
+		const SnapshotWanted wanted{1, "s"};
+		const auto rows = catalogue.begin_snapshots(std::span(&wanted, 1), 1);
+		ASSERT_TRUE(rows.ok()) << rows.error().message();
+		EXPECT_TRUE(catalogue.finish_snapshots(std::span(&rows.value()[0].id, 1)).ok());
+		EXPECT_EQ(catalogue.volume(1).value().parent_layer, 1u);
+		EXPECT_TRUE(catalogue.check().value().empty());
+	}
 }
 
 TEST(Schema, volumes_of_version_1_come_up_with_their_pool)
