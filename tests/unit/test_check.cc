@@ -132,7 +132,7 @@ TEST_F(Check, finds_differences_of_partial_extents_and_maps)
 	});
 	ASSERT_EQ(found.size(), 2u);
 	EXPECT_EQ(found[0], "kernel: partial 32769 valid 1 0 0 0; catalogue: partial 32769 valid fff 0 0 0");
-	EXPECT_EQ(found[1], "kernel: volume 1 index 16383 extent 3 layer 1; catalogue: volume 1 index 16383 extent 16384 layer 1");
+	EXPECT_EQ(found[1], "kernel: volume 1 index 16383 extent 3, its own; catalogue: volume 1 index 16383 extent 16384, its own");
 }
 
 }	// namespace

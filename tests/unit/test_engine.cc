@@ -343,7 +343,9 @@ TEST_F(EngineTest, check_names_each_difference_between_kernel_and_catalogue)
 	forges(SV_OP_DUMP_PARTIALS, [](void *, CommandResult &result) { result.count = 0; });
 	differs("only the catalogue has partial 2 ");
 	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)->extent = 2; });
-	differs("kernel: volume 1 index 0 extent 2 ");
+	differs("kernel: volume 1 index 0 extent 2, its own;");
+	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)->layer = 0; });
+	differs("kernel: volume 1 index 0 extent 1, of an older layer; ");
 	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)[1].index++; });
 	differs("only the catalogue has volume 1 index 3 ");
 }
