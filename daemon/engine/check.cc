@@ -182,7 +182,7 @@ Status Pool::once_still(Pace &pace, const std::function<Status(Pace &)> &work)
 {
 	for (int tries = 1;; tries++) {
 		if (state_ == PoolState::kActive)
-			SV_TRY(checkpoint());
+			SV_TRY(settle_what_is_owed(pace));
 		Still still(*this, pace);
 		const Status result = work(still);
 		if (result.ok() || !disturbed_ || tries == kMostTries)

@@ -69,7 +69,7 @@ Status Pool::checkpoint_now()
 Status Pool::say_whether_full()
 {
 	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
-	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0;
+	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_;
 	if (full == said_full_)
 		return {};
 	said_full_ = full;
@@ -263,7 +263,7 @@ int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() :
 
 bool Pool::owes() const
 {
-	return !to_drop_.empty() || merging_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+	return !to_drop_.empty() || merging_ || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
 		return !item.second.admitted; });
 }
 
@@ -271,6 +271,8 @@ Status Pool::do_what_is_owed()
 {
 	if (!to_drop_.empty())
 		SV_TRY(drain_deletions());
+	if (unresolved_)
+		SV_TRY(resolve_snapshots());
 	SV_TRY(merge_some());
 	SV_TRY(tell_owned());
 	SV_TRY(tell_freed());
@@ -360,6 +362,8 @@ void Pool::tick(Clock::time_point now)
 	Status result = checkpoint();
 	if (result.ok())
 		result = do_what_is_owed();
+	else if (result.error().code == Code::kNoSpace)
+		note(merge_some());	// a full catalogue has room again when layers have gone
 	if (!result.ok() && (!problem_ || problem_->what != result.error().message()))
 		log::error(Id::kCheckpointFailed, "pool {}: checkpoint: {}", name_, result.error().message());
 	set_problem(result, Id::kCheckpointFailed);

@@ -428,6 +428,7 @@ Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 		for (const VolumeRow &volume : volumes)
 			destroys.push_back(fmt::format("volume {}/{} ({})", name, volume.name,
 						       format_size(Bytes(volume.size))));
+		SV_TRY(list_snapshots(*pool, volumes, destroys));
 	}
 	for (const auto &[index, member] : pool->members())
 		destroys.push_back(fmt::format("pool {}'s data on {}", name, member.path));

@@ -543,8 +543,10 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run, Jo
 			     "use svctl restore"};
 	SV_ASSIGN(Pool *const pool, pool_to_change(name));
 	SV_ASSIGN(const auto volumes, pool->catalogue().volumes());
-	if (!volumes.empty())
-		return Error{Code::kBusy, "restore pool", name, "it has volumes", "restore into a pool just created"};
+	SV_ASSIGN(const auto snapshots, pool->catalogue().snapshots());
+	if (!volumes.empty() || !snapshots.empty())
+		return Error{Code::kBusy, "restore pool", name, volumes.empty() ? "its snapshots are still being deleted" : "it has volumes",
+			     "restore into a pool just created"};
 	if (dry_run)
 		return done("dry run", fmt::format("pool {} would be restored", name));
 	const Claim claim(*pool, job);

@@ -161,6 +161,8 @@ private:
 	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
 	Result<std::vector<SnapshotRow>> snapshots_of(Pool &pool, uint32_t volume);	// that are done
 	Result<std::vector<SnapshotWanted>> wanted_snapshots(const std::string &pool, const std::vector<SnapshotName> &names);
+	// "snapshot tank/v@one"; a held one: kBusy.
+	Status list_snapshots(Pool &pool, const std::vector<VolumeRow> &volumes, std::vector<std::string> &names);
 	Json snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row);
 	Json snapshots_json(Pool &pool, const std::vector<VolumeRow> &volumes);
 

@@ -221,7 +221,7 @@ Status Pool::deactivate()
 	const Status removed = remove_devices(all);
 	if (!removed.ok()) {	// users find all volumes where they were
 		note(create_volume_devices());
-		note(restore_views());
+		restore_views();
 		return removed;
 	}
 	const Status closed = catalogue_->close();
@@ -368,13 +368,13 @@ Status Pool::rename_volume(const VolumeRow &volume, const std::string &to)
 	return done;
 }
 
-// The devices of its snapshots have its name, too. One that cannot be renamed keeps the old one until it is activated anew.
+// The devices of its snapshots have its name, too. One that cannot be renamed is by the next svd (restore_view).
 Status Pool::rename_snapshot_devices(const VolumeRow &of, const std::string &to)
 {
 	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
 	for (const SnapshotRow &snapshot : snapshots)
 		if (snapshot.active && snapshot.volume == of.id)
-			SV_TRY(channel_->rename_volume(snapshot_spec(of, snapshot), to + "@" + snapshot.name));
+			note(channel_->rename_volume(snapshot_spec(of, snapshot), to + "@" + snapshot.name));
 	return {};
 }
 

@@ -169,9 +169,11 @@ private:
 	Status resolve_snapshots();
 	Status load_map(uint32_t id);
 	Status load_view(const VolumeSpec &spec, const SnapshotRow &snapshot);
-	Status restore_views();
+	void restore_views();
+	Status restore_view(const SnapshotRow &snapshot);
 	Status drop_from_kernel(uint32_t id);	// success if it is not there
 	Status merge_some();
+	Status settle_what_is_owed(Pace &pace);
 	Status tell_owned();
 	Status tell_freed();
 	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
@@ -182,6 +184,7 @@ private:
 	std::string missing_list() const;
 	Status refuse_missing() const;
 	Status find_damage();
+	Status find_lost_parents(std::vector<bool> &lost);
 	Status refuse_reused(const Member &member) const;
 	Status open_members();
 	Status open_catalogue(bool missing);
@@ -276,6 +279,7 @@ private:
 	Pace *pace_ = &NoPace::instance();	// of the activation under way
 	std::set<uint32_t> to_drop_;	// volumes that were deleted, and that the kernel still has
 	bool merging_ = false;		// there may be layers of deleted snapshots
+	bool unresolved_ = false;	// a snapshot may be pending of which the journal has all to say
 	std::vector<Owned> to_own_;	// what it is to be told of heads
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come

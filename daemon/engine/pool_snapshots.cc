@@ -63,8 +63,15 @@ Status Pool::refuse_old_module_for_snapshots()
 {
 	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
-	const bool chained = std::any_of(volumes.begin(), volumes.end(), [](const auto &v) { return v.parent_layer != 0; });
-	return chained || !snapshots.empty() ? refuse_old_module("pool " + name_) : Status();
+	if ((features_ & SV_FEATURE_SNAPSHOT) != 0)
+		return {};
+	bool needed = !snapshots.empty() || std::any_of(volumes.begin(), volumes.end(), [](const auto &v) {
+		return v.parent_layer != 0; });
+	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
+		needed = needed || std::any_of(some.begin(), some.end(), [](const auto &p) { return p.parent != 0; });
+		return {};
+	}));
+	return needed ? refuse_old_module("pool " + name_) : Status();
 }
 
 Status Pool::load_map(uint32_t id)
@@ -114,18 +121,25 @@ Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const Snapshot
 		ids.push_back(row.id);
 	if (done.ok())
 		done = catalogue_->finish_snapshots(ids);
-	if (!done.ok()) {
-		note(resolve_snapshots());
-		return std::move(done).error();
-	}
-	return rows;
+	if (done.ok())
+		return rows;
+	unresolved_ = true;
+	note(resolve_snapshots());
+	const bool made = std::all_of(ids.begin(), ids.end(), [this](uint32_t id) {
+		const auto row = catalogue_->snapshot(id);
+		return row.ok() && row.value().state == SnapshotState::kDone; });
+	if (made)
+		return rows;
+	return std::move(done).error();
 }
 
-// What is pending is what the journal says that it is, once all of it is applied.
+// What is pending is what the journal says that it is, once all of it is applied. If that fails it is done after the next
+// checkpoint.
 Status Pool::resolve_snapshots()
 {
 	SV_TRY(checkpoint());
 	SV_TRY(catalogue_->resolve_pending());
+	unresolved_ = false;
 	merging_ = true;
 	return {};
 }
@@ -151,10 +165,13 @@ Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, con
 	kill_point("create-clone-confirmed");
 	if (done.ok())
 		done = channel_->create_volume(volume_spec(volume));
-	volume.state = VolumeState::kActive;
-	if (done.ok())
+	if (done.ok()) {
+		volume.state = VolumeState::kActive;
 		return volume;
-	note(delete_volume(volume));
+	}
+	note(catalogue_->begin_delete_volume(volume.id));
+	to_drop_.insert(volume.id);	// and the next checkpoints see to it
+	note(drain_deletions());
 	return std::move(done).error();
 }
 
@@ -168,6 +185,7 @@ Status Pool::load_view(const VolumeSpec &spec, const SnapshotRow &snapshot)
 	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY;
 	info.size = snapshot.size;
 	info.tiers = ~0ull;
+	SV_TRY(drop_from_kernel(snapshot.id));	// what was left of an attempt before
 	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, info));
 	Status loaded = load_map(snapshot.id);
 	if (loaded.ok())
@@ -201,22 +219,26 @@ Status Pool::deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapsho
 	return catalogue_->set_snapshot_active(snapshot.id, false);
 }
 
-// After a restart of svd. One without a device may be loaded in part.
-Status Pool::restore_views()
+// One without a device may be loaded in part; one with a device may have that of an older name.
+Status Pool::restore_view(const SnapshotRow &snapshot)
 {
-	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
-	for (const SnapshotRow &snapshot : snapshots) {
-		if (!snapshot.active)
-			continue;
-		SV_ASSIGN(const VolumeRow of, catalogue_->volume(snapshot.volume));
-		const VolumeSpec spec = snapshot_spec(of, snapshot);
-		SV_ASSIGN(const bool there, channel_->volume_exists(spec));
-		if (there)
-			continue;
-		SV_TRY(drop_from_kernel(snapshot.id));
-		SV_TRY(load_view(spec, snapshot));
+	SV_ASSIGN(const VolumeRow of, catalogue_->volume(snapshot.volume));
+	const VolumeSpec spec = snapshot_spec(of, snapshot);
+	SV_ASSIGN(const bool there, channel_->volume_exists(spec));
+	return there ? channel_->create_volume(spec) : load_view(spec, snapshot);
+}
+
+// After a restart of svd. For one that cannot be shown the pool does not stay down.
+void Pool::restore_views()
+{
+	const auto snapshots = catalogue_->snapshots();
+	for (size_t i = 0; snapshots.ok() && i < snapshots.value().size(); i++) {
+		const SnapshotRow &snapshot = snapshots.value()[i];
+		const Status shown = snapshot.active ? restore_view(snapshot) : Status();
+		note(shown);
+		if (!shown.ok())
+			note(catalogue_->set_snapshot_active(snapshot.id, false));
 	}
-	return {};
 }
 
 // ---- deleting ----
@@ -240,13 +262,25 @@ Status Pool::merge_some()
 	return {};
 }
 
+// Until kernel and catalogue have the same again: what is deleted is merged and freed, as far as it can be now.
+Status Pool::settle_what_is_owed(Pace &pace)
+{
+	do {
+		SV_TRY(checkpoint());
+		SV_TRY(do_what_is_owed());
+		SV_TRY(pace.breathe());
+	} while (merging_);
+	SV_TRY(checkpoint());
+	return tell_freed();
+}
+
 Status Pool::tell_owned()
 {
 	while (!to_own_.empty()) {
 		const Owned own = to_own_.front();
 		const auto row = catalogue_->volume(own.volume);
 		if (row.ok() && row.value().layer == own.layer)
-			SV_TRY(channel_->tell(SV_OP_OWN, sv_own{own.volume, own.owned_since,
+			SV_TRY(channel_->tell(SV_OP_OWN, sv_own{own.volume, row.value().owned_since,
 								row.value().parent_layer != 0 ? SV_VOLUME_CHAINED : 0u, own.layer}));
 		to_own_.erase(to_own_.begin());
 	}

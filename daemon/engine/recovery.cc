@@ -177,6 +177,8 @@ void Pool::close_all()
 	discards_.close();
 	trimmed_ = false;
 	to_drop_.clear();	// activation drops what the catalogue does not have
+	to_own_.clear();
+	merging_ = unresolved_ = false;
 }
 
 // Who makes something else of a member destroys the label at its front; the copy at its end outlives that.
@@ -339,6 +341,25 @@ Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
 }
 
 // Which extents lie on missing members, and where volumes map them.
+// What shows through a partial extent may lie elsewhere.
+Status Pool::find_lost_parents(std::vector<bool> &lost)
+{
+	std::map<uint32_t, uint32_t> parents;
+	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
+		for (const sv_partial_bits &p : some)
+			if (p.parent != 0)
+				parents[p.extent] = p.parent;
+		return {};
+	}));
+	for (const auto &[extent, parent] : parents) {
+		size_t hops = 0;
+		for (auto at = parents.find(extent); at != parents.end() && !lost[extent] && hops++ < parents.size();
+		     at = parents.find(at->second))
+			lost[extent] = at->second < lost.size() && lost[at->second];
+	}
+	return {};
+}
+
 Status Pool::find_damage()
 {
 	if (absent_.empty())
@@ -350,6 +371,7 @@ Status Pool::find_damage()
 			lost[e.extent] = absent_.contains(e.member);
 		return {};
 	}));
+	SV_TRY(find_lost_parents(lost));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	for (const VolumeRow &volume : volumes) {
 		Damage &damage = damage_[volume.id];
@@ -399,7 +421,7 @@ Status Pool::catch_up()
 		SV_TRY(catalogue_->resolve_pending());
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
-		SV_TRY(restore_views());
+		restore_views();
 		merging_ = true;
 		SV_TRY(find_unadmitted());
 		note(admit_members());	// repeated
@@ -528,6 +550,17 @@ Status Pool::find_active_volumes()
 		SV_ASSIGN(const bool exists, channel_->volume_exists(volume_spec(volume)));
 		if (exists != volume.active)
 			SV_TRY(catalogue_->set_active(volume.id, exists));
+	}
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	for (const SnapshotRow &snapshot : snapshots) {
+		if (snapshot.state != SnapshotState::kDone)
+			continue;
+		SV_ASSIGN(const VolumeRow of, catalogue_->volume(snapshot.volume));
+		SV_ASSIGN(const bool exists, channel_->volume_exists(snapshot_spec(of, snapshot)));
+		if (!exists)
+			SV_TRY(drop_from_kernel(snapshot.id));	// it may have been loaded in part
+		if (exists != snapshot.active)
+			SV_TRY(catalogue_->set_snapshot_active(snapshot.id, exists));
 	}
 	return {};
 }

@@ -191,6 +191,20 @@ Result<Json> Engine::delete_snapshot(const std::string &pool_name, const Snapsho
 	return done("deleted", fmt::format("snapshot {} deleted; its space comes back in the background", full));
 }
 
+Status Engine::list_snapshots(Pool &pool, const std::vector<VolumeRow> &volumes, std::vector<std::string> &names)
+{
+	for (const VolumeRow &volume : volumes) {
+		SV_ASSIGN(const auto snapshots, snapshots_of(pool, volume.id));
+		for (const SnapshotRow &snapshot : snapshots) {
+			const std::string name = full_name(pool.name(), {volume.name, snapshot.name});
+			if (snapshot.held)
+				return Error{Code::kBusy, "delete pool", pool.name(), name + " is held", "svctl release " + name};
+			names.push_back("snapshot " + name);
+		}
+	}
+	return {};
+}
+
 // ---- reports ----
 
 Json Engine::snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row)

@@ -320,7 +320,9 @@ public:
 
 	Status remove_volume(const VolumeSpec &volume) override
 	{
-		SV_TRY(remove_device(dm_name(spec_.name, volume.name)));
+		SV_ASSIGN(const Existing existing, find_by_uuid(uuid_of(volume)));
+		if (!existing.name.empty())
+			SV_TRY(remove_device(existing.name));
 		remove_link(spec_.name, volume.name);
 		return {};
 	}
@@ -329,7 +331,10 @@ public:
 	// or is one whom no search finds.
 	Result<VolumeUse> volume_use(const VolumeSpec &volume) override
 	{
-		const std::string name = dm_name(spec_.name, volume.name);
+		SV_ASSIGN(const Existing existing, find_by_uuid(uuid_of(volume)));
+		if (existing.name.empty())
+			return VolumeUse{};
+		const std::string &name = existing.name;
 		const Waiting waiting("who uses", Activity::Of::kOther, name);
 		bool nobody = false;
 		for (int i = 0;; i++) {

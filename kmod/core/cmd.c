@@ -175,14 +175,27 @@ static int op_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	return r;
 }
 
-/* Parents are older than their children, and so never go round in a circle; but that is for the catalogue to see to. */
+/* Parents come before or after their children; whoever is the last one of a circle finds itself. */
+static bool is_in_circle(const struct sv_pool *p, u32 extent, u32 parent)
+{
+	u32 hops = 0;
+
+	while (parent && parent != extent && hops++ < SV_MAX_CHAIN) {
+		const u64 *w = sv_xt_word(p, parent);
+
+		parent = w && (*w & SV_XW_PARTIAL) ? sv_partial_at(p, sv_xw_where(*w))->parent : 0;
+	}
+	return parent;
+}
+
 static int load_bits(struct sv_pool *p, const struct sv_partial_bits *b)
 {
 	const u64 *w = sv_xt_word(p, b->extent), *below = sv_xt_word(p, b->parent);
 	struct sv_partial *pt;
 	u32 i;
 
-	if (!w || !(*w & SV_XW_PARTIAL) || (b->parent && (!below || below == w || !(*below & SV_XW_LIVE))))
+	if (!w || !(*w & SV_XW_PARTIAL) || (b->parent && (!below || !(*below & SV_XW_LIVE))) ||
+	    is_in_circle(p, b->extent, b->parent))
 		return -EINVAL;
 	pt = sv_partial_at(p, sv_xw_where(*w));
 	pt->parent = b->parent;
@@ -424,11 +437,13 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 			v = sv_volume_find(p, e[*done].volume);
 		if (!v || v->opens)
 			return v ? -EBUSY : -ENOENT;
-		if (READ_ONCE(p->nr_nodes) < SV_MAX_DEPTH && sv_pool_refill(p))
-			return -ENOMEM;
-		sv_lock(&p->lock, f);
-		r = map_one(v, &e[*done]);
-		sv_unlock(&p->lock, f);
+		do {	/* first writes take nodes, too */
+			if (sv_pool_wants_refill(p) && sv_pool_refill(p))
+				return -ENOMEM;
+			sv_lock(&p->lock, f);
+			r = map_one(v, &e[*done]);
+			sv_unlock(&p->lock, f);
+		} while (r == -ENOMEM);
 	}
 	return r;
 }

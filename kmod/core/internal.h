@@ -13,6 +13,7 @@
 #define SV_NODE_SHIFT		9
 #define SV_NODE_ENTRIES		(1u << SV_NODE_SHIFT)
 #define SV_MAX_DEPTH		4u		/* 2^36 extents: 64 PiB */
+#define SV_MAX_CHAIN		65536u		/* parents that a read follows: more is a circle */
 #define SV_NODE_RESERVE		64u		/* map nodes kept ready */
 #define SV_PARTIAL_CHUNK	64u		/* partials in a 4 KiB page */
 #define SV_PARTIAL_RESERVE	2048u		/* free partials kept ready */

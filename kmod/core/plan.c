@@ -87,6 +87,7 @@ static noinline enum sv_plan read_unmapped(const struct sv_volume *v, u64 block,
 static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u32 first, u32 n, struct sv_piece *out)
 {
 	const struct sv_pool *p = v->pool;
+	u32 hops = 0;
 
 	while (word & SV_XW_PARTIAL) {
 		const struct sv_partial *pt = sv_partial_at(p, sv_xw_where(word));
@@ -102,6 +103,8 @@ static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u
 			return SV_PLAN_ZERO;
 		}
 		word = smp_load_acquire(sv_xt_at(p, pt->parent));	/* as in sv_look_up() */
+		if (!(word & SV_XW_LIVE) || ++hops > SV_MAX_CHAIN)
+			return SV_PLAN_IOERR;		/* svd freed what was needed */
 	}
 	to_slot(p, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	return SV_PLAN_REMAP;
@@ -221,10 +224,10 @@ static enum sv_plan install(struct sv_volume *v, u64 index, u32 parent, enum sv_
 /* False: somebody was faster, or writes wait for a snapshot. Otherwise *@parent is what lies there, or 0. */
 static bool needs_extent(const struct sv_volume *v, u64 index, u32 *parent)
 {
-	u64 entry = sv_map_lookup(v, index);
+	u64 entry, word = sv_look_up(v, index, &entry);
 
-	*parent = sv_entry_extent(entry);
-	return v->view != SV_VIEW_GATED && !(*parent && sv_owns(v->view, entry));
+	*parent = word ? sv_entry_extent(entry) : 0;
+	return v->view != SV_VIEW_GATED && !(word && sv_owns(v->view, entry));
 }
 
 /* A first write, or the first one since a snapshot. */

@@ -21,8 +21,9 @@ class Trial:
             pool.pop("uuid")
             if pool["state"] == "down":     # why it did not come up, the last time
                 pool.pop("problems")
-            for volume in pool.get("volumes", []):
-                volume.pop("id")
+            for one in pool.get("volumes", []) + pool.get("snapshots", []):
+                one.pop("id")
+                one.pop("created", None)
         return sorted(pools, key=lambda pool: pool["name"])
 
     def everything(self):
@@ -104,6 +105,25 @@ def test_kernel_refuses_calls_of_volume_commands(host):
     host.svctl(*create)
     refused, _ = trial.run(["resize-volume", "tank/x", "--size", "2M"], anew)
     assert refused == 2
+
+
+def test_kernel_refuses_calls_of_snapshot_commands(host):
+    host.used_pool()
+    trial = Trial(host)
+    create, delete = ["create-snapshot", "tank/v@one"], ["delete-snapshot", "tank/v@one", "--yes"]
+    refused, _ = trial.run(create, [delete])
+    assert refused >= 1
+    trial.run(delete, [create])
+    host.svctl(*create)
+    up, down = ["activate", "tank/v@one"], ["deactivate", "tank/v@one"]
+    refused, _ = trial.run(up, [down])
+    assert refused >= 2
+    refused, _ = trial.run(down, [up])
+    assert refused >= 2
+    clone, gone = ["create-volume", "tank/c", "--from", "v@one"], ["delete-volume", "tank/c", "--yes"]
+    refused, _ = trial.run(clone, [gone])
+    assert refused >= 3
+    trial.run(gone, [clone])
 
 
 def test_kernel_refuses_calls_of_pool_commands(host):

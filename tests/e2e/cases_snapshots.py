@@ -291,6 +291,32 @@ def test_what_is_needed_is_not_deleted(host):
     host.svctl("check", "tank")
 
 
+def test_check_finds_nothing_while_a_deletion_goes_on(host):
+    host.pool()
+    for i in range(6):
+        write(host, "tank/v", i * MIB, os.urandom(MIB))
+    host.svctl("create-snapshot", "tank/v@one")
+    write(host, "tank/v", 0, os.urandom(BLOCK))
+    host.svctl("delete-snapshot", "tank/v@one", "--yes")
+    host.svctl("check", "tank")
+    write(host, "tank/v", 0, os.urandom(MIB))       # and what it leaves is freed by the journal
+    host.flush("tank/v")
+    host.svctl("check", "tank")
+    assert extents(host) == 6
+
+
+def test_pool_with_snapshots_is_deleted_unless_one_is_held(host):
+    host.used_pool()
+    host.svctl("create-snapshot", "tank/v@one")
+    host.svctl("hold", "tank/v@one")
+    before = host.dump()
+    host.refused(5, "delete-pool", "tank", "--yes", says="held")
+    assert host.dump() == before
+    host.svctl("release", "tank/v@one")
+    assert "snapshot tank/v@one" in str(host.json("delete-pool", "tank", "--dry-run"))
+    host.svctl("delete-pool", "tank", "--yes")
+
+
 def test_bad_names_and_missing_things_are_refused(host):
     host.used_pool()
     host.svctl("create-snapshot", "tank/v@one")

@@ -355,6 +355,50 @@ TEST_F(CoreSnapshot, what_cannot_be_is_refused_and_changes_nothing) {
   sv_write_done(v_, &piece, true);
 }
 
+// svd must not; but if it does nothing hangs, and nobody reads what is not his.
+TEST_F(CoreSnapshot, what_svd_frees_though_it_is_mapped_is_not_there_any_more) {
+  write(v_, 0, kBlocks, 1);
+  p_.commit();
+  sv_freed mapped{.extent = extent_at(1, 0), .gen = 1, .pad = 0};
+  ASSERT_EQ(0, p_.command(SV_OP_FREE, &mapped));
+  EXPECT_EQ(0, read(v_, 5));
+  write(v_, 5, 1, 2);
+  EXPECT_EQ(2, read(v_, 5));
+  EXPECT_EQ(0, read(v_, 6));
+}
+
+TEST_F(CoreSnapshot, a_parent_that_svd_freed_is_an_error_to_read) {
+  write(v_, 0, kBlocks, 1);
+  snapshot(1, 5);
+  sv_freed parent{.extent = extent_at(1, 0), .gen = 1, .pad = 0};
+  write(v_, 0, 1, 2);
+  p_.commit();
+  ASSERT_EQ(0, p_.command(SV_OP_FREE, &parent));
+  p_.checkpoint();
+  sv_piece piece{};
+  EXPECT_EQ(SV_PLAN_IOERR, sv_plan_read(v_, 1, 1, &piece));
+  EXPECT_EQ(2, read(v_, 0));
+}
+
+TEST(CoreSnapshotLoad, parents_in_a_circle_are_refused) {
+  CorePool p({{.slots = 40, .ring = true}}, false);
+  for (uint32_t i = 1; i <= 3; i++) {
+    sv_extent e{.extent = i, .slot = i, .member = 0, .gen = 1, .flags = SV_EXTENT_PARTIAL};
+    ASSERT_EQ(0, p.command(SV_OP_EXTENTS, &e));
+  }
+  const auto parent = [&p](uint32_t extent, uint32_t of) {
+    sv_partial_bits b{.extent = extent, .parent = of, .valid = {1, 0, 0, 0}};
+    return p.command(SV_OP_PARTIALS, &b);
+  };
+  EXPECT_EQ(-EINVAL, parent(1, 1));
+  EXPECT_EQ(-EINVAL, parent(1, 9));
+  EXPECT_EQ(0, parent(1, 2));
+  EXPECT_EQ(-EINVAL, parent(2, 1));
+  EXPECT_EQ(0, parent(2, 3));
+  EXPECT_EQ(-EINVAL, parent(3, 1));
+  EXPECT_EQ(0, parent(3, 0));
+}
+
 TEST_F(CoreSnapshot, a_volume_in_the_middle_of_one_stays) {
   ASSERT_EQ(0, begin({{.volume = 1, .layer = 5, .job = 1}}));
   sv_volume_info drop{};
