@@ -428,7 +428,7 @@ Status Pool::drain_deletions()
 		SV_TRY(drop_from_kernel(*to_drop_.begin()));
 		to_drop_.erase(to_drop_.begin());
 	}
-	merging_ = true;	// layers that had waited for the volume
+	SV_TRY(find_deleted_snapshots());	// layers that had waited for the volume
 	SV_TRY(tell_freed());
 	return checkpoint();
 }

@@ -172,6 +172,7 @@ private:
 	void restore_views();
 	Status restore_view(const SnapshotRow &snapshot);
 	Status drop_from_kernel(uint32_t id);	// success if it is not there
+	Status find_deleted_snapshots();
 	Status merge_some();
 	Status settle_what_is_owed(Pace &pace);
 	Status tell_owned();

@@ -140,8 +140,7 @@ Status Pool::resolve_snapshots()
 	SV_TRY(checkpoint());
 	SV_TRY(catalogue_->resolve_pending());
 	unresolved_ = false;
-	merging_ = true;
-	return {};
+	return find_deleted_snapshots();
 }
 
 // In the catalogue it is being deleted until its map is loaded: if svd dies before, the next one does just that.
@@ -248,6 +247,13 @@ Status Pool::delete_snapshot(const SnapshotRow &snapshot)
 	SV_TRY(catalogue_->begin_delete_snapshot(snapshot.id));
 	kill_point("delete-snapshot-in-catalogue");
 	merging_ = true;
+	return {};
+}
+
+Status Pool::find_deleted_snapshots()
+{
+	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	merging_ = std::any_of(snapshots.begin(), snapshots.end(), [](const auto &s) { return s.state == SnapshotState::kDeleting; });
 	return {};
 }
 

@@ -422,7 +422,7 @@ Status Pool::catch_up()
 		SV_TRY(finish_deletions());
 		SV_TRY(reconcile_volumes());
 		restore_views();
-		merging_ = true;
+		SV_TRY(find_deleted_snapshots());
 		SV_TRY(find_unadmitted());
 		note(admit_members());	// repeated
 	} else {
@@ -469,7 +469,7 @@ Status Pool::load_kernel(bool existed)
 	if (!read_only_)
 		SV_TRY(finish_deletions());
 	SV_TRY(catalogue_->clear_freeing());	// this kernel never had them
-	merging_ = true;
+	SV_TRY(find_deleted_snapshots());
 	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
 	SV_TRY(load_volumes());
 	SV_TRY(load_maps());

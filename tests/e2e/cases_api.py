@@ -71,6 +71,24 @@ def test_answers_are_of_the_declared_types(host):
         call(method, pool="tank", volume="w", dry_run=True)
         call(method, pool="tank", volume="w")
         call(method, pool="tank", volume="w")
+    for name in ("one", "two"):
+        call("CreateSnapshot", pool="tank", snapshots=[{"volume": "w", "name": name}], dry_run=True)
+        call("CreateSnapshot", pool="tank", snapshots=[{"volume": "w", "name": name}])
+    of = {"pool": "tank", "volume": "w", "snapshot": "one"}
+    for method, more in (("HoldSnapshot", {"held": True}), ("HoldSnapshot", {"held": False}), ("ActivateSnapshot", {}),
+                         ("ShowSnapshot", {}), ("DeactivateSnapshot", {}), ("RenameSnapshot", {"to": "three"})):
+        if method != "ShowSnapshot":
+            call(method, dry_run=True, **of, **more)
+        call(method, **of, **more)
+    assert call("ShowSnapshot", pool="tank", volume="w", snapshot="three")["held"] is False
+    call.refused("NotFound", 3, "ShowSnapshot", **of)
+    call("CreateVolume", pool="tank", volume="clone", **{"from": "w@two"})
+    call("DeleteVolume", pool="tank", volume="clone")
+    assert [s["name"] for s in call("ShowPool", pool="tank")["snapshots"]] == ["three", "two"]
+    for name in ("three", "two"):
+        call("DeleteSnapshot", pool="tank", volume="w", snapshot=name, dry_run=True)
+        call("DeleteSnapshot", pool="tank", volume="w", snapshot=name)
+    host.checkpoint("tank/w")
     call("DeleteVolume", pool="tank", volume="w", dry_run=True)
     call("DeleteVolume", pool="tank", volume="w")
     memory = os.memfd_create("text", os.MFD_ALLOW_SEALING)

@@ -176,7 +176,7 @@ def test_bad_columns_types_and_names_are_refused(host):
     host.refused(2, "list", "-o", "name,,size", says="there is no column ''")
     host.refused(2, "list", "-s", "nix", says="there are name, state, size")
     host.refused(2, "list", "-r", says="--sort")
-    host.refused(2, "list", "-t", "nix", says="there are pool, tier, volume, device")
+    host.refused(2, "list", "-t", "nix", says="there are pool, tier, volume, snapshot, device")
     host.refused(2, "list", "--json", "-H", says="--json")
     host.refused(3, "list", "tank", "nix", says="nix")
     host.refused(3, "list", "tank/nix", says="tank/nix")

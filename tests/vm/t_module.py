@@ -369,6 +369,7 @@ os.close(fd)
 """, timeout=60)
 
 
+@vm.full
 def test_pool_grows_and_outlives_its_device(bench):
     disks = [bench.disk(n, "64M") for n in "abc"]
     with bench.boot(disks) as guest:

@@ -40,6 +40,7 @@ def test_files_survive_a_reboot(bench):
         print(s.run(VERIFY + "; svctl check tank; svctl list"))
 
 
+@vm.full
 @vm.limit(240)
 def test_synced_files_survive_a_power_cut(bench):
     disks = three_disks(bench, "volatile")
@@ -231,6 +232,7 @@ def test_interrupted_create_pool_and_foreign_tables_need_wipe(bench):
               f"svctl delete-pool part --yes; test $(sfdisk -d {b} | grep -c size=) = 2")
 
 
+@vm.full
 @vm.limit(120)
 def test_mounts_of_svds_own_keep_no_volume_busy(bench):
     """As svd.service has it (PrivateMounts=yes): svd starts while a volume is mounted, and again before one is."""

@@ -214,6 +214,7 @@ def test_missing_member_is_read_around(bench):
               "refused dmsetup create bad -r --table \"0 8 sv-pool $uuid 3 -:9 -:9 -:9\" 2>&1")
 
 
+@vm.full
 @vm.limit(60)
 def test_read_only_devices_are_refused(bench):
     member, readonly, blank = disks = [bench.disk("member", "128M"), bench.disk("readonly", "128M", readonly=True),
