@@ -264,12 +264,12 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS), n = min_t(u32, blocks, SV_EXTENT_BLOCKS - first);
 	u64 index = block / SV_EXTENT_BLOCKS;
 	enum sv_plan plan = sv_may_write(v);
-	u64 view = READ_ONCE(v->view);
-	u64 entry, word;
+	u64 entry, word, view;
 
 	if (plan != SV_PLAN_REMAP)
 		return plan;
 	word = sv_look_up(v, index, &entry);
+	view = READ_ONCE(v->view);	/* the one load of [I8] */
 	if (!word || !sv_owns(view, entry))
 		return first_write(v, index, c, first, n, out);
 	if (word & SV_XW_HOLD)
