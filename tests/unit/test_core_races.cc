@@ -121,11 +121,11 @@ TEST_F(CoreRaces, reader_never_sees_blocks_of_a_recycled_extent_that_were_not_va
   sv_unlock(&pool_->lock, f);
   sv_piece piece{};
   EXPECT_EQ(SV_PLAN_ZERO, sv_plan_read(volume_, 100, 1, &piece)) << "what another volume wrote there";
-  EXPECT_EQ(SV_PLAN_DEFER, sv_plan_write(volume_, 100, 1, SV_WRITE_NORMAL, &piece));
-
-  sv_lock(&pool_->lock, f);
-  sv_map_install(volume_, 0, 0);
-  sv_unlock(&pool_->lock, f);
+  EXPECT_EQ(SV_PLAN_REMAP, sv_plan_write(volume_, 100, 1, SV_WRITE_NORMAL, &piece));
+  EXPECT_NE(sv_entry_extent(entry), sv_entry_extent(sv_map_lookup(volume_, 0))) << "a write makes an extent of its own";
+  EXPECT_EQ(0u, piece.partial->parent) << "and nothing of the freed one shows through";
+  sv_write_done(volume_, &piece, true);
+  commit();
   sv_recycle_finish(pool_);
 }
 
