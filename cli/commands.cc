@@ -190,17 +190,10 @@ Request of_snapshot(const Values &v, const char *method, bool destructive = fals
 	return {method, split_snapshot(v.text("POOL/VOLUME@SNAPSHOT")), destructive};
 }
 
-Request hold(const Values &v, const std::string &)
+template <bool kHeld> Request hold(const Values &v, const std::string &)
 {
 	Request request = of_snapshot(v, "HoldSnapshot");
-	request.parameters["held"] = true;
-	return request;
-}
-
-Request release(const Values &v, const std::string &)
-{
-	Request request = of_snapshot(v, "HoldSnapshot");
-	request.parameters["held"] = false;
+	request.parameters["held"] = kHeld;
 	return request;
 }
 
@@ -414,8 +407,8 @@ std::vector<Command> snapshot_commands()
 		{"rename-snapshot", "rename", {"snapshot"}, "give a snapshot another name",
 		 {snapshot, {"NEW", "", "the new name, without pool and volume"}}, "rename-snapshot tank/train@epoch-3 best",
 		 "5: that name is taken, or the snapshot is active", rename_snapshot},
-		{"hold", "hold", {"snapshot"}, "keep a snapshot from being deleted", {snapshot}, "hold tank/train@best", "", hold},
-		{"release", "release", {"snapshot"}, "let a held snapshot be deleted", {snapshot}, "release tank/train@best", "", release},
+		{"hold", "hold", {"snapshot"}, "keep a snapshot from being deleted", {snapshot}, "hold tank/train@best", "", hold<true>},
+		{"release", "release", {"snapshot"}, "let a held snapshot be deleted", {snapshot}, "release tank/train@best", "", hold<false>},
 		{"delete-snapshot", "delete", {"snapshot"}, "destroy a snapshot; volumes that were created from it stay",
 		 {snapshot}, "delete-snapshot tank/train@epoch-3", "5: it is held or active",
 		 [](const Values &v, const std::string &) -> Request { return of_snapshot(v, "DeleteSnapshot", true); }},

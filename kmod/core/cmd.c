@@ -285,6 +285,15 @@ static int resize_volume(struct sv_pool *p, const struct sv_volume_info *i)
 	return r;
 }
 
+/* Frees an extent, if it is live, by no record: what says so is in the catalogue. */
+static void free_word(struct sv_pool *p, u64 *w)
+{
+	if ((*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE)
+		return;
+	smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
+	p->freed++;
+}
+
 /* What a leaf names, and the volume owns, becomes freed: the catalogue says durably that the volume is gone. */
 static void free_leaf(struct sv_pool *p, u64 view, const struct sv_node *n)
 {
@@ -295,10 +304,8 @@ static void free_leaf(struct sv_pool *p, u64 view, const struct sv_node *n)
 	for (i = 0; i < SV_NODE_ENTRIES; i++) {
 		u64 *w = sv_xt_word(p, sv_entry_extent(n->entry[i]));
 
-		if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED) || !sv_owns(view, n->entry[i]))
-			continue;
-		smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
-		p->freed++;
+		if (w && sv_owns(view, n->entry[i]))
+			free_word(p, w);
 	}
 	sv_unlock(&p->lock, f);
 }
@@ -674,10 +681,8 @@ static int free_one(struct sv_pool *p, const struct sv_freed *x)
 
 	if (!w || x->pad)
 		return -EINVAL;
-	if ((*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE || sv_xw_gen(*w) != x->gen)
-		return 0;		/* svd says it again if it died */
-	smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
-	p->freed++;
+	if (sv_xw_gen(*w) == x->gen)
+		free_word(p, w);	/* if it is not live any more svd, which may have died, has said it before */
 	return 0;
 }
 

@@ -7,8 +7,7 @@
 
 /*
  * The word of the live extent that is mapped there, or 0. A freed extent is as good as unmapped: its entry is gone, and
- * who found that before must not follow the word, which RECYCLE makes one without PARTIAL while blocks of the slot may
- * never have been valid.
+ * who found that before must not write there.
  */
 static __always_inline u64 sv_look_up(const struct sv_volume *v, u64 index, u64 *entry)
 {

@@ -182,7 +182,7 @@ struct sv_ticket *sv_commit_done(struct sv_pool *p);
 /*
  * in/out: count elements of the op's type (sv_op_size()). Returns 0 or -errno; *count becomes the elements written
  * (answering ops), *done those applied. May sleep. RECYCLE is in two steps around the caller's grace periods:
- * sv_cmd(RECYCLE) quarantines and sets *members; the caller waits (RCU, then SRCU of those members), then calls
+ * sv_cmd(RECYCLE) marks and sets *members; the caller waits (RCU, then SRCU of those members), then calls
  * sv_recycle_finish(). COMMIT, ATTACH and WAIT: the caller commits or waits first.
  */
 u32 sv_op_size(u32 op);				/* of an element; 0: unknown op */

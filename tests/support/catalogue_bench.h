@@ -16,6 +16,13 @@ namespace svd {
 
 inline constexpr uint32_t kSlots = 5000;
 
+// Of bounds on time.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr double kSlowdown = 20;
+#else
+inline constexpr double kSlowdown = 1;
+#endif
+
 struct Bench {
 	explicit Bench(uint64_t bytes = 32 * kMiB, uint32_t slots = kSlots) : device("mem0", bytes)
 	{

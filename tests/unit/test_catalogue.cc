@@ -15,12 +15,6 @@ using namespace svd;
 
 namespace {
 
-#ifdef __SANITIZE_ADDRESS__
-constexpr double kSlowdown = 20;
-#else
-constexpr double kSlowdown = 1;
-#endif
-
 // What the catalogue should hold, kept in the most obvious way.
 struct Oracle {
 	struct Extent {

@@ -12,15 +12,6 @@
 #include "tests/support/snapshot_bench.h"
 
 namespace svd {
-namespace {
-
-#ifdef __SANITIZE_ADDRESS__
-constexpr double kSlowdown = 20;
-#else
-constexpr double kSlowdown = 1;
-#endif
-
-}  // namespace
 
 // ---- coming to be ----
 
