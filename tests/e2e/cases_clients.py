@@ -191,7 +191,7 @@ def memory(host):
 
 def test_slow_clients_disturb_nobody(host):
     """One never reads large answers and goes on asking for them, one sends byte by byte, one dies in the middle."""
-    host.used_pool()
+    host.used_pool(**harness.MEASURED)
     for i in range(300):
         host.call("io.svctl.CreateVolume", pool="tank", volume=f"a-volume-with-a-long-name-{i}", size=MIB)
     with host.unchanged():
@@ -227,10 +227,10 @@ def listening(host):
 
 
 def start_on(host, listener):
-    """svd as systemd starts it: the socket is descriptor 3, and LISTEN_PID its own pid."""
+    """svd as systemd starts it: the socket is descriptor 3, and LISTEN_PID its own pid. (dash knows descriptors up to 9 only.)"""
     command = (f"exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec {harness.BIN}/svd --sim --socket {host.socket} "
                f"--state-dir {host.dir} --host-id {host.host_id}")
-    return subprocess.Popen(["sh", "-c", command], pass_fds=[listener.fileno()], stdout=host.log, stderr=host.log)
+    return subprocess.Popen(["bash", "-c", command], pass_fds=[listener.fileno()], stdout=host.log, stderr=host.log)
 
 
 def test_nobody_is_refused_while_svd_is_restarted(host):

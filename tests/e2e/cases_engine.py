@@ -3,6 +3,7 @@
 import os
 
 import cases_jobs
+import harness
 
 
 def test_damaged_label_is_forgotten_with_its_device(host):
@@ -90,7 +91,7 @@ def test_check_needs_no_memory_for_what_it_compares(host):
     cases_jobs.big_pool(host)
     host.svctl("restore", "tank", text)
     host.stop()
-    host.start()
+    host.start(**harness.MEASURED)
 
     def memory(what):
         with open(f"/proc/{host.svd.pid}/status", encoding="ascii") as f:

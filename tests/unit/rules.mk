@@ -22,15 +22,25 @@ $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): $(DAEMON_LIB_ASAN)
 $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%) $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): \
 	UNIT_LIBS += $(SVD_LIBS)
 
-$(UNIT_TESTS): $(UNIT_OUT)/%: tests/unit/%.cc $(CORE_LIB) tests/unit/rules.mk
-	@mkdir -p $(@D) $(UNIT_OUT)-deps
-	$(CXX) $(UNIT_CXXFLAGS) -MMD -MP -MF $(UNIT_OUT)-deps/$*.d -o $@ $< \
-		$(filter-out $(CORE_LIB),$(filter %.a,$^)) $(CORE_LIB) $(UNIT_LIBS)
+UNIT_OBJ := $(UNIT_OUT)-deps
 
-$(UNIT_TESTS:=.asan): $(UNIT_OUT)/%.asan: tests/unit/%.cc $(CORE_LIB_ASAN) tests/unit/rules.mk
-	@mkdir -p $(@D) $(UNIT_OUT)-deps
-	$(CXX) $(UNIT_ASAN_FLAGS) -MMD -MP -MF $(UNIT_OUT)-deps/$*.asan.d -o $@ $< \
-		$(filter-out $(CORE_LIB_ASAN),$(filter %.a,$^)) $(CORE_LIB_ASAN) $(UNIT_LIBS)
+$(UNIT_OBJ)/%.o: tests/unit/%.cc tests/unit/rules.mk
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_CXXFLAGS) -MMD -MP -c -o $@ $<
+
+$(UNIT_OBJ)/%.asan.o: tests/unit/%.cc tests/unit/rules.mk
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_ASAN_FLAGS) -MMD -MP -c -o $@ $<
+
+$(UNIT_TESTS): $(UNIT_OUT)/%: $(UNIT_OBJ)/%.o $(CORE_LIB)
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_CXXFLAGS) -o $@ $< $(filter-out $(CORE_LIB),$(filter %.a,$^)) $(CORE_LIB) $(UNIT_LIBS)
+
+$(UNIT_TESTS:=.asan): $(UNIT_OUT)/%.asan: $(UNIT_OBJ)/%.asan.o $(CORE_LIB_ASAN)
+	@mkdir -p $(@D)
+	$(CXX) $(UNIT_ASAN_FLAGS) -o $@ $< $(filter-out $(CORE_LIB_ASAN),$(filter %.a,$^)) $(CORE_LIB_ASAN) $(UNIT_LIBS)
+
+.SECONDARY: $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OBJ)/%.o) $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OBJ)/%.asan.o)
 
 $(BUILD)/daemon-asan/%.o: %.cc
 	@mkdir -p $(@D)
@@ -40,4 +50,4 @@ $(DAEMON_LIB_ASAN): $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.o)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
--include $(wildcard $(UNIT_OUT)-deps/*.d) $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.d)
+-include $(wildcard $(UNIT_OBJ)/*.d) $(DAEMON_SRC:%.cc=$(BUILD)/daemon-asan/%.d)
