@@ -152,6 +152,22 @@ static int sv_call_snapshot(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 	return ret;
 }
 
+/* What may wait for other members is done before any write is held. */
+static int sv_call_fold(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
+{
+	u64 members;
+	int ret;
+
+	mutex_lock(&kp->recycle_lock);	/* what is copied to stays whose it is */
+	ret = sv_fold_prepare(kp);
+	if (!ret)
+		ret = sv_call(kp, c, payload, &members);
+	if (!ret)
+		c->done = sv_fold_run(kp, members, &ret);
+	mutex_unlock(&kp->recycle_lock);
+	return ret;
+}
+
 /* The core does not see the members' I/O. */
 static void sv_fill_errors(struct sv_kpool *kp, struct sv_member_state *s, u32 count)
 {
@@ -207,6 +223,8 @@ static int sv_execute_alive(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 		ret = sv_call_recycle(kp, c, payload);
 	else if (c->op == SV_OP_SNAPSHOT)
 		ret = sv_call_snapshot(kp, c, payload);
+	else if (c->op == SV_OP_FOLD)
+		ret = sv_call_fold(kp, c, payload);
 	else
 		ret = sv_call(kp, c, payload, &members);
 	if (!ret || c->done)

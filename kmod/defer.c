@@ -2,7 +2,8 @@
 /*
  * Bios that map() could not answer at once, and the upkeep that lets it answer: refilling reserves, and reclaiming
  * what only a grace period still holds. remap.c hands bios in, from any context. One worker per pool runs them.
- * Each of them ends without user space: DEFER by a refill and a commit, NOSPC by its deadline [I30].
+ * Each of them ends without user space: DEFER by a refill and a commit, HELD with the command that holds it, NOSPC by
+ * its deadline [I30].
  */
 #include <linux/device-mapper.h>
 #include <linux/sched/mm.h>
@@ -89,8 +90,8 @@ static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
 	return true;
 }
 
-/* Runs the bios of @list; those that must wait stay on it. */
-static bool sv_run_list(struct sv_kpool *kp, struct list_head *list)
+/* Runs the bios of @list; those that must wait stay on it. True: some lack memory or room. *@held: for a FOLD. */
+static bool sv_run_list(struct sv_kpool *kp, struct list_head *list, bool *held)
 {
 	struct sv_io *io, *next;
 	bool refill = false;
@@ -102,6 +103,9 @@ static bool sv_run_list(struct sv_kpool *kp, struct list_head *list)
 			continue;
 		case SV_RUN_DEFER:
 			refill = true;
+			break;
+		case SV_RUN_HELD:
+			*held = true;
 			break;
 		case SV_RUN_NOSPC:
 			if (sv_give_up(kp, io))
@@ -118,6 +122,7 @@ static void sv_defer_work(struct work_struct *work)
 	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, defer_work);
 	unsigned int noio = memalloc_noio_save();
 	unsigned long delay = SV_SPACE_POLL;
+	bool held = false;
 	LIST_HEAD(list);
 
 	spin_lock_irq(&kp->defer_lock);
@@ -125,10 +130,12 @@ static void sv_defer_work(struct work_struct *work)
 	spin_unlock_irq(&kp->defer_lock);
 
 	sv_defer_refill(kp);
-	if (sv_run_list(kp, &list)) {
+	if (sv_run_list(kp, &list, &held)) {
 		delay = sv_refill(kp) ? HZ / 50 : 1;
 		sv_commit_make_room(kp);
 		sv_defer_reclaim(kp);
+	} else if (held) {
+		delay = HZ / 50;	/* whoever lets go kicks, but may have found the list empty just now */
 	}
 	if (!list_empty(&list)) {
 		sv_kpool_tell(kp);

@@ -197,6 +197,7 @@ static int sv_map_data(struct sv_io *io, struct bio *bio)
 		sv_io_end(io, BLK_STS_OK);
 		return DM_MAPIO_SUBMITTED;
 	case SV_PLAN_DEFER:
+	case SV_PLAN_HELD:
 		return sv_map_defer(io, bio);
 	case SV_PLAN_NOSPC:
 		return sv_map_no_space(io, bio);
@@ -309,7 +310,7 @@ static bool sv_io_do_remap(struct sv_io *io, struct bio *bio)
 
 /*
  * Goes on with a deferred bio. GONE: it was sent or has ended, io must not be touched. Otherwise the caller keeps
- * it, makes what is missing, and runs it again.
+ * it, makes what is missing (HELD: nothing is), and runs it again.
  */
 enum sv_run sv_io_run(struct sv_io *io)
 {
@@ -330,6 +331,8 @@ enum sv_run sv_io_run(struct sv_io *io)
 			break;
 		case SV_PLAN_DEFER:
 			return SV_RUN_DEFER;
+		case SV_PLAN_HELD:
+			return SV_RUN_HELD;
 		case SV_PLAN_NOSPC:
 			return SV_RUN_NOSPC;
 		default:

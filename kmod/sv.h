@@ -69,6 +69,7 @@ struct sv_io_masks {
 };
 
 struct sv_ring;				/* ring.c */
+struct dm_kcopyd_client;
 
 struct sv_kpool {
 	struct list_head list;
@@ -114,12 +115,14 @@ struct sv_kpool {
 	struct work_struct reclaim_work;
 	struct mutex refill_lock;	/* one refill at a time */
 
+	struct dm_kcopyd_client *copier;	/* made for the first FOLD; recycle_lock */
+
 	/* cmd_dev.c */
 	struct miscdevice misc;
 	char misc_name[sizeof("svctl-") + UUID_STRING_LEN];
 	atomic_t writers;
 	struct mutex cmd_lock;		/* one call into core/cmd.c at a time; epoch */
-	struct mutex recycle_lock;	/* from RECYCLE's first step to its second */
+	struct mutex recycle_lock;	/* from RECYCLE's first step to its second, and FOLD's to its last */
 	struct mutex snapshot_lock;	/* likewise of SNAPSHOT */
 	u64 epoch;			/* of the session */
 	wait_queue_head_t events_wait;
@@ -199,7 +202,7 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 void sv_disk_close(struct sv_disk *d);
 
 /* remap.c */
-enum sv_run { SV_RUN_GONE, SV_RUN_DEFER, SV_RUN_NOSPC };
+enum sv_run { SV_RUN_GONE, SV_RUN_DEFER, SV_RUN_HELD, SV_RUN_NOSPC };
 int sv_volume_map(struct dm_target *ti, struct bio *bio);
 int sv_volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
 enum sv_run sv_io_run(struct sv_io *io);
@@ -236,6 +239,11 @@ void sv_ring_write(struct sv_ring *r, const struct sv_commit *c);
 void sv_ring_write_again(struct sv_ring *r, unsigned long delay);
 bool sv_ring_leave(struct sv_ring *r);
 bool sv_ring_was_left(dev_t dev);
+
+/* fold_work.c */
+u32 sv_fold_run(struct sv_kpool *kp, u64 members, int *error);
+int sv_fold_prepare(struct sv_kpool *kp);
+void sv_fold_stop(struct sv_kpool *kp);
 
 /* cmd_dev.c */
 int sv_cmd_dev_register(struct sv_kpool *kp);

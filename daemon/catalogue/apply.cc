@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-// Applies the journal's records. Every record sets what it names to a value that does not depend on what was there
-// (VALID and CLEAR: within one generation of an extent), so that replaying a prefix ends in the same state [I31].
+// Applies the journal's records. Every record but FOLD sets what it names to a value that does not depend on what was there
+// (VALID and CLEAR: within one generation of an extent), so that replaying a prefix ends in the same state [I31]. FOLD
+// builds on what both extents have, and is passed over where the parent is gone.
 // A record that this pool cannot have written is damage and refuses the whole batch.
 //
 // The catalogue may be ahead of the kernel in one thing: a layer that was merged, or is just being, gave its entries to the
@@ -44,6 +45,8 @@ class Applier {
 	Status layer(const sv_rec &r);
 	Status snapdone(const sv_rec &r);
 	Status own(const sv_rec &r);
+	Status fold(const sv_rec &r);
+	Status take_over(const sv_rec &r, const ExtentEntry &parent);
 	Status set_extent(const sv_rec &r);
 	Status check_parent(const sv_rec &r) const;
 	Result<bool> known_volume(const sv_rec &r);
@@ -282,6 +285,64 @@ Status Applier::own(const sv_rec &r)
 	return damage(r, fmt::format("volume {} does not own layer {}", r.volume, r.layer));
 }
 
+// The extent gets the blocks and the parent that its parent has.
+Status Applier::take_over(const sv_rec &r, const ExtentEntry &parent)
+{
+	Partial both;
+	both.valid.word.fill(~uint64_t{0});
+	if (parent.partial()) {
+		SV_ASSIGN(const ValidBits *own, pages_.valid(r.extent));
+		SV_ASSIGN(const ValidBits *below, pages_.valid(r.parent));
+		for (size_t i = 0; i < both.valid.word.size(); i++)
+			both.valid.word[i] = own->word[i] | below->word[i];
+		SV_ASSIGN(both.parent, pages_.parent(r.parent));
+	}
+	if (!both.valid.all()) {
+		pages_.set_partial(r.extent, both);
+		return {};
+	}
+	pages_.drop_partial(r.extent);
+	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
+	entry->flags &= static_cast<uint8_t>(~ExtentEntry::kPartial);
+	return {};
+}
+
+Status Applier::fold(const sv_rec &r)
+{
+	SV_ASSIGN(const ExtentEntry *entry, current(r));
+	if (!entry)
+		return {};
+	SV_ASSIGN(ExtentEntry *parent, pages_.extent(r.parent, true));
+	if (!parent->live()) {
+		stats_.ignored++;
+		return {};
+	}
+	const bool partial = entry->partial();
+	uint32_t named = 0;
+	if (partial) {
+		SV_ASSIGN(named, pages_.parent(r.extent));
+	}
+	const bool kept = (r.flags & SV_FOLD_KEPT) != 0;
+	if (named != r.parent && kept && (!partial || (parent->partial() && named == *pages_.parent(r.parent)))) {
+		stats_.ignored++;	// it has been done
+		return {};
+	}
+	if (named != r.parent)
+		return damage(r, fmt::format("extent {} does not have {} as parent", r.extent, r.parent));
+	if (!kept && !parent->orphan())
+		return damage(r, fmt::format("extent {} is freed, and a layer maps it", r.parent));
+	SV_TRY(take_over(r, *parent));
+	if (kept)
+		return reclaim_.lost_child(r.parent);
+	if ((r.flags & SV_FOLD_SWAPPED) != 0) {
+		SV_ASSIGN(ExtentEntry *child, pages_.extent(r.extent, true));
+		child->slot = parent->slot;
+		child->member = parent->member;
+	}
+	stats_.freed.push_back({r.parent, parent->gen, 0});
+	return reclaim_.free(r.parent, Reclaim::Kernel::kKnows);
+}
+
 Status Applier::record(const sv_rec &r)
 {
 	stats_.records++;
@@ -303,6 +364,8 @@ Status Applier::record(const sv_rec &r)
 		return snapdone(r);
 	case SV_REC_OWN:
 		return own(r);
+	case SV_REC_FOLD:
+		return fold(r);
 	default:
 		return Error(Code::kMissingFeature, "apply",
 			     fmt::format("journal record {} (type {})", stats_.records, r.type),

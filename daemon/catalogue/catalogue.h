@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <iosfwd>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -107,8 +108,8 @@ struct FreeRange {
 
 struct ApplyStats {
 	uint64_t records = 0;
-	uint64_t ignored = 0;         // VALID, CLEAR and MOVE of extents that are gone, records of deleted volumes
-	std::vector<sv_freed> freed;  // by UNMAP; gen as it was
+	uint64_t ignored = 0;         // VALID, CLEAR, MOVE and FOLD of extents that are gone, records of deleted volumes
+	std::vector<sv_freed> freed;  // by UNMAP and FOLD; gen as it was
 };
 
 struct DeleteProgress {
@@ -127,6 +128,22 @@ struct MergeProgress {
 	bool done = false;       // nothing is left to do now; what waits may go on after a change of volumes or snapshots
 	uint64_t freed = 0;      // extents, in this step; freeing() tells which
 	std::vector<Owned> own;  // of heads into which a layer went: in the catalogue, to be told to the kernel
+};
+
+// Pairs for FOLD: partial extents whose parents nothing else needs. A command for each two members, since all that is folded
+// by one waits for the members of all of it.
+struct FoldStep {
+	std::map<std::pair<uint32_t, uint32_t>, std::vector<sv_fold>> pairs;  // by the extent's member, and the parent's
+	uint64_t blocks = 0;  // that are to be copied for them
+	uint32_t after = 0;   // where the next step goes on
+	bool done = false;    // that was the last one
+};
+
+// Of a step, each up to one family more.
+struct FoldLimits {
+	size_t pairs = 64;
+	uint64_t blocks = 4096;  // of 4 KiB, to be copied
+	uint64_t rows = 16384;   // looked at
 };
 
 struct Usage {
@@ -235,9 +252,13 @@ class Catalogue {
 	Status freeing_told(std::span<const sv_freed> told);
 	Status clear_freeing();  // a kernel that is loaded anew never had them
 
+	// What may be folded, from the family of the parent after this one on, in its order; 0: from the first. True of what is applied, once
+	// freeing() has been told: the kernel leaves alone what has changed since, and what it has done the journal says.
+	Result<FoldStep> fold_step(uint32_t after, const FoldLimits &limits = FoldLimits());
+
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch
-	// One transaction that applies the records and stores the position. Idempotent [I31].
+	// One transaction that applies the records and stores the position: each once. [I31]
 	Result<ApplyStats> apply_batch(std::span<const sv_rec> records, const sv_ring_cursor &reached);
 
 	// --- loading the kernel: each is called with batches in ascending order until the end or an error ---

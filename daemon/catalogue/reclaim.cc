@@ -51,6 +51,12 @@ Status Reclaim::free(uint32_t extent, Kernel kernel)
 	return partial ? drop_partial(extent) : Status();
 }
 
+Status Reclaim::lost_child(uint32_t extent)
+{
+	SV_ASSIGN(const bool last, spare(extent));
+	return last ? free(extent, Kernel::kMustBeTold) : Status();
+}
+
 Status Reclaim::let_go(uint32_t extent)
 {
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));

@@ -21,6 +21,8 @@ class Reclaim {
 	// It is partial, and becomes whole or goes: its parent has one child less.
 	Status drop_partial(uint32_t extent);
 	Status free(uint32_t extent, Kernel kernel);
+	// A partial extent named it as parent and does not now.
+	Status lost_child(uint32_t extent);
 	// A map names it again, or a later one with its number: the kernel is not told.
 	Status revive(uint32_t extent);
 	uint64_t freed() const { return freed_; }

@@ -69,7 +69,7 @@ Status Pool::checkpoint_now()
 Status Pool::say_whether_full()
 {
 	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
-	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_;
+	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_ && fold_.folded == 0;
 	if (full == said_full_)
 		return {};
 	said_full_ = full;
@@ -263,7 +263,7 @@ int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() :
 
 bool Pool::owes() const
 {
-	return !to_drop_.empty() || merging_ || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+	return !to_drop_.empty() || merging_ || fold_.on || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
 		return !item.second.admitted; });
 }
 
@@ -276,7 +276,9 @@ Status Pool::do_what_is_owed()
 	SV_TRY(merge_some());
 	SV_TRY(tell_owned());
 	SV_TRY(tell_freed());
-	return admit_members();
+	SV_TRY(admit_members());
+	fold_some();
+	return {};
 }
 
 Pool::Clock::time_point Pool::checkpoint_due() const

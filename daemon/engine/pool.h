@@ -175,6 +175,12 @@ private:
 	Status find_deleted_snapshots();
 	Status merge_some();
 	Status settle_what_is_owed(Pace &pace);
+	void fold_some();
+	Status fold_step();
+	Status fold_again(uint32_t parent);
+	Status fold_pairs(std::vector<sv_fold> pairs);
+	void put_off_fold(uint32_t parent);
+	std::optional<uint32_t> fold_that_is_due() const;
 	Status tell_owned();
 	Status tell_freed();
 	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
@@ -282,6 +288,18 @@ private:
 	bool merging_ = false;		// there may be layers of deleted snapshots
 	bool unresolved_ = false;	// a snapshot may be pending of which the journal has all to say
 	std::vector<Owned> to_own_;	// what it is to be told of heads
+	struct PutOff {
+		Clock::time_point due{};
+		Clock::duration wait{};
+	};
+	struct {
+		bool on = false;	// a round is under way
+		bool later = false;	// one is to begin with the next checkpoint that comes by its clock
+		bool again = false;	// so it is when this one ends: what the journal has not told yet may add some
+		uint32_t after = 0;	// where the round is
+		uint64_t folded = 0;	// in this round
+		std::map<uint32_t, PutOff> put_off;	// by parent: what the kernel left as it was
+	} fold_;
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come
 	bool left_freed_ = false;	// for want of room among the discards

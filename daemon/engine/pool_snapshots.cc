@@ -9,8 +9,12 @@
 // A deleted snapshot's layer is merged into the one above it, a step at a time with the checkpoints (merge_some). When that has
 // reached a head the kernel is told that the head now owns what the layer had; and what nothing needs any more it is
 // told to free. All of that is in the catalogue first, and told again by the next svd if this one dies.
+//
+// What then lives on only as the parent of a partial extent the kernel folds into that one (fold_some), in rounds through the
+// catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here.
 #include <algorithm>
 #include <ctime>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -23,6 +27,10 @@ namespace svd {
 namespace {
 
 constexpr uint64_t kMergeAtOnce = 16384;	// entries of layers: some tens of milliseconds
+constexpr auto kFoldFor = std::chrono::milliseconds(200);	// after a checkpoint, and the next one comes 500 ms later
+constexpr auto kFoldAgain = std::chrono::seconds(30);		// at first, then twice as long each time
+constexpr auto kFoldAgainAtMost = std::chrono::hours(1);
+constexpr size_t kMostPutOff = 4096;
 
 }	// namespace
 
@@ -253,6 +261,7 @@ Status Pool::delete_snapshot(const SnapshotRow &snapshot)
 Status Pool::find_deleted_snapshots()
 {
 	SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+	fold_.on = !read_only_;
 	merging_ = std::any_of(snapshots.begin(), snapshots.end(), [](const auto &s) { return s.state == SnapshotState::kDeleting; });
 	return {};
 }
@@ -264,6 +273,7 @@ Status Pool::merge_some()
 	SV_ASSIGN(const MergeProgress progress, catalogue_->merge_step(kMergeAtOnce));
 	kill_point("merge-in-catalogue");
 	merging_ = !progress.done;
+	fold_.on = fold_.again = true;
 	to_own_.insert(to_own_.end(), progress.own.begin(), progress.own.end());
 	return {};
 }
@@ -278,6 +288,89 @@ Status Pool::settle_what_is_owed(Pace &pace)
 	} while (merging_);
 	SV_TRY(checkpoint());
 	return tell_freed();
+}
+
+// Which of them the kernel has left as they were the journal says; until it is applied that may be any.
+Status Pool::fold_pairs(std::vector<sv_fold> pairs)
+{
+	SV_ASSIGN(const auto result, channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size())));
+	kill_point("folded");
+	fold_.folded += result.done;
+	asked_ = asked_ || result.done != 0;	// what they no longer need the next checkpoint gives back
+	fold_.later = fold_.later || (!fold_.on && result.done != 0);	// there may be a chain
+	for (const sv_fold &f : pairs) {
+		if (result.done < pairs.size())
+			put_off_fold(f.parent);
+		else
+			fold_.put_off.erase(f.parent);
+	}
+	return {};
+}
+
+// It was being written, or a member cannot be read: each try holds writes, and may take that member long.
+void Pool::put_off_fold(uint32_t parent)
+{
+	if (fold_.put_off.size() >= kMostPutOff && !fold_.put_off.contains(parent)) {
+		fold_.later = true;
+		return;
+	}
+	PutOff &put_off = fold_.put_off[parent];
+	put_off.wait = std::clamp<Clock::duration>(2 * put_off.wait, kFoldAgain, kFoldAgainAtMost);
+	put_off.due = Clock::now() + put_off.wait;
+}
+
+// Goes on with the round, whatever becomes of what it finds now. A chain shrinks by a link a round.
+Status Pool::fold_step()
+{
+	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after));
+	fold_.after = step.after;
+	for (auto &[members, pairs] : step.pairs) {
+		std::erase_if(pairs, [this](const sv_fold &f) { return fold_.put_off.contains(f.parent); });
+		if (!pairs.empty())
+			SV_TRY(fold_pairs(pairs));
+	}
+	if (!step.done)
+		return {};
+	fold_.on = fold_.folded != 0;
+	fold_.later = fold_.later || (!fold_.on && std::exchange(fold_.again, false));
+	fold_.after = 0;
+	fold_.folded = 0;
+	return {};
+}
+
+std::optional<uint32_t> Pool::fold_that_is_due() const
+{
+	const auto due = std::find_if(fold_.put_off.begin(), fold_.put_off.end(), [](const auto &item) {
+		return item.second.due <= Clock::now(); });
+	return due == fold_.put_off.end() ? std::nullopt : std::optional(due->first);
+}
+
+Status Pool::fold_again(uint32_t parent)
+{
+	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parent - 1, {.pairs = 1, .blocks = 1, .rows = 1}));
+	for (const auto &[members, pairs] : step.pairs)
+		if (pairs.front().parent == parent)
+			return fold_pairs(pairs);
+	fold_.put_off.erase(parent);
+	return {};
+}
+
+// With a catalogue that has all of the journal: it follows a checkpoint. An error is no reason to do nothing else.
+void Pool::fold_some()
+{
+	if ((features_ & SV_FEATURE_FOLD) == 0) {
+		fold_ = {};
+		return;
+	}
+	fold_.on = std::exchange(fold_.later, false) || fold_.on;
+	const auto until = Clock::now() + kFoldFor;
+	Status done;
+	for (auto due = fold_that_is_due(); done.ok() && (fold_.on || due) && Clock::now() < until; due = fold_that_is_due())
+		done = due ? fold_again(*due) : fold_step();
+	if (done.ok())
+		return;
+	fold_.later = std::exchange(fold_.on, false) || fold_.later;
+	note(done);
 }
 
 Status Pool::tell_owned()

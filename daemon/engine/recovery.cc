@@ -179,6 +179,7 @@ void Pool::close_all()
 	to_drop_.clear();	// activation drops what the catalogue does not have
 	to_own_.clear();
 	merging_ = unresolved_ = false;
+	fold_ = {};
 }
 
 // Who makes something else of a member destroys the label at its front; the copy at its end outlives that.

@@ -23,7 +23,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
-	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT;
+	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -290,7 +290,8 @@ static void free_word(struct sv_pool *p, u64 *w)
 {
 	if ((*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE)
 		return;
-	smp_store_release(w, (*w & ~SV_XW_MAPPED) | SV_XW_FREED);	/* pairs with sv_look_up() */
+	/* A FOLD that holds it sees that and leaves it. Pairs with sv_look_up(). */
+	smp_store_release(w, (*w & ~(SV_XW_MAPPED | SV_XW_HOLD)) | SV_XW_FREED);
 	p->freed++;
 }
 
@@ -869,6 +870,7 @@ static const struct {
 	[SV_OP_SNAPSHOT]	= { sizeof(struct sv_snapshot), false, ACTIVE, op_snapshot },
 	[SV_OP_OWN]		= { sizeof(struct sv_own), false, ACTIVE, op_own },
 	[SV_OP_FREE]		= { sizeof(struct sv_freed), false, ACTIVE, op_free },
+	[SV_OP_FOLD]		= { sizeof(struct sv_fold), false, ACTIVE, NULL },
 };
 
 u32 sv_op_size(u32 op)
@@ -895,5 +897,7 @@ int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 
 		return -EINVAL;
 	if (op == SV_OP_RECYCLE)
 		return recycle(p, payload, *count, done, members);
+	if (op == SV_OP_FOLD)
+		return sv_fold_begin(p, payload, *count, done, members);
 	return ops[op].fn(p, payload, count, done);
 }

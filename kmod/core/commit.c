@@ -357,20 +357,23 @@ static void copy_stream(const struct sv_pool *p, u64 from, void *to, u32 bytes)
 }
 
 /* Whole records from durable up to pos that fit into one batch. Nobody changes them, so no lock is held. */
-static u32 gather(const struct sv_pool *p, u64 pos, u32 *records)
+static u32 gather(const struct sv_pool *p, u64 pos, u32 *records, u32 *flags)
 {
 	u64 at = p->durable;
 	u32 bytes = 0;
 
 	*records = 0;
 	while (at < pos) {
-		u32 n = sv_rec_size(p->stream[at % SV_STREAM_BYTES]);
+		u8 type = p->stream[at % SV_STREAM_BYTES];
+		u32 n = sv_rec_size(type);
 
 		if (bytes + n > p->batch_max - SV_BATCH_HEAD)
 			break;
 		bytes += n;
 		at += n;
 		(*records)++;
+		if (type == SV_REC_FOLD)
+			*flags |= SV_BATCH_FOLDS;
 	}
 	copy_stream(p, p->durable, p->batch + SV_BATCH_HEAD, bytes);
 	return bytes;
@@ -400,7 +403,7 @@ bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c)
 	sv_unlock(&p->lock, f);
 	if (!begin)
 		return false;
-	bytes = gather(p, head, &records);
+	bytes = gather(p, head, &records, &flags);
 	c->batch_pos = p->durable + bytes;
 	bytes += SV_BATCH_HEAD;
 	c->len = ALIGN(bytes, SV_BATCH_ALIGN);

@@ -107,6 +107,8 @@ struct sv_batch_disk {
 
 /* This batch was acknowledged without the other copy of the ring: that copy is stale from here on. [I32] */
 #define SV_BATCH_COPY_LOST	(1u << 0)
+/* It has FOLD records, which a version from before them must not take for damage. */
+#define SV_BATCH_FOLDS		(1u << 1)
 
 enum sv_rec_type {
 	SV_REC_MAP	= 1,	/* 32: index of a volume's layer now maps to extent in slot */
@@ -119,6 +121,7 @@ enum sv_rec_type {
 	SV_REC_LAYER	= 8,	/* 24: volume writes to a new layer */
 	SV_REC_SNAPDONE	= 9,	/* 16 */
 	SV_REC_OWN	= 10,	/* 16: owned_since of a volume */
+	SV_REC_FOLD	= 11,	/* 16: an extent has its parent's blocks too, and the parent's parent as parent */
 };
 
 /* Head of every record. The size follows from the type; an unknown type is damage. */
@@ -134,6 +137,8 @@ struct sv_rec_head {
 #define SV_UNMAP_TOMBSTONE	0x01u
 #define SV_MAP_PARTIAL		0x01u	/* flags of MAP: no block is valid yet; otherwise all are */
 #define SV_MAP_PARENT		0x02u	/* parent names the extent below this one */
+#define SV_FOLD_SWAPPED		0x01u	/* flags of FOLD: it has taken the parent's slot */
+#define SV_FOLD_KEPT		0x02u	/* the parent stays; otherwise it is free, with the slot that is left over */
 
 struct sv_rec_map {
 	struct sv_rec_head h;
@@ -170,9 +175,9 @@ struct sv_rec_layer {
 	__le64	job;			/* row in the catalogue that this carries out */
 };
 
-struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN */
+struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN, FOLD */
 	struct sv_rec_head h;
-	__le64	arg;
+	__le64	arg;			/* FOLD: the parent */
 };
 
 static_assert(sizeof(struct sv_label_disk) == SV_LABEL_SIZE, "label size");

@@ -194,12 +194,17 @@ struct sv_pool {
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
 	struct sv_freed *recycling;
 	u32 nr_recycling;
+	/* FOLD: extents between its first step and its last; the caller's, who does one at a time. */
+	struct sv_folding *folds;
+	u32 nr_folds;
+	u32 fold_at;			/* of the step under way */
 
 	u64 commits, records, journal_bytes;
 };
 
 #define SV_SEQ_UNKNOWN	(~0ull)
 #define SV_XW_RECYCLING	SV_XW_HOLD	/* of a FREED word: between the two steps of RECYCLE */
+/* Of a live word SV_XW_HOLD: writes wait. In the lock, where a discard looks for writers; or for a FOLD. */
 #define SV_XT_MAX_CHUNKS 65536u
 #define SV_XT_SHIFT	16
 #define SV_XT_CHUNK	(1u << SV_XT_SHIFT)
@@ -276,6 +281,9 @@ u32 sv_map_depth_for(u64 extents);
 /* snapshot.c */
 int sv_snapshot_begin(struct sv_pool *p, const struct sv_snapshot *s, u32 count);
 int sv_volume_own(struct sv_pool *p, const struct sv_own *o);
+
+/* fold.c */
+int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *done, u64 *members);
 
 /* alloc.c: all under pool->lock */
 bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *member, u32 *slot);

@@ -29,6 +29,7 @@ u32 sv_rec_size(u8 type)
 	case SV_REC_UNFRAG:
 	case SV_REC_SNAPDONE:
 	case SV_REC_OWN:
+	case SV_REC_FOLD:
 		return sizeof(struct sv_rec_small);
 	}
 	return 0;
@@ -151,6 +152,19 @@ static const char *read_volume_layer(const struct sv_rec_small *d, struct sv_rec
 	return check_volume(r);
 }
 
+static const char *read_fold(const struct sv_rec_small *d, struct sv_rec *r)
+{
+	u64 parent = le64_to_cpu(d->arg);
+
+	r->extent = le32_to_cpu(d->h.extent);
+	r->parent = (u32)parent;
+	if (r->flags > SV_FOLD_KEPT)
+		return "FOLD has an unknown flag";
+	if (!r->extent || !parent || parent >> 32 || parent == r->extent)
+		return "FOLD names extents out of range";
+	return NULL;
+}
+
 union rec_buf {
 	struct sv_rec_head h;
 	struct sv_rec_map map;
@@ -182,6 +196,8 @@ static const char *rec_read(const union rec_buf *b, struct sv_rec *r)
 	case SV_REC_FRAG:
 	case SV_REC_UNFRAG:
 		return read_frag(&b->small, r);
+	case SV_REC_FOLD:
+		return read_fold(&b->small, r);
 	default:
 		return read_volume_layer(&b->small, r);
 	}
@@ -234,6 +250,8 @@ u32 sv_rec_encode(const struct sv_rec *r, void *p)
 	case SV_REC_SNAPDONE:
 	case SV_REC_OWN:
 		return sv_put_small(p, r->type, 0, 0, r->volume, r->layer);
+	case SV_REC_FOLD:
+		return sv_put_small(p, r->type, r->flags, r->gen, r->extent, r->parent);
 	}
 	return 0;
 }
@@ -309,7 +327,7 @@ int sv_batch_check(const void *buf, u32 have, u64 seq, u64 incarnation, u32 prev
 		return sv_refuse(-EINVAL, why, "batch is torn or damaged");
 	if (le32_to_cpu(h->prev_crc) != prev_crc)
 		return sv_refuse(-EINVAL, why, "batch follows another one");
-	if (le32_to_cpu(h->flags) & ~SV_BATCH_COPY_LOST)
+	if (le32_to_cpu(h->flags) & ~(SV_BATCH_COPY_LOST | SV_BATCH_FOLDS))
 		return sv_refuse(-EPROTONOSUPPORT, why, "batch written by a newer version of svctl: use that one");
 	if (le64_to_cpu(h->tail_seq) > seq)
 		return sv_refuse(-EBADMSG, why, "batch says that later ones were trimmed");

@@ -28,6 +28,7 @@ u32 sv_rec_size(u8 type);
  *	LAYER		volume layer parent arg (job)
  *	SNAPDONE	volume layer
  *	OWN		volume layer (owned_since)
+ *	FOLD		flags gen extent parent
  */
 struct sv_rec {
 	u8 type;
@@ -133,7 +134,7 @@ static inline u32 sv_put_layer(void *p, u32 volume, u32 layer, u32 parent, u64 j
 	return sizeof(*r);
 }
 
-/* FRAG and UNFRAG (@name: extent), SNAPDONE and OWN (@name: volume, @arg: layer, no flags, no gen). */
+/* FRAG, UNFRAG and FOLD (@name: extent), SNAPDONE and OWN (@name: volume, @arg: layer, no flags, no gen). */
 static inline u32 sv_put_small(void *p, u8 type, u8 flags, u16 gen, u32 name, u64 arg)
 {
 	struct sv_rec_small *r = (struct sv_rec_small *)p;

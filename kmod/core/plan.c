@@ -273,7 +273,7 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	if (!word || !sv_owns(view, entry))
 		return first_write(v, index, c, first, n, out);
 	if (word & SV_XW_HOLD)
-		return SV_PLAN_DEFER;
+		return SV_PLAN_HELD;
 	if (word & SV_XW_PARTIAL)
 		return write_partial(v, sv_entry_extent(entry), word, first, n, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);

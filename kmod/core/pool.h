@@ -70,6 +70,7 @@ enum sv_plan {
 	SV_PLAN_REMAP = 0,	/* to member at sector */
 	SV_PLAN_ZERO,		/* reads as zeroes; a discard or WRITE_ZEROES of it is done */
 	SV_PLAN_DEFER,		/* memory or stream room is missing: sv_pool_refill(), commit, then plan again */
+	SV_PLAN_HELD,		/* the extent is being folded, which ends by itself: plan again then */
 	SV_PLAN_NOSPC,		/* no slot, or no ring room, for this class of write: wait for space or ENOSPC */
 	SV_PLAN_IOERR,		/* pool failed */
 	SV_PLAN_ROFS,		/* pool or volume read-only */
@@ -198,6 +199,26 @@ int sv_recycle_finish(struct sv_pool *p);
 int sv_snapshot_switch(struct sv_pool *p, u64 *members);
 struct sv_volume *sv_snapshot_volume(const struct sv_pool *p, u32 i);	/* NULL: there are no more */
 int sv_snapshot_finish(struct sv_pool *p, bool done);	/* !done: the volumes could not be flushed */
+/*
+ * FOLD, likewise, with slots not recycled meanwhile. The caller commits, then sv_cmd(FOLD) checks and holds writes to
+ * the extents. *members not 0: the caller waits for RCU and for the SRCU of these. Then it copies what sv_fold_next()
+ * names, all at once if it likes, says which failed, flushes the members that sv_fold_targets() tells, and calls
+ * sv_fold_finish(), which says -EAGAIN: commit, then again. It commits, waits for RCU, and calls sv_fold_end(): the
+ * number of extents folded.
+ */
+struct sv_fold_copy {
+	u32 fold;		/* which one it is for: for sv_fold_failed() */
+	u32 blocks;
+	u8 from, to;		/* members */
+	u64 from_sector;	/* in 512 B */
+	u64 to_sector;
+};
+
+bool sv_fold_next(struct sv_pool *p, struct sv_fold_copy *c);	/* false: there are no more */
+void sv_fold_failed(struct sv_pool *p, u32 fold);		/* any context */
+u64 sv_fold_targets(const struct sv_pool *p);			/* members that were copied to */
+int sv_fold_finish(struct sv_pool *p, u64 not_flushed);		/* mask of members */
+u32 sv_fold_end(struct sv_pool *p);
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
 bool sv_reclaim_wanted(const struct sv_pool *p);	/* any context; who sets something aside sees it */
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members);

@@ -140,6 +140,8 @@ static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool zero
 		return SV_PLAN_ZERO;
 	if (v->view == SV_VIEW_GATED)
 		return SV_PLAN_DEFER;
+	if (own && (word & SV_XW_HOLD))
+		return SV_PLAN_HELD;
 	if (!sv_ring_free(v->pool)) {
 		sv_no_ring(v->pool);
 		return SV_PLAN_NOSPC;

@@ -40,6 +40,7 @@
 #define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
 #define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
 #define SV_FEATURE_HISTOGRAMS	(1ull << 5)	/* there is HISTOGRAMS */
+#define SV_FEATURE_FOLD		(1ull << 6)	/* there is FOLD, and its records */
 
 struct sv_cmd {
 	__u32	op;
@@ -91,6 +92,13 @@ enum sv_op {
 	SV_OP_SNAPSHOT,
 	SV_OP_OWN,		/* in sv_own[]: older layers have become part of a volume's head */
 	SV_OP_FREE,		/* in sv_freed[]: extents that nothing names any more; but those that are gone */
+	/*
+	 * In sv_fold[]: partial extents take over what their parents have; waits for the copies, and so for all
+	 * members that these extents are on. Writes to them wait meanwhile, and no others. done says how many have:
+	 * what is written to just now, is not as the caller believes, or could not be copied, is as it was; and the
+	 * journal tells which.
+	 */
+	SV_OP_FOLD,
 };
 
 struct sv_hello {
@@ -201,6 +209,21 @@ struct sv_own {
 	__u32	flags;		/* SV_VOLUME_CHAINED if there still are layers below; others must be 0 */
 	__u32	layer;		/* the head that this is true of; EINVAL if it is another one */
 };
+
+struct sv_fold {
+	__u32	extent;		/* a partial one */
+	__u32	parent;		/* of it */
+	__u16	gen;
+	__u16	parent_gen;
+	__u32	flags;		/* SV_FOLD_*, one of them at most */
+};
+
+/*
+ * Without a flag the blocks of the parent that the extent lacks are copied, and the parent is freed: that nothing else
+ * needs it is for the caller to know, and KEEP makes the extent one more child of the parent's parent.
+ */
+#define SV_FOLD_SWAP	(1u << 0)	/* the extent's blocks are copied to the parent, whose place it takes */
+#define SV_FOLD_KEEP	(1u << 1)	/* something else needs the parent: it stays */
 
 struct sv_grant {
 	__u32	member;

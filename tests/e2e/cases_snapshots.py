@@ -188,24 +188,46 @@ def test_deleted_snapshot_gives_its_space_back_and_copies_nothing(host):
     host.svctl("check", "tank")
 
 
-def test_what_only_part_of_was_overwritten_outlives_its_snapshot(host):
+def test_what_only_part_of_was_overwritten_is_folded(host):
     host.pool()
-    write(host, "tank/v", 0, os.urandom(MIB))
-    host.svctl("create-snapshot", "tank/v@one")
-    write(host, "tank/v", 8192, os.urandom(BLOCK))
-    now = read(host, "tank/v", 0, MIB)
-    host.svctl("delete-snapshot", "tank/v@one", "--yes")
-    merged(host, 2)
-    assert read(host, "tank/v", 0, MIB) == now
-    host.svctl("check", "tank")
-    host.kill()
-    host.start()
-    assert read(host, "tank/v", 0, MIB) == now
-    # Once all of it is overwritten nothing needs the old extent any more.
-    write(host, "tank/v", 0, now)
-    host.flush("tank/v")
-    merged(host, 1)
-    assert read(host, "tank/v", 0, MIB) == now
+    for blocks in (1, 200):     # moved into the older extent's place, or filled from it
+        write(host, "tank/v", 0, os.urandom(MIB))
+        host.svctl("create-snapshot", "tank/v@one")
+        write(host, "tank/v", 8192, os.urandom(blocks * BLOCK))
+        now = read(host, "tank/v", 0, MIB)
+        host.svctl("delete-snapshot", "tank/v@one", "--yes")
+        merged(host, 1)
+        assert read(host, "tank/v", 0, MIB) == now
+        host.svctl("check", "tank")
+        host.flush("tank/v")
+        host.kill()
+        host.start()
+        assert read(host, "tank/v", 0, MIB) == now
+        write(host, "tank/v", 0, now[:BLOCK])
+        assert used(host) == MIB
+        host.svctl("check", "tank")
+
+
+def test_rolling_snapshots_take_no_more_space_than_what_they_have(host):
+    """A block of each extent is written between any two; as many are kept as there are."""
+    host.pool()
+    shadow = Shadow(host)
+    shadow.all["tank/v"] = bytearray(4 * MIB)
+    for index in range(4):
+        shadow.write("tank/v", index * MIB, os.urandom(MIB))
+    for i in range(12):
+        host.svctl("create-snapshot", f"tank/v@{i}")
+        for index in range(4):
+            shadow.write("tank/v", index * MIB + i * 7 * BLOCK, os.urandom(BLOCK))
+        if i >= 3:
+            host.svctl("delete-snapshot", f"tank/v@{i - 3}", "--yes")
+            merged(host, 4 + 3 * 4)
+            shadow.check()
+            host.svctl("check", "tank")
+    for i in range(9, 12):
+        host.svctl("delete-snapshot", f"tank/v@{i}", "--yes")
+    merged(host, 4)
+    shadow.check()
     host.svctl("check", "tank")
 
 
@@ -415,7 +437,8 @@ def test_svd_killed_while_it_deletes_a_snapshot(host):
     host.pool()
     shadow = Shadow(host)
     shadow.all["tank/v"] = bytearray(6 * MIB)
-    for i, point in enumerate(("delete-snapshot-in-catalogue", "merge-in-catalogue", "merge-owned", "merge-freed")):
+    for i, point in enumerate(("delete-snapshot-in-catalogue", "merge-in-catalogue", "merge-owned", "merge-freed",
+                               "folded")):
         for index in range(6):
             shadow.write("tank/v", index * MIB, os.urandom(MIB))
         host.svctl("create-snapshot", f"tank/v@s{i}")
@@ -433,10 +456,6 @@ def test_svd_killed_while_it_deletes_a_snapshot(host):
         host.start()
         assert snapshots(host) == []
         shadow.check()
-        merged(host, 7)
-        host.svctl("check", "tank")
-        shadow.write("tank/v", 5 * MIB, os.urandom(MIB))
-        host.flush("tank/v")
         merged(host, 6)
         shadow.check()
         host.svctl("check", "tank")

@@ -25,6 +25,7 @@ using Name = std::pair<uint32_t, uint16_t>;  // an extent in one of its lives: n
 inline constexpr Name kNone{0, 0};
 inline constexpr Name kHole{0xffffffffu, 0};
 
+inline bool any(const Blocks &b) { return b[0] || b[1] || b[2] || b[3]; }
 inline bool all(const Blocks &b) { return b[0] && b[1] && b[2] && b[3]; }
 
 class LayerOracle {
@@ -54,6 +55,9 @@ class LayerOracle {
 			break;
 		case SV_REC_LAYER:
 			volume(r.volume, r.layer, r.parent);
+			break;
+		case SV_REC_FOLD:
+			fold(r);
 			break;
 		default:
 			break;
@@ -108,6 +112,15 @@ class LayerOracle {
 			e.parent = kNone;
 	}
 
+	void fold(const sv_rec &r)
+	{
+		Extent &e = extents_.at({r.extent, r.gen});
+		const Extent &below = extents_.at({r.parent, gen_.at(r.parent)});
+		for (uint32_t b = 0; b < kBlocks; b++)
+			e.valid[b] = e.valid[b] || below.valid[b];
+		e.parent = all(e.valid) ? kNone : below.parent;
+	}
+
 	std::map<Name, Extent> extents_;
 	std::map<uint32_t, uint16_t> gen_;
 	std::map<uint32_t, Layer> layers_;
@@ -138,8 +151,10 @@ class LayerKernel {
 
 	explicit LayerKernel(uint32_t numbers)
 	{
-		for (uint32_t n = numbers; n > 0; n--)
+		for (uint32_t n = numbers; n > 0; n--) {
 			free_.push_back(n);
+			free_slots_.push_back(n);
+		}
 	}
 	bool has_space() const { return !free_.empty(); }
 	View &view(uint32_t id) { return views_.at(id); }
@@ -279,11 +294,43 @@ class LayerKernel {
 		release(f.extent);
 	}
 
+	// A FOLD of one extent. False: it is not as the caller believes, or there are blocks of which no record speaks yet.
+	bool fold(const sv_fold &f)
+	{
+		const auto child = extents_.find(f.extent), parent = extents_.find(f.parent);
+		if (child == extents_.end() || parent == extents_.end())
+			return false;
+		Extent &e = child->second, &below = parent->second;
+		if (e.gen != f.gen || below.gen != f.parent_gen || e.parent != f.parent || any(e.dirty) || any(below.dirty) || all(e.valid))
+			return false;
+		sv_rec r = {};
+		r.type = SV_REC_FOLD;
+		r.flags = f.flags == SV_FOLD_SWAP ? SV_FOLD_SWAPPED : f.flags == SV_FOLD_KEEP ? SV_FOLD_KEPT : 0;
+		r.extent = f.extent;
+		r.gen = f.gen;
+		r.parent = f.parent;
+		stream_.push_back(r);
+		for (uint32_t b = 0; b < kBlocks; b++) {
+			if (!e.valid[b] && below.valid[b])
+				data_.at({f.extent, f.gen})[b] = data({f.parent, f.parent_gen}, b);
+			e.valid[b] = e.valid[b] || below.valid[b];
+		}
+		e.partial = !all(e.valid);
+		e.parent = e.partial ? below.parent : 0;
+		if (f.flags == SV_FOLD_SWAP)
+			std::swap(e.slot, below.slot);
+		if (f.flags != SV_FOLD_KEEP)
+			free({f.parent, f.parent_gen, 0});
+		return true;
+	}
+
 	// What was freed may be used again: its records are applied.
 	void trim()
 	{
 		free_.insert(free_.begin(), freed_.begin(), freed_.end());
 		freed_.clear();
+		free_slots_.insert(free_slots_.begin(), freed_slots_.begin(), freed_slots_.end());
+		freed_slots_.clear();
 	}
 
 	void load(Catalogue &c);
@@ -315,7 +362,8 @@ class LayerKernel {
 		free_.pop_back();
 		Extent e;
 		e.gen = ++gen_[number];
-		e.slot = number;
+		e.slot = free_slots_.back();
+		free_slots_.pop_back();
 		e.partial = true;
 		e.parent = old == v.map.end() ? 0 : old->second.extent;
 		sv_rec r = record(SV_REC_MAP, id, layer);
@@ -361,13 +409,15 @@ class LayerKernel {
 
 	void release(uint32_t number)
 	{
+		freed_slots_.push_back(extents_.at(number).slot);
 		extents_.erase(number);
 		freed_.push_back(number);
 	}
 
 	std::map<uint32_t, View> views_;
 	std::map<uint32_t, Extent> extents_;
-	std::vector<uint32_t> free_, freed_;
+	std::vector<uint32_t> free_, freed_;  // numbers
+	std::vector<uint32_t> free_slots_, freed_slots_;
 	std::map<uint32_t, uint16_t> gen_;
 	std::map<Name, std::array<uint64_t, kBlocks>> data_;
 	std::deque<sv_rec> stream_;  // not applied
@@ -378,9 +428,8 @@ inline void LayerKernel::load(Catalogue &c)
 {
 	views_.clear();
 	stream_.clear();
-	for (const auto &[number, e] : extents_)
-		freed_.push_back(number);
-	extents_.clear();
+	while (!extents_.empty())
+		release(extents_.begin()->first);
 	trim();
 	ASSERT_TRUE(c.for_each_extent([&](std::span<const sv_extent> some) -> Status {
 		for (const sv_extent &e : some) {
@@ -393,6 +442,8 @@ inline void LayerKernel::load(Catalogue &c)
 		return {};
 	}).ok());
 	std::erase_if(free_, [&](uint32_t n) { return extents_.contains(n); });
+	for (const auto &[number, e] : extents_)
+		std::erase(free_slots_, e.slot);
 	ASSERT_TRUE(c.for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
 		for (const sv_partial_bits &p : some) {
 			extents_.at(p.extent).parent = p.parent;

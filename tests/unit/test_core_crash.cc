@@ -7,7 +7,8 @@
 // FLUSH or FUA acknowledged, and never as what lay in the slot before. (commit_model's claim, on the real code.)
 //
 // And for every snapshot, of one volume or of two at one moment: once it is acknowledged it is there after any crash, and
-// whenever it is there it reads as the volumes did at its moment.
+// whenever it is there it reads as the volumes did at its moment. Snapshots are deleted, and what only partial extents need
+// then is folded into these, step by step as all the rest.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,6 +50,10 @@ class Disk {
       c.covered = 0;
     }
   }
+  // Begins and ends at once; a flush under way then covers nothing more.
+  void flush_now() {
+    for (auto& [block, c] : cells_) c.durable = c.latest, c.versions.clear(), c.covered = 0;
+  }
   void crash(std::mt19937_64& r) {
     for (auto& [block, c] : cells_) {
       if (!c.versions.empty()) {
@@ -83,11 +88,13 @@ struct Write {
 using Place = std::pair<uint32_t, uint64_t>;  // volume, block or index
 
 struct Snapshot;
+struct Fold;
 
 struct Ticket {
   sv_ticket t{};
   std::map<Place, int64_t> covers;  // what is promised once it is acknowledged
   Snapshot* snapshot = nullptr;     // that waits for it, too
+  Fold* fold = nullptr;             // likewise
 };
 
 struct History {
@@ -105,6 +112,15 @@ struct Snapshot {
   std::set<uint64_t> waits_for;  // writes by the old views
   size_t tickets = 0;
   bool error = false;
+  bool deleted = false;
+};
+
+// A FOLD on its way.
+struct Fold {
+  enum class Step { kNone, kBegun, kCopied, kFlushed, kCommitting } step = Step::kNone;
+  std::set<uint64_t> waits_for;  // writes planned before
+  size_t tickets = 0;
+  uint64_t not_flushed = 0;
 };
 
 struct Shape {
@@ -115,6 +131,7 @@ struct Shape {
   uint32_t volumes = 1;
   uint32_t snapshots = 0;
   uint32_t slots = kSlots;
+  bool folds = false;
 };
 
 class World {
@@ -127,6 +144,7 @@ class World {
 
   void step() {
     if (shape_.snapshots && r_() % 12 == 0) return snapshot_step();
+    if (shape_.folds && r_() % 4 == 0) return r_() % 9 ? fold_step() : delete_snapshot();
     switch (r_() % 20) {
       case 17: checkpoint(); break;
       case 18: case 19: listed_.empty() ? list() : checkpoint(); break;
@@ -173,12 +191,14 @@ class World {
 
   void settle() {
     while (!in_flight_.empty()) complete();
-    for (int i = 0; i < 3000 && !(idle() && snapshots_ended()); i++) {
+    for (int i = 0; i < 3000 && !(idle() && snapshots_ended() && fold_.step == Fold::Step::kNone); i++) {
       if (!snapshots_ended()) snapshot_step();
+      if (fold_.step != Fold::Step::kNone) fold_step();
       if (i % 100 == 0) sv_commit_all(pool_);
       commit_step();
     }
     EXPECT_TRUE(snapshots_ended());
+    EXPECT_EQ(Fold::Step::kNone, fold_.step);
     EXPECT_TRUE(idle());
     EXPECT_TRUE(waiting_.empty());
     EXPECT_EQ(0, sv_test_reserved(pool_));
@@ -307,6 +327,7 @@ class World {
     to_disk(w, w.fua);
     sv_write_done(volumes_[w.volume], &w.piece, true);
     if (!snapshots_.empty()) snapshots_.back()->waits_for.erase(w.id);
+    fold_.waits_for.erase(w.id);
     auto t = std::make_unique<Ticket>();
     for (Place place : places(w)) {
       auto& h = history_[place];
@@ -417,6 +438,7 @@ class World {
       auto* mine = reinterpret_cast<Ticket*>(t);
       if (!t->error) acknowledge(*mine);
       if (mine->snapshot) mine->snapshot->tickets--, mine->snapshot->error |= t->error != 0;
+      if (mine->fold) mine->fold->tickets--;
       waiting_.erase(mine);
       delete mine;
       t = next;
@@ -431,6 +453,8 @@ class World {
     catalogue_ = replay();
     sv_trim trim{.seq = catalogue_.seq};
     if (trim.seq) command(SV_OP_TRIM, &trim, 1, sizeof(trim));
+    if (shape_.folds) free_unneeded();
+    if (fold_.step != Fold::Step::kNone) return;  // slots are not recycled meanwhile
     if (!in_flight_.empty()) return;  // the grace periods would wait for them
     recycle();
   }
@@ -499,6 +523,8 @@ class World {
         auto* l = reinterpret_cast<const sv_rec_layer*>(h);
         s.below[l->layer] = l->parent;
         s.head[h->extent - 1] = l->layer;
+      } else if (h->type == SV_REC_FOLD) {
+        fold_records(s, reinterpret_cast<const sv_rec_small*>(h));
       } else if (h->type == SV_REC_SNAPDONE) {
         s.frozen.insert(static_cast<uint32_t>(reinterpret_cast<const sv_rec_small*>(h)->arg));
       } else {
@@ -507,6 +533,21 @@ class World {
       at += sv_rec_size(h->type);
     }
   }
+
+  void fold_records(State& s, const sv_rec_small* f) {
+    const auto child = s.exts.find(f->h.extent), parent = s.exts.find(static_cast<uint32_t>(f->arg));
+    if (child == s.exts.end()) return;  // nothing needs it any more, since
+    ASSERT_TRUE(parent != s.exts.end());
+    Ext &x = child->second, &below = parent->second;
+    ASSERT_EQ(f->arg, x.parent);
+    ASSERT_EQ(f->h.gen, x.gen);
+    for (uint32_t i = 0; i < 256; i++) x.valid[i] = x.valid[i] || below.valid[i];
+    x.parent = whole(x) ? 0 : below.parent;
+    if (f->h.flags & SV_FOLD_SWAPPED) x.member = below.member, x.slot = below.slot;
+    if (!(f->h.flags & SV_FOLD_KEPT)) s.exts.erase(parent);
+  }
+
+  static bool whole(const Ext& x) { return std::find(x.valid.begin(), x.valid.end(), false) == x.valid.end(); }
 
   void bits(State& s, const sv_rec_head* h) {
     auto it = s.exts.find(h->extent);
@@ -517,8 +558,7 @@ class World {
       bool named = (h->flags & SV_VALID_ALL) || (i >= base && i < base + 64 && (v->bits >> (i - base) & 1));
       if (named) it->second.valid[i] = h->type == SV_REC_VALID;
     }
-    if (std::find(it->second.valid.begin(), it->second.valid.end(), false) == it->second.valid.end())
-      it->second.parent = 0;  // what is whole needs nothing below, also when it is cleared later
+    if (whole(it->second)) it->second.parent = 0;  // what is whole needs nothing below, also when it is cleared later
   }
 
   int64_t read(std::vector<Disk>& disks, State& s, Place place) {
@@ -599,6 +639,7 @@ class World {
   }
 
   std::string check_snapshot(std::vector<Disk>& disks, State& state, Snapshot& s) {
+    if (s.deleted) return "";
     for (auto [volume, layer] : s.frozen) {
       if (!state.frozen.count(layer)) {
         if (s.step == Snapshot::Step::kDone) return "snapshot of volume " + std::to_string(volume) + " is lost";
@@ -614,6 +655,112 @@ class World {
       seen_snapshots_++;
     }
     return "";
+  }
+
+  // ---- deleted snapshots, and FOLD ----
+
+  // svd's part: each of its layers goes into the one above it. The catalogue has all of it at once, and durably.
+  void delete_snapshot() {
+    if (writing_ || !snapshots_ended() || snapshots_.empty()) return;
+    Snapshot& s = *snapshots_[r_() % snapshots_.size()];
+    if (s.deleted || s.step != Snapshot::Step::kDone) return;
+    catalogue_ = replay();
+    for (auto [volume, layer] : s.frozen) merge_up(layer);
+    s.deleted = true;
+    free_unneeded();
+  }
+
+  void merge_up(uint32_t layer) {
+    uint32_t above = 0;
+    for (auto [upper, lower] : catalogue_.below)
+      if (lower == layer) above = upper;
+    ASSERT_NE(0u, above);
+    for (auto it = catalogue_.map.lower_bound({layer, 0}); it != catalogue_.map.end() && it->first.first == layer;) {
+      catalogue_.map.try_emplace({above, it->first.second}, it->second);
+      it = catalogue_.map.erase(it);
+    }
+    if (catalogue_.below.contains(layer)) catalogue_.below[above] = catalogue_.below[layer];
+    else catalogue_.below.erase(above);
+    catalogue_.below.erase(layer);
+    catalogue_.frozen.erase(layer);
+  }
+
+  // What no layer maps and no partial extent needs; the kernel may have freed it long since.
+  void free_unneeded() {
+    for (auto it = catalogue_.exts.begin(); it != catalogue_.exts.end();) {
+      if (catalogue_.live(it->first)) {
+        ++it;
+        continue;
+      }
+      sv_freed f{.extent = it->first, .gen = it->second.gen, .pad = 0};
+      command(SV_OP_FREE, &f, 1, sizeof(f));
+      it = catalogue_.exts.erase(it);
+    }
+  }
+
+  void fold_step() {
+    using Step = Fold::Step;
+    if (fold_.step == Step::kNone) begin_folds();
+    else if (fold_.step == Step::kBegun && fold_.waits_for.empty()) copy_fold();
+    else if (fold_.step == Step::kCopied) flush_folds();
+    else if (fold_.step == Step::kFlushed) finish_folds();
+    else if (fold_.step == Step::kCommitting && !fold_.tickets) end_folds();
+  }
+
+  // By what the catalogue has, which the kernel may be ahead of.
+  void begin_folds() {
+    std::set<uint32_t> mapped;
+    for (auto [place, x] : catalogue_.map) mapped.insert(x);
+    std::map<uint32_t, int> children;
+    for (auto& [number, x] : catalogue_.exts) children[x.parent] += x.parent != 0;
+    std::vector<sv_fold> pairs;
+    for (auto& [number, x] : catalogue_.exts) {
+      if (!x.parent || r_() % 2) continue;
+      const bool orphan = !mapped.count(x.parent) && children[x.parent] == 1;
+      const uint32_t flags = !orphan ? SV_FOLD_KEEP : r_() % 2 ? SV_FOLD_SWAP : 0;
+      pairs.push_back({.extent = number, .parent = x.parent, .gen = x.gen, .parent_gen = catalogue_.exts[x.parent].gen, .flags = flags});
+    }
+    if (pairs.empty()) return;
+    auto n = static_cast<uint32_t>(pairs.size());
+    uint32_t done = 0;
+    uint64_t members = 0;
+    if (sv_cmd(pool_, SV_OP_FOLD, epoch_, pairs.data(), &n, &done, &members)) return;  // the ring is full
+    fold_ = {.step = Fold::Step::kBegun, .waits_for = {}, .tickets = 0, .not_flushed = 0};
+    for (const Write& w : in_flight_) fold_.waits_for.insert(w.id);
+  }
+
+  void copy_fold() {
+    sv_fold_copy c;
+    if (!sv_fold_next(pool_, &c)) {
+      fold_.step = Fold::Step::kCopied;
+      return;
+    }
+    for (uint64_t i = 0; i < c.blocks; i++) disks_[c.to].write(c.to_sector / 8 + i, disks_[c.from].read(c.from_sector / 8 + i), false);
+    if (r_() % 32 == 0) sv_fold_failed(pool_, c.fold);
+  }
+
+  void flush_folds() {
+    for (uint32_t i = 0; i < shape_.members; i++) {
+      if (!(sv_fold_targets(pool_) >> i & 1)) continue;
+      if (static_cast<int>(r_() % 1000) < shape_.flush_failures) fold_.not_flushed |= 1ull << i;
+      else disks_[i].flush_now();
+    }
+    fold_.step = Fold::Step::kFlushed;
+  }
+
+  void finish_folds() {
+    if (sv_fold_finish(pool_, fold_.not_flushed)) return;
+    auto t = std::make_unique<Ticket>();
+    t->fold = &fold_;
+    sv_ticket_add(pool_, &t->t, false);
+    fold_.tickets++;
+    waiting_.insert(t.release());
+    fold_.step = Fold::Step::kCommitting;
+  }
+
+  void end_folds() {
+    folded_ += sv_fold_end(pool_);
+    fold_.step = Fold::Step::kNone;
   }
 
   std::mt19937_64 r_;
@@ -637,10 +784,12 @@ class World {
   std::vector<std::unique_ptr<Snapshot>> snapshots_;
   uint32_t next_layer_ = 100;
   uint64_t next_write_ = 0;
+  Fold fold_;
 
  public:
   uint64_t recycled_ = 0;
   uint64_t seen_snapshots_ = 0;  // after crashes
+  uint64_t folded_ = 0;
 };
 
 uint64_t runs() {
@@ -649,10 +798,10 @@ uint64_t runs() {
 }
 
 void explore(Shape shape, uint64_t seed0) {
-  uint64_t recycled = 0, snapshots = 0;
+  uint64_t recycled = 0, snapshots = 0, folded = 0;
   for (uint64_t seed = seed0; seed < seed0 + runs(); seed++) {
     World w(seed, shape);
-    for (int i = 0; i < 160; i++) {
+    for (int i = 0; i < (shape.folds ? 320 : 160); i++) {
       w.step();
       if (i % 4) continue;
       ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " step " << i;
@@ -661,11 +810,13 @@ void explore(Shape shape, uint64_t seed0) {
     w.settle();
     recycled += w.recycled_;
     snapshots += w.seen_snapshots_;
+    folded += w.folded_;
     ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " settled";
     ASSERT_EQ("", w.check_reads()) << "seed " << seed << " settled";
   }
   EXPECT_GT(recycled, 0u);  // or the explorer no longer tries reuse
   EXPECT_EQ(shape.snapshots > 0, snapshots > 0);
+  EXPECT_EQ(shape.folds, folded > 0);
 }
 
 TEST(CoreCrash, one_member_holds_ring_and_data) { explore({.members = 1}, 1); }
@@ -675,6 +826,11 @@ TEST(CoreCrash, flushes_fail) { explore({.members = 3, .flush_failures = 100, .v
 TEST(CoreCrash, snapshots) { explore({.members = 2, .volumes = 2, .snapshots = 3, .slots = 40}, 400001); }
 TEST(CoreCrash, snapshots_while_flushes_fail) {
   explore({.members = 2, .flush_failures = 100, .volumes = 2, .snapshots = 4, .slots = 40}, 500001);
+}
+
+TEST(CoreCrash, folding) { explore({.members = 2, .volumes = 2, .snapshots = 6, .slots = 60, .folds = true}, 600001); }
+TEST(CoreCrash, folding_while_flushes_fail) {
+  explore({.members = 2, .ring_copies = 2, .flush_failures = 100, .copy_failures = 50, .volumes = 2, .snapshots = 6, .slots = 60, .folds = true}, 700001);
 }
 
 }  // namespace

@@ -59,6 +59,8 @@ std::vector<Golden> goldens() {
   r->volume = 0x0abacb, r->layer = 0x21222324;
   r = &add("OWN", SV_REC_OWN, "0a000000cbba0a00" "2423222100000000");
   r->volume = 0x0abacb, r->layer = 0x21222324;
+  r = &add("FOLD", SV_REC_FOLD, "0b0102010a090807" "1413121100000000");
+  r->flags = 1, r->gen = 0x0102, r->extent = 0x0708090a, r->parent = 0x11121314;
   return all;
 }
 
@@ -77,8 +79,8 @@ uint32_t volume_of(Rng& rng) { return static_cast<uint32_t>(between(rng, 1, 0xff
 
 // A random sound record and, beside it, what docs/format.md says its bytes are.
 Bytes random_record(Rng& rng, sv_rec& r) {
-  static const int kSize[] = {0, 32, 16, 16, 16, 16, 24, 24, 24, 16, 16};
-  r = record(static_cast<uint8_t>(between(rng, 1, 10)));
+  static const int kSize[] = {0, 32, 16, 16, 16, 16, 24, 24, 24, 16, 16, 16};
+  r = record(static_cast<uint8_t>(between(rng, 1, 11)));
   Bytes b(kSize[r.type]);
   b[0] = r.type;
   auto extent = [&] {
@@ -132,6 +134,13 @@ Bytes random_record(Rng& rng, sv_rec& r) {
       put_le(b, 12, 4, r.parent = any32(rng));
       put_le(b, 16, 8, r.arg = rng());
       break;
+    case 11:
+      extent();
+      b[1] = r.flags = static_cast<uint8_t>(between(rng, 0, 2));
+      do r.parent = extent_of(rng);
+      while (r.parent == r.extent);
+      put_le(b, 8, 4, r.parent);
+      break;
     default:
       volume();
       put_le(b, 8, 4, r.layer = any32(rng));
@@ -159,9 +168,9 @@ TEST(Record, bytes_never_change) {
 }
 
 TEST(Record, sizes_follow_from_the_type) {
-  const uint32_t want[] = {0, 32, 16, 16, 16, 16, 24, 24, 24, 16, 16};
+  const uint32_t want[] = {0, 32, 16, 16, 16, 16, 24, 24, 24, 16, 16, 16};
   for (int type = 0; type < 256; type++)
-    EXPECT_EQ(sv_rec_size(static_cast<u8>(type)), type < 11 ? want[type] : 0) << type;
+    EXPECT_EQ(sv_rec_size(static_cast<u8>(type)), type < 12 ? want[type] : 0) << type;
 }
 
 TEST(Record, agrees_with_the_oracle_on_random_records) {
@@ -194,7 +203,7 @@ TEST(Record, refuses_one_cut_off_at_any_byte) {
 }
 
 TEST(Record, refuses_unknown_types) {
-  for (int type : {0, 11, 12, 127, 255}) {
+  for (int type : {0, 12, 13, 127, 255}) {
     Bytes b(32);
     b[0] = static_cast<uint8_t>(type);
     EXPECT_EQ(sv_rec_check(b.data(), 32), -EBADMSG) << type;
@@ -222,6 +231,11 @@ const Limit kLimits[] = {
     {"VALID extent", 4, 4, 4, 1, 0},
     {"VALID flags", 4, 1, 1, 3, 4},
     {"VALID of all without all bits", 4, 1, 1, 0, 0x80},
+    {"FOLD extent", 11, 4, 4, 1, 0},
+    {"FOLD flags", 11, 1, 1, 2, 3},
+    {"FOLD parent", 11, 8, 4, 1, 0},
+    {"FOLD parent of itself", 11, 8, 4, 1, 0x0708090a},
+    {"FOLD parent out of range", 11, 12, 4, 0, 1},
     {"CLEAR extent", 5, 4, 4, 1, 0},
     {"CLEAR of all", 5, 1, 1, 3, 0x80},
     {"UNMAP flags", 6, 1, 1, 1, 2},
@@ -404,7 +418,7 @@ TEST(Batch, tells_damage_under_a_right_crc_from_absence) {
   };
   for (const Case& c : {Case{"unknown type", 64, 1, 99, -EBADMSG}, Case{"too many records said", 28, 4, 999, -EBADMSG},
                         Case{"too few records said", 28, 4, 1, -EBADMSG}, Case{"trimmed beyond", 40, 8, 6, -EBADMSG},
-                        Case{"trimmed up to it", 40, 8, 5, 0}, Case{"newer flag", 36, 4, 2, -EPROTONOSUPPORT},
+                        Case{"trimmed up to it", 40, 8, 5, 0}, Case{"newer flag", 36, 4, 4, -EPROTONOSUPPORT},
                         Case{"reserved", 56, 8, 77, 0}}) {
     Batch b(rng, 600);
     put_le(b.buf, c.at, c.size, c.value);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -463,6 +464,172 @@ TEST(Orphans, stay_while_another_needs_them)
 	expect_sound(*b.c);
 	b.must({b.hole(v, 1, 3)});
 	EXPECT_EQ(b.freeing(), "1");
+	expect_sound(*b.c);
+}
+
+// ---- folding ----
+
+static std::vector<sv_fold> all_pairs(const FoldStep &step)
+{
+	std::vector<sv_fold> all;
+	for (const auto &[members, some] : step.pairs)
+		all.insert(all.end(), some.begin(), some.end());
+	return all;
+}
+
+// Over extent 1, which is an orphan, lies 2 with these words of its own; 1 has word 0 only if it is partial.
+struct FoldBench : SnapshotBench {
+	explicit FoldBench(uint32_t words, bool partial = false)
+	{
+		v = volume("a");
+		must({map(v, 0, 1, partial)});
+		if (partial)
+			must({bits_rec(SV_REC_VALID, 1, 1, 0, ~0ull)});
+		const SnapshotRow s = snapshot(v, "s");
+		must({over(v, 0, 2, 1)});
+		for (uint32_t w = 0; w < words; w++)
+			must({bits_rec(SV_REC_VALID, 2, 2, w, ~0ull)});
+		remove(s);
+		EXPECT_TRUE(has("orphan 1 1 0 1\n"));
+	}
+	static sv_rec folded(uint8_t flags, uint32_t extent = 2, uint32_t parent = 1)
+	{
+		sv_rec r = {};
+		r.type = SV_REC_FOLD;
+		r.flags = flags;
+		r.extent = extent;
+		r.gen = static_cast<uint16_t>(extent);
+		r.parent = parent;
+		return r;
+	}
+	std::string plan()
+	{
+		std::string text;
+		const FoldStep step = c->fold_step(0).value();
+		for (const sv_fold &f : all_pairs(step))
+			text += fmt::format("{}/{} over {}/{} {};", f.extent, f.gen, f.parent, f.parent_gen, f.flags);
+		return text;
+	}
+	VolumeRow v;
+};
+
+TEST(Fold, takes_the_side_that_copies_less)
+{
+	EXPECT_EQ(FoldBench(0).plan(), "2/2 over 1/1 1;");
+	EXPECT_EQ(FoldBench(1).plan(), "2/2 over 1/1 1;");
+	EXPECT_EQ(FoldBench(2).plan(), "2/2 over 1/1 0;");
+	EXPECT_EQ(FoldBench(3).plan(), "2/2 over 1/1 0;");
+	EXPECT_EQ(FoldBench(1, true).plan(), "2/2 over 1/1 0;") << "nothing is to be copied";
+	EXPECT_EQ(FoldBench(1).c->fold_step(0)->blocks, 64u);
+	EXPECT_EQ(FoldBench(3).c->fold_step(0)->blocks, 64u);
+	EXPECT_EQ(FoldBench(1, true).c->fold_step(0)->blocks, 0u);
+}
+
+TEST(Fold, does_not_move_an_extent_to_a_slower_tier)
+{
+	for (const bool child_is_fast : {true, false}) {
+		SnapshotBench b;
+		const VolumeRow v = b.volume("a");
+		sv_rec below = b.map(v, 0, 1);
+		below.member = child_is_fast ? 1 : 0;
+		b.must({below});
+		const SnapshotRow s = b.snapshot(v, "s");
+		sv_rec over = b.over(v, 0, 2, 1);
+		over.member = child_is_fast ? 0 : 1;
+		b.must({over});
+		b.remove(s);
+		const FoldStep step = b.c->fold_step(0).value();
+		ASSERT_EQ(step.pairs.size(), 1u);
+		EXPECT_EQ(step.pairs.begin()->first, (std::pair<uint32_t, uint32_t>(over.member, below.member)));
+		EXPECT_EQ(step.pairs.begin()->second.at(0).flags, child_is_fast ? 0u : SV_FOLD_SWAP);
+		EXPECT_EQ(step.blocks, child_is_fast ? 256u : 0u);
+	}
+}
+
+TEST(Fold, leaves_the_extent_with_the_blocks_of_both)
+{
+	for (const uint8_t flags : {0, 1}) {
+		FoldBench b(2);
+		b.must({FoldBench::folded(flags)});
+		EXPECT_EQ(b.c->usage()->partials, 0u);
+		EXPECT_EQ(b.c->usage()->extents, 1u);
+		EXPECT_EQ(b.freeing(), "") << "the kernel freed it";
+		EXPECT_EQ(b.plan(), "");
+		EXPECT_TRUE(b.has(fmt::format("map 1 0 1 0 {} 2 2\n", flags == 1 ? 1 : 2))) << b.dump();
+		expect_sound(*b.c);
+	}
+	FoldBench b(0, true);
+	b.must({FoldBench::folded(0)});
+	EXPECT_EQ(b.c->usage()->partials, 1u);
+	EXPECT_EQ(b.c->usage()->extents, 1u);
+	EXPECT_TRUE(b.has("partial 2 " + std::string(48, '0') + "ffffffffffffffff\n")) << b.dump();
+	expect_sound(*b.c);
+}
+
+TEST(Fold, a_parent_that_stays_is_the_snapshots)
+{
+	SnapshotBench b;
+	const VolumeRow v = b.volume("a");
+	b.must({b.map(v, 0, 1)});
+	const SnapshotRow s = b.snapshot(v, "s");
+	b.must({b.over(v, 0, 2, 1)});
+	EXPECT_TRUE(b.c->fold_step(0)->pairs.empty());
+	EXPECT_FALSE(b.apply({FoldBench::folded(0)}).ok()) << "a layer maps it";
+	for (int i = 0; i < 2; i++)	// and again
+		b.must({FoldBench::folded(SV_FOLD_KEPT)});
+	EXPECT_EQ(b.c->usage()->partials, 0u);
+	EXPECT_EQ(b.c->usage()->extents, 2u);
+	expect_sound(*b.c);
+	b.remove(s);
+	EXPECT_EQ(b.freeing(), "1");
+	expect_sound(*b.c);
+}
+
+TEST(Fold, waits_while_two_need_the_parent_and_goes_on_by_families)
+{
+	SnapshotBench b;
+	const std::string bits(64, '0');
+	std::string text = "svctl-dump 1\nvolume 1 a 1099511627776 active 1 1 0 0 0\n";
+	std::string more, rest;
+	for (uint32_t n = 1; n <= 30; n++) {	// 100 + n over n; 50 + n too where n divides by 3
+		rest += fmt::format("orphan {} 1 0 {}\n", n, n);
+		text += fmt::format("map 1 {} 1 0 {} {} 1\n", n, 100 + n, 100 + n);
+		if (n % 3 == 0)
+			more += fmt::format("map 1 {} 1 0 {} {} 1\n", 50 + n, 50 + n, 50 + n);
+	}
+	for (uint32_t n = 1; n <= 30; n++)
+		if (n % 3 == 0)
+			rest += fmt::format("partial {} {} {}\n", 50 + n, bits, n);
+	for (uint32_t n = 1; n <= 30; n++)
+		rest += fmt::format("partial {} {} {}\n", 100 + n, bits, n);
+	std::istringstream in(text + more + rest + "end\n");
+	const Status restored = b.c->restore(in);
+	ASSERT_TRUE(restored.ok()) << restored.error().message();
+	std::vector<uint32_t> parents;
+	uint32_t steps = 0;
+	for (FoldStep step; !step.done; steps++) {
+		step = b.c->fold_step(step.after, {.pairs = 4, .blocks = 1, .rows = 7}).value();
+		for (const sv_fold &f : all_pairs(step))
+			parents.push_back(f.parent);
+	}
+	EXPECT_EQ(parents.size(), 20u);
+	EXPECT_TRUE(std::ranges::is_sorted(parents));
+	EXPECT_TRUE(std::ranges::none_of(parents, [](uint32_t n) { return n % 3 == 0; }));
+	EXPECT_GE(steps, 5u);
+}
+
+TEST(Fold, records_that_no_kernel_wrote_are_damage_and_late_ones_are_passed_over)
+{
+	FoldBench b(1);
+	const std::string before = b.dump();
+	EXPECT_FALSE(b.apply({FoldBench::folded(0, 2, 2)}).ok());
+	EXPECT_FALSE(b.apply({FoldBench::folded(0, 1, 2)}).ok()) << "1 has no parent";
+	b.seq -= 2;
+	EXPECT_EQ(b.dump(), before);
+	b.must({FoldBench::folded(0)});
+	b.must({FoldBench::folded(0)});
+	b.must({b.hole(b.v, 0, 2), FoldBench::folded(0)});
+	EXPECT_EQ(b.c->usage()->extents, 0u);
 	expect_sound(*b.c);
 }
 

@@ -64,6 +64,8 @@ class Pool {
 	void merge();
 	void tell_own();
 	void tell_freeing();
+	void fold();
+	void fold_keeping();
 	void commit_bits() { kernel_.commit_bits(below(2) == 0); }
 	void apply_some() { apply(below(kernel_.stream().size() + 1)); }
 	void apply(size_t count);
@@ -86,6 +88,7 @@ class Pool {
 	std::set<uint32_t> deleting_;  // volumes
 	std::vector<Owned> own_;       // the kernel has not heard
 	size_t committed_ = 0;	       // of kernel_.stream(), at least
+	uint32_t fold_after_ = 0;
 	uint64_t seq_ = 0;
 	uint64_t value_ = 0;
 	uint64_t name_ = 0;
@@ -337,7 +340,42 @@ void Pool::tell_freeing()
 	done["freed by the kernel"] += rows->size();
 }
 
-// Sometimes as after a crash between two readings of the ring: any part of it before, or all of it again. [I31]
+// Pairs that the catalogue proposes, though not all of the journal may be applied. Not before the kernel has freed what the
+// catalogue has. The command commits what it did.
+void Pool::fold()
+{
+	if (!c().freeing()->empty())
+		return;
+	const FoldLimits limits{1 + below(3), 1 + below(300), 1 + below(20)};
+	auto step = c().fold_step(fold_after_, limits);
+	ASSERT_TRUE(step.ok()) << step.error().message();
+	fold_after_ = step->done ? 0 : step->after;
+	for (const auto &[members, pairs] : step->pairs)
+		for (const sv_fold &f : pairs)
+			if (kernel_.fold(f)) {
+				committed_ = kernel_.stream().size();
+				done[f.flags == SV_FOLD_SWAP ? "folded, swapped" : "folded"]++;
+			}
+	if (step->done)
+		done["fold round"]++;
+}
+
+// Whatever else needs the parent. The grandparent has a child more then, which is to be known before that one is given up.
+void Pool::fold_keeping()
+{
+	const Shown now = shown();
+	for (const auto &[number, p] : now.partials)
+		if (p.parent != 0 && below(4) == 0 &&
+		    kernel_.fold({number, p.parent, now.extents.at(number).gen, now.extents.at(p.parent).gen, SV_FOLD_KEEP})) {
+			committed_ = kernel_.stream().size();
+			done["folded, parent kept"]++;
+		}
+	if (committed_ != 0)
+		apply(committed_);
+}
+
+// Sometimes as after a crash between two readings of the ring: any part of it before, or all of it again [I31]. But not what
+// was folded: that is applied once, with the position behind it.
 void Pool::apply(size_t count)
 {
 	auto &stream = kernel_.stream();
@@ -347,10 +385,11 @@ void Pool::apply(size_t count)
 		auto stats = c().apply_batch(std::span(records).first(n), at);
 		ASSERT_TRUE(stats.ok()) << stats.error().message();
 	};
-	if (below(3) == 0)
+	const bool once = std::ranges::any_of(records, [](const sv_rec &r) { return r.type == SV_REC_FOLD; });
+	if (!once && below(3) == 0)
 		put(below(count + 1));
 	put(count);
-	if (below(3) == 0)
+	if (!once && below(3) == 0)
 		put(count);
 	for (const sv_rec &r : records)
 		oracle_.apply(r);
@@ -510,6 +549,7 @@ void Pool::verify_kernel()
 	for (const auto &[number, e] : kernel_.extents()) {
 		ASSERT_TRUE(now.extents.contains(number)) << number;
 		ASSERT_EQ(now.extents.at(number).gen, e.gen);
+		ASSERT_EQ(now.extents.at(number).slot, e.slot);
 	}
 }
 
@@ -527,9 +567,9 @@ void Pool::step()
 		{8, &Pool::take},	 {14, &Pool::take_on},	    {3, &Pool::write_late},   {1, &Pool::give_up_taking},
 		{2, &Pool::clone},	 {6, &Pool::delete_snapshot}, {1, &Pool::delete_volume}, {4, &Pool::delete_step},
 		{12, &Pool::merge},	 {8, &Pool::tell_own},	    {4, &Pool::tell_freeing}, {5, &Pool::commit_bits},
-		{5, &Pool::apply_some},	 {2, &Pool::settle},
+		{5, &Pool::apply_some},	 {2, &Pool::settle},	    {6, &Pool::fold},	      {1, &Pool::fold_keeping},
 	};
-	uint64_t rest = below(118);
+	uint64_t rest = below(125);
 	for (const auto &[weight, run] : choices) {
 		if (rest < weight)
 			return (this->*run)();

@@ -29,6 +29,7 @@ def user_partition_is_shown(guest, disk):
                     f"sfdisk -d {disk} | cmp - /root/table; fsck.ext4 -fn {disk}-part2; svctl show part | grep 'path: {disk}-part1'"))
 
 
+@vm.full
 @vm.limit(400)
 def test_members_are_seen_and_noticed_by_udev(bench):
     disks = [bench.disk("whole", "128M"), bench.disk("late", "160M"), bench.disk("shared", "112M")]

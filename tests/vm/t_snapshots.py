@@ -7,12 +7,18 @@ import vm
 from svctl import Svctl, pool_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+FOLD_CUTS = int(os.environ.get("SOAK_CUTS", "20")) // 10  # make soak does more
 DEPENDENT = f"python3 -S -E {HERE}/guest/dependent.py"
 
 
 def digest(s, device):
     """Of a snapshot, past the page cache."""
     return s.run(f"dd if=/dev/sv/tank/{device} bs=1M iflag=direct status=none | sha256sum").split()[0]
+
+
+def only_what_the_volume_has(s, mib):
+    s.run(f"for i in $(seq 60); do test $(svctl list -H -t pool -o used) -le $(({mib} << 20)) && exit; sleep 1; done\n"
+          "svctl show tank; exit 1", timeout=90)
 
 
 @vm.limit(300)
@@ -43,11 +49,8 @@ def test_snapshots_stay_what_they_were_under_load(bench):
         now = digest(s, "a")
         s.run("svctl delete-volume tank/c --yes\n" + "".join(
             f"svctl deactivate tank/{name}; svctl delete-snapshot tank/{name} --yes\n" for name in digests))
-        s.run("sleep 5; svctl check tank")
+        only_what_the_volume_has(s, 32)
         assert digest(s, "a") == now
-        # What is left in part of older extents goes once all is overwritten.
-        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=32 oflag=direct status=none; sync /dev/sv/tank/a\n"
-              "for i in $(seq 60); do test $(svctl list -H -t pool -o used) -le $((32 << 20)) && exit; sleep 1; done; svctl show tank; exit 1")
         s.run("svctl check tank; svctl list")
 
 
@@ -93,4 +96,93 @@ def test_volumes_are_cut_at_one_moment(bench):
         assert last > 100, "the writer did not go on"
         s.run("pkill -f dependent.py")
         load.wait(20, check=False)
+        s.run("svctl check tank")
+
+
+@vm.limit(240)
+def test_rolling_snapshots_are_folded_under_load(bench):
+    """What only parts of extents need of deleted snapshots goes while these extents are written, and svd dies and comes back."""
+    disks = [bench.disk(name, "1G") for name in ("fast", "slow")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}", size="24M")
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=24 oflag=direct status=none")
+        s.run("cd /sys/kernel/tracing; test -d events || mount -t tracefs none .; echo 1 > events/sv/sv_fold/enable")
+        load = guest.start("fio --name=w --filename=/dev/sv/tank/a --rw=randwrite --bsrange=4k-16k --direct=1 --ioengine=libaio "
+                           "--iodepth=8 --verify=crc32c --do_verify=1 --loops=4 --fsync=32 --rate_iops=400 --output-format=terse")
+        for i in range(12):
+            s.run(f"svctl create-snapshot tank/a@s{i}; sleep 1")
+            if i >= 2:
+                s.run(f"svctl delete-snapshot tank/a@s{i - 2} --yes")
+            if i == 6:
+                s.kill()
+                s.start()
+        load.wait(150)
+        now = digest(s, "a")
+        s.run("svctl delete-snapshot tank/a@s10 --yes; svctl delete-snapshot tank/a@s11 --yes")
+        only_what_the_volume_has(s, 24)
+        assert digest(s, "a") == now
+        folded = s.run("sed -n 's/.*folded=\\([0-9]*\\) failed=0 .*/\\1/p' /sys/kernel/tracing/trace | paste -sd+ | bc").strip()
+        print(f"{folded} extents were folded")
+        assert int(folded) > 24, folded
+        s.run("svctl check tank")
+
+
+@vm.limit(120 + 60 * FOLD_CUTS)
+def test_power_cuts_while_extents_are_folded(bench):
+    disks = [bench.disk(name, "512M", backend="volatile") for name in ("fast", "slow")]
+    was = None
+    for cut in range(FOLD_CUTS):
+        with bench.boot(disks) as guest:
+            s = Svctl(guest, disks)
+            if cut == 0:
+                pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}", size="64M")
+                s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=64 oflag=direct status=none")
+            else:
+                assert digest(s, "a") == was, f"cut {cut}"
+                s.run("svctl check tank")
+                only_what_the_volume_has(s, 64)
+                assert digest(s, "a") == was, f"cut {cut}, folded"
+            # Of each extent one block, or most of it.
+            s.run(f"svctl create-snapshot tank/a@{cut}\n"
+                  f"for i in $(seq 0 63); do n=$((i % 2 ? 1 : 200)); dd if=/dev/urandom of=/dev/sv/tank/a bs=4k count=$n "
+                  "seek=$((i * 256 + i)) oflag=direct conv=notrunc status=none; done; sync /dev/sv/tank/a", timeout=120)
+            was = digest(s, "a")
+            s.run(f"svctl delete-snapshot tank/a@{cut} --yes; sleep 0.{3 + 2 * (cut % 4)}")
+            guest.power_cut()
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        assert digest(s, "a") == was
+        only_what_the_volume_has(s, 64)
+        assert digest(s, "a") == was
+        s.run("svctl check tank")
+
+
+@vm.full
+@vm.limit(300)
+def test_what_cannot_be_read_is_folded_later(bench):
+    """Of two old extents one has become unreadable: the other goes, the volume is served, check and dump are, and once it can be read
+    it goes too."""
+    disks = [bench.disk("a", "512M")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        sectors = int(s.run(f"blockdev --getsz {disks[0].dev}"))
+        s.run(f"dmsetup create bad --table '0 {sectors} linear {disks[0].dev} 0'")
+        s.run("svctl create-pool tank --tier t=/dev/mapper/bad; svctl create-volume tank/a --size 8M\n"
+              "dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=2 oflag=direct status=none; svctl create-snapshot tank/a@s\n"
+              "for i in 0 256; do dd if=/dev/urandom of=/dev/sv/tank/a bs=4k count=200 seek=$i oflag=direct conv=notrunc status=none; done\n"
+              "sync /dev/sv/tank/a; svctl check tank")
+        now = digest(s, "a")
+        line = next(words for words in (text.split() for text in s.run("svctl dump tank").splitlines())
+                    if words[0] == "map" and words[1] == "1")
+        slot = int(line[5])     # of the snapshot's first extent
+        start = int(s.run("od -An -t u8 -j 200 -N 8 /dev/mapper/bad")) // 512 + slot * 2048    # the label's slot_off
+        table = (f"0 {start} linear {disks[0].dev} 0\\n{start} 2048 error\\n"
+                 f"{start + 2048} {sectors - start - 2048} linear {disks[0].dev} {start + 2048}")
+        s.run(f"printf '{table}' | dmsetup reload bad; dmsetup suspend bad; dmsetup resume bad; svctl delete-snapshot tank/a@s --yes")
+        s.run("for i in $(seq 30); do test $(svctl list -H -t pool -o used) -le $((3 << 20)) && exit; sleep 1; done; exit 1")
+        s.run("svctl check tank; svctl dump tank > /dev/null; svctl status || true")
+        s.run(f"dmsetup reload bad --table '0 {sectors} linear {disks[0].dev} 0'; dmsetup suspend bad; dmsetup resume bad")
+        only_what_the_volume_has(s, 2)
+        assert digest(s, "a") == now
         s.run("svctl check tank")

@@ -169,6 +169,7 @@ TYPE = "da8107d2-cd82-48ee-8323-743684ec7dea"
 MKFS = "refused script -qec 'mkfs.ext4 {0}' /dev/null < /dev/null 2>&1"
 
 
+@vm.full
 @vm.limit(240)
 def test_whole_disks_get_a_partition_table_of_their_own(bench):
     disks = [bench.disk("fast", "256M"), bench.disk("slow", "256M", logical=4096), bench.disk("late", "128M")]

@@ -85,6 +85,7 @@ def test_svd_killed_under_fio(bench):
         s.run("for i in $(seq 50); do svctl list >/dev/null && break; sleep 0.1; done; svctl check tank; svctl list")
 
 
+@vm.full
 @vm.limit(180)
 def test_bad_control_commands_change_nothing(bench):
     """Sent to a pool with data, between two sessions of svd."""

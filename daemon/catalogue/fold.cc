@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+// Which partial extents the kernel may fold into one with their parents: where the parent is an orphan, so nothing but its
+// children needs it, and has one child only. Which side is copied is chosen by which copies less; but an extent is not moved to
+// a slower tier for that.
+#include <bit>
+
+#include "daemon/catalogue/catalogue_impl.h"
+
+namespace svd {
+
+namespace {
+
+class Folder {
+ public:
+	Folder(Database &db, const FoldLimits &limits) : db_(db), pages_(db), limits_(limits) {}
+	Result<FoldStep> run(uint32_t after);
+
+ private:
+	struct Row {
+		uint32_t extent = 0;
+		ValidBits valid;
+	};
+	Status begin();
+	Status family(uint32_t parent, const std::vector<Row> &children);
+	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
+	bool enough() const
+	{
+		return pairs_ >= limits_.pairs || step_.blocks >= limits_.blocks || rows_ >= limits_.rows;
+	}
+
+	Database &db_;
+	PageStore pages_;
+	FoldLimits limits_;
+	FoldStep step_;
+	uint64_t rows_ = 0;
+	size_t pairs_ = 0;
+	std::vector<uint32_t> tier_;  // by member
+};
+
+uint64_t count(const ValidBits &bits)
+{
+	uint64_t n = 0;
+	for (const uint64_t word : bits.word)
+		n += static_cast<uint64_t>(std::popcount(word));
+	return n;
+}
+
+ValidBits without(ValidBits bits, const ValidBits &other)
+{
+	for (size_t i = 0; i < bits.word.size(); i++)
+		bits.word[i] &= ~other.word[i];
+	return bits;
+}
+
+Status Folder::begin()
+{
+	SV_ASSIGN(Query q, db_.query("SELECT member, tier FROM members"));
+	while (true) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row)
+			return {};
+		tier_.resize(std::max<size_t>(tier_.size(), q.u32(0) + 1));
+		tier_[q.u32(0)] = q.u32(1);
+	}
+}
+
+Result<ValidBits> Folder::bits_of(uint32_t extent, const ExtentEntry &entry)
+{
+	ValidBits bits;
+	if (!entry.partial()) {
+		bits.word.fill(~uint64_t{0});
+		return bits;
+	}
+	SV_ASSIGN(const ValidBits *own, pages_.valid(extent));
+	return *own;
+}
+
+Status Folder::family(uint32_t parent, const std::vector<Row> &children)
+{
+	if (children.size() != 1)
+		return {};
+	SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
+	if (!below->live() || !below->orphan())
+		return {};
+	const Row &child = children.front();
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
+	SV_ASSIGN(const ValidBits has, bits_of(parent, *below));
+	const uint64_t fill = count(without(has, child.valid)), own = count(child.valid);
+	const bool swap = own < fill && tier_.at(below->member) <= tier_.at(entry->member);
+	step_.pairs[{entry->member, below->member}].push_back({child.extent, parent, entry->gen, below->gen, swap ? SV_FOLD_SWAP : 0});
+	step_.blocks += swap ? own : fill;
+	pairs_++;
+	return {};
+}
+
+Result<FoldStep> Folder::run(uint32_t after)
+{
+	SV_TRY(begin());
+	SV_ASSIGN(Query q, db_.query("SELECT parent, extent, valid FROM partials WHERE parent > ? AND parent <> 0 "
+				     "ORDER BY parent"));
+	q.bind(after);
+	std::vector<Row> children;
+	step_.after = after;
+	uint32_t parent = 0;
+	while (true) {
+		SV_ASSIGN(const bool more, q.step());
+		if (parent != 0 && (!more || q.u32(0) != parent)) {
+			SV_TRY(family(parent, children));
+			children.clear();
+			step_.after = parent;
+		}
+		step_.done = !more;
+		if (!more || (children.empty() && enough()))
+			return std::move(step_);
+		parent = q.u32(0);
+		children.push_back({q.u32(1), {}});
+		SV_TRY(decode_blob(q.blob(2), "partials", q.u64(1), children.back().valid));
+		rows_++;
+	}
+}
+
+}  // namespace
+
+Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
+{
+	return Folder(*impl_->db, limits).run(after);
+}
+
+}  // namespace svd
