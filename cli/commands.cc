@@ -390,6 +390,10 @@ std::vector<Command> volume_commands()
 		 {{"POOL/VOLUME", "", ""},
 		  {"--autoactivate", "yes|no", "does it come up with its pool, at boot for one? Now it stays as it is", Kind::kOption, false}},
 		 "set-volume tank/train --autoactivate no", "2: nothing is to be set", set_volume},
+		{"rollback-volume", "rollback", {"volume"}, "make a volume what one of its snapshots is; all its snapshots stay",
+		 {{"POOL/VOLUME@SNAPSHOT", "", "the volume keeps its size and its name"}}, "rollback-volume tank/train@epoch-3",
+		 "5: it is in use",
+		 [](const Values &v, const std::string &) -> Request { return of_snapshot(v, "RollbackVolume", true); }},
 		{"delete-volume", "delete", {"volume"}, "destroy a volume",
 		 {{"POOL/VOLUME", "", ""}}, "delete-volume tank/train", "5: it is in use",
 		 [](const Values &v, const std::string &) -> Request {

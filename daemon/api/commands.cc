@@ -82,6 +82,8 @@ const std::map<std::string, Method> kMethods = {
 		return e.create_snapshots(p.text("pool"), p.new_snapshots("snapshots"), p.flag("dry_run")); }}},
 	{"DeleteSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
+	{"RollbackVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.rollback_volume(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
 	{"RenameSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.rename_snapshot(p.text("pool"), snapshot_of(p), p.text("to"), p.flag("dry_run")); }}},
 	{"HoldSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {

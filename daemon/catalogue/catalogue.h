@@ -112,6 +112,12 @@ struct ApplyStats {
 	std::vector<sv_freed> freed;  // by UNMAP and FOLD; gen as it was
 };
 
+// What a volume has written since its last snapshot, as far as it is applied.
+struct HeadUse {
+	uint64_t extents = 0;
+	uint64_t holes = 0;  // extents of its snapshots that it has unmapped
+};
+
 struct DeleteProgress {
 	bool done = false;            // the volume's row is gone
 	std::vector<sv_freed> freed;  // in this step, of what the volume wrote; what freeing() tells may be among it
@@ -209,6 +215,10 @@ class Catalogue {
 	// One that is wanted in state deleting is there only when it is confirmed; otherwise finished deletions take it away.
 	Result<VolumeRow> create_volume(const VolumeRow &wanted);
 	Status confirm_volume(uint32_t id);  // name taken meanwhile: kBusy
+	// The second one, which was wanted in state deleting with the name of the first, takes its place and its snapshots; the
+	// first is being deleted. Only when all of the first one's records are applied.
+	Status replace_volume(uint32_t id, uint32_t by);
+	Result<HeadUse> head_use(uint32_t id);  // of a volume
 	Result<std::vector<VolumeRow>> volumes();  // by id, those being deleted too
 	Result<VolumeRow> volume(std::string_view name);  // active ones only; kNotFound
 	Result<VolumeRow> volume(uint32_t id);

@@ -101,7 +101,7 @@ Result<VolumeRow> Catalogue::create_volume(const VolumeRow &wanted)
 	SV_TRY(transaction([&]() -> Status {
 		Database &db = *impl_->db;
 		SV_ASSIGN(const bool exists, taken(db, v.name));
-		if (exists)
+		if (exists && v.state == VolumeState::kActive)
 			return name_taken(v.name);
 		SV_TRY(check_origin(db, v));
 		SV_ASSIGN(const Numbers numbers, take_numbers(db, "volume " + v.name));
@@ -123,6 +123,57 @@ Status Catalogue::confirm_volume(uint32_t id)
 		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET state = 0 WHERE id = ?"));
 		return q.bind(id).run();
 	});
+}
+
+// The snapshots' layers change hands with them: what a record says of a layer is compared with whose it is.
+static Status hand_over(Database &db, const VolumeRow &from, const VolumeRow &to)
+{
+	SV_ASSIGN(Query layers, db.query("UPDATE layers SET volume = ?1 WHERE volume = ?2 AND layer <> ?3 AND layer IN "
+					 "(SELECT layer FROM snapshots WHERE volume = ?2)"));
+	SV_TRY(layers.bind(to.id).bind(from.id).bind(from.layer).run());
+	SV_ASSIGN(Query snapshots, db.query("UPDATE snapshots SET volume = ? WHERE volume = ?"));
+	return snapshots.bind(to.id).bind(from.id).run();
+}
+
+Status Catalogue::replace_volume(uint32_t id, uint32_t by)
+{
+	return transaction([&]() -> Status {
+		Database &db = *impl_->db;
+		SV_ASSIGN(const VolumeRow from, volume(id));
+		SV_ASSIGN(const VolumeRow to, volume(by));
+		if (from.state != VolumeState::kActive || to.state != VolumeState::kDeleting || from.name != to.name)
+			return Error(Code::kBusy, "replace", "volume " + from.name, fmt::format("number {} was not made for that", by));
+		SV_ASSIGN(Query state, db.query("UPDATE volumes SET state = ? WHERE id = ?"));
+		SV_TRY(state.bind(static_cast<uint64_t>(VolumeState::kDeleting)).bind(id).run());
+		SV_TRY(state.bind(static_cast<uint64_t>(VolumeState::kActive)).bind(by).run());
+		return hand_over(db, from, to);
+	});
+}
+
+static Status count_layer(Database &db, uint32_t layer, HeadUse &use)
+{
+	return each_map_page(db, layer, [&](uint64_t, const MapPage &page) -> Status {
+		for (const uint32_t extent : page.extent) {
+			use.extents += extent != 0 && extent != kTombstone;
+			use.holes += extent == kTombstone;
+		}
+		return {};
+	});
+}
+
+// With the layers of deleted snapshots right below the head, which are to be merged into it.
+Result<HeadUse> Catalogue::head_use(uint32_t id)
+{
+	SV_ASSIGN(const VolumeRow v, volume(id));
+	SV_ASSIGN(const auto chain, chain_of(*impl_->db, v.layer));
+	HeadUse use;
+	for (const uint32_t layer : chain) {
+		SV_ASSIGN(const auto snapshot, snapshot_of_layer(*impl_->db, layer));
+		if (snapshot && snapshot->state != SnapshotState::kDeleting)
+			break;
+		SV_TRY(count_layer(*impl_->db, layer, use));
+	}
+	return use;
 }
 
 Result<std::vector<VolumeRow>> Catalogue::volumes()

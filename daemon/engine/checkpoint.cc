@@ -69,7 +69,7 @@ Status Pool::checkpoint_now()
 Status Pool::say_whether_full()
 {
 	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
-	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_ && fold_.folded == 0;
+	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_ && !(fold_.on && fold_.folded != 0);
 	if (full == said_full_)
 		return {};
 	said_full_ = full;

@@ -73,6 +73,7 @@ public:
 	Result<Json> create_snapshots(const std::string &pool, const std::vector<SnapshotName> &names, bool dry_run);
 	Result<Json> create_clone(const std::string &pool, const std::string &volume, const SnapshotName &from,
 				  std::optional<uint64_t> size, bool dry_run);
+	Result<Json> rollback_volume(const std::string &pool, const SnapshotName &to, bool dry_run);
 	Result<Json> rename_snapshot(const std::string &pool, const SnapshotName &name, const std::string &to, bool dry_run);
 	Result<Json> hold_snapshot(const std::string &pool, const SnapshotName &name, bool held, bool dry_run);
 	Result<Json> activate_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);

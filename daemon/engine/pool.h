@@ -94,6 +94,9 @@ public:
 	// At one moment. What the error says has not been made; the rest of a cut goes too.
 	Result<std::vector<SnapshotRow>> create_snapshots(std::span<const SnapshotWanted> wanted);
 	Result<VolumeRow> create_clone(const std::string &name, uint64_t size, const SnapshotRow &from);
+	// The volume is what the snapshot is; its number is another one. kBusy: it is open, nothing changed.
+	Result<VolumeRow> rollback_volume(const VolumeRow &volume, const SnapshotRow &to);
+	Result<HeadUse> written_since_snapshot(const VolumeRow &volume);
 	Status activate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot);	// gives it a read-only device
 	Status deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot);	// kBusy: it is open, nothing changed
 	Status delete_snapshot(const SnapshotRow &snapshot);	// not active. Its space comes back in the background
@@ -168,6 +171,9 @@ private:
 	Status take_cut(const std::vector<SnapshotRow> &rows);
 	Status resolve_snapshots();
 	Status load_map(uint32_t id);
+	Result<VolumeRow> begin_clone(const VolumeRow &wanted);
+	Status load_clone(const VolumeRow &volume);
+	void give_up_clone(uint32_t id);
 	Status load_view(const VolumeSpec &spec, const SnapshotRow &snapshot);
 	void restore_views();
 	Status restore_view(const SnapshotRow &snapshot);
@@ -297,7 +303,8 @@ private:
 		bool later = false;	// one is to begin with the next checkpoint that comes by its clock
 		bool again = false;	// so it is when this one ends: what the journal has not told yet may add some
 		uint32_t after = 0;	// where the round is
-		uint64_t folded = 0;	// in this round
+		uint64_t folded = 0;	// in this round, or in the last one before the next begins
+		std::set<uint32_t> touched;	// since the last checkpoint: the catalogue does not know what they are now
 		std::map<uint32_t, PutOff> put_off;	// by parent: what the kernel left as it was
 	} fold_;
 	Discards discards_;

@@ -152,20 +152,37 @@ Status Pool::resolve_snapshots()
 }
 
 // In the catalogue it is being deleted until its map is loaded: if svd dies before, the next one does just that.
+Result<VolumeRow> Pool::begin_clone(const VolumeRow &wanted)
+{
+	VolumeRow row = wanted;
+	row.state = VolumeState::kDeleting;
+	SV_TRY(checkpoint());	// the catalogue has all that the snapshot has
+	return catalogue_->create_volume(row);
+}
+
+Status Pool::load_clone(const VolumeRow &volume)
+{
+	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume)));
+	return load_map(volume.id);
+}
+
+void Pool::give_up_clone(uint32_t id)
+{
+	note(catalogue_->begin_delete_volume(id));
+	to_drop_.insert(id);	// and the next checkpoints see to it
+	note(drain_deletions());
+}
+
 Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, const SnapshotRow &from)
 {
 	SV_TRY(refuse_old_module("clone " + name));
-	SV_TRY(checkpoint());	// the catalogue has all that the snapshot has
 	VolumeRow wanted;
 	wanted.name = name;
 	wanted.size = size;
 	wanted.parent_layer = from.layer;
-	wanted.state = VolumeState::kDeleting;
-	SV_ASSIGN(VolumeRow volume, catalogue_->create_volume(wanted));
+	SV_ASSIGN(VolumeRow volume, begin_clone(wanted));
 	kill_point("create-clone-in-catalogue");
-	Status done = channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume));
-	if (done.ok())
-		done = load_map(volume.id);
+	Status done = load_clone(volume);
 	kill_point("create-clone-in-kernel");
 	if (done.ok())
 		done = catalogue_->confirm_volume(volume.id);
@@ -176,10 +193,62 @@ Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, con
 		volume.state = VolumeState::kActive;
 		return volume;
 	}
-	note(catalogue_->begin_delete_volume(volume.id));
-	to_drop_.insert(volume.id);	// and the next checkpoints see to it
-	note(drain_deletions());
+	give_up_clone(volume.id);
 	return std::move(done).error();
+}
+
+// ---- rolling back ----
+
+// A clone of the snapshot takes the volume's place, with its name, its properties and its snapshots; what the volume had of
+// its own goes as that of a deleted one does. Until the catalogue says so nothing has changed but that the device was away.
+Result<VolumeRow> Pool::rollback_volume(const VolumeRow &volume, const SnapshotRow &to)
+{
+	const std::string object = name_ + "/" + volume.name;
+	SV_TRY(refuse_old_module("volume " + volume.name));
+	SV_TRY(refuse_open_device("roll back volume", object, "it", volume_spec(volume)));
+	if (unresolved_)
+		SV_TRY(resolve_snapshots());
+	VolumeRow wanted = volume;
+	wanted.parent_layer = to.layer;
+	SV_ASSIGN(VolumeRow next, begin_clone(wanted));
+	kill_point("rollback-in-catalogue");
+	Status done = load_clone(next);
+	kill_point("rollback-in-kernel");
+	if (done.ok())
+		done = channel_->remove_volume(volume_spec(volume));
+	kill_point("rollback-device-removed");
+	if (done.ok())
+		done = checkpoint();	// all that was written to it is in the catalogue
+	if (done.ok())
+		done = catalogue_->replace_volume(volume.id, next.id);
+	kill_point("rollback-replaced");
+	const bool replaced = done.ok();
+	next.state = VolumeState::kActive;
+	if (replaced && next.active)
+		done = channel_->create_volume(volume_spec(next));
+	kill_point("rollback-shown");
+	if (done.ok()) {
+		to_drop_.insert(volume.id);
+		note(drain_deletions());
+		return next;
+	}
+	// Nobody has seen it: the volume is what it was.
+	Status back = replaced ? channel_->remove_volume(volume_spec(next)) : Status();
+	if (back.ok() && replaced)
+		back = catalogue_->replace_volume(next.id, volume.id);
+	const VolumeRow &stays = back.ok() ? volume : next;
+	note(back);
+	if (stays.active && !channel_->create_volume(volume_spec(stays)).ok())
+		note(catalogue_->set_active(stays.id, false));
+	give_up_clone(back.ok() ? next.id : volume.id);
+	return std::move(done).error();
+}
+
+Result<HeadUse> Pool::written_since_snapshot(const VolumeRow &volume)
+{
+	SV_TRY(refuse_open_device("roll back volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
+	SV_TRY(unresolved_ ? resolve_snapshots() : checkpoint());
+	return catalogue_->head_use(volume.id);
 }
 
 // ---- showing ----
@@ -323,9 +392,18 @@ void Pool::put_off_fold(uint32_t parent)
 Status Pool::fold_step()
 {
 	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after));
+	if (fold_.after == 0)
+		fold_.folded = 0;
 	fold_.after = step.after;
 	for (auto &[members, pairs] : step.pairs) {
-		std::erase_if(pairs, [this](const sv_fold &f) { return fold_.put_off.contains(f.parent); });
+		std::erase_if(pairs, [this](const sv_fold &f) {
+			if (fold_.put_off.contains(f.parent))
+				return true;
+			if (!fold_.touched.contains(f.extent) && !fold_.touched.contains(f.parent)) {
+				fold_.touched.insert({f.extent, f.parent});
+				return false;
+			}
+			return fold_.again = true; });
 		if (!pairs.empty())
 			SV_TRY(fold_pairs(pairs));
 	}
@@ -334,7 +412,6 @@ Status Pool::fold_step()
 	fold_.on = fold_.folded != 0;
 	fold_.later = fold_.later || (!fold_.on && std::exchange(fold_.again, false));
 	fold_.after = 0;
-	fold_.folded = 0;
 	return {};
 }
 
@@ -349,8 +426,10 @@ Status Pool::fold_again(uint32_t parent)
 {
 	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parent - 1, {.pairs = 1, .blocks = 1, .rows = 1}));
 	for (const auto &[members, pairs] : step.pairs)
-		if (pairs.front().parent == parent)
+		if (pairs.front().parent == parent) {
+			fold_.touched.insert({pairs.front().extent, parent});
 			return fold_pairs(pairs);
+		}
 	fold_.put_off.erase(parent);
 	return {};
 }
@@ -363,13 +442,22 @@ void Pool::fold_some()
 		return;
 	}
 	fold_.on = std::exchange(fold_.later, false) || fold_.on;
+	fold_.touched.clear();
 	const auto until = Clock::now() + kFoldFor;
 	Status done;
-	for (auto due = fold_that_is_due(); done.ok() && (fold_.on || due) && Clock::now() < until; due = fold_that_is_due())
-		done = due ? fold_again(*due) : fold_step();
+	for (bool more = true; done.ok() && more && Clock::now() < until;) {
+		const auto due = fold_that_is_due();
+		if (due)
+			done = fold_again(*due);
+		else if (fold_.on)
+			done = fold_step();
+		more = due || fold_.after != 0;	// the next round is for when the catalogue knows of this one
+	}
 	if (done.ok())
 		return;
 	fold_.later = std::exchange(fold_.on, false) || fold_.later;
+	fold_.after = 0;	// what was not told of it is found again
+	fold_.folded = 0;
 	note(done);
 }
 

@@ -110,6 +110,27 @@ Result<Json> Engine::create_clone(const std::string &pool_name, const std::strin
 	return json;
 }
 
+// ---- roll back ----
+
+Result<Json> Engine::rollback_volume(const std::string &pool_name, const SnapshotName &to, bool dry_run)
+{
+	SV_ASSIGN(const FoundSnapshot found, snapshot_to_change(pool_name, to));
+	const std::string name = pool_name + "/" + to.volume, full = full_name(pool_name, to);
+	SV_ASSIGN(const HeadUse lost, found.pool->written_since_snapshot(found.volume));
+	SV_ASSIGN(const VolumeRow now, found.pool->catalogue().volume(found.volume.id));
+	if (lost.extents + lost.holes == 0 && now.parent_layer == found.snapshot.layer)
+		return done("no change", fmt::format("volume {} is as {} is: no change", name, full));
+	if (dry_run) {
+		Json json = done("dry run", fmt::format("volume {} would be as {} is; all snapshots of it stay", name, full));
+		json["destroys"] = {fmt::format("what volume {} has had written since its last snapshot: {} in extents of 1 MiB, and {} unmapped",
+						name, format_size(Bytes(lost.extents << SV_EXTENT_SHIFT)),
+						format_size(Bytes(lost.holes << SV_EXTENT_SHIFT)))};
+		return json;
+	}
+	SV_ASSIGN(const VolumeRow row, found.pool->rollback_volume(now, found.snapshot));
+	return done("rolled back", fmt::format("volume {} is as {} is", name, full));
+}
+
 // ---- change ----
 
 Result<Json> Engine::rename_snapshot(const std::string &pool_name, const SnapshotName &name, const std::string &to, bool dry_run)

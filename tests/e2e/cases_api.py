@@ -86,6 +86,8 @@ def test_answers_are_of_the_declared_types(host):
     call("DeleteVolume", pool="tank", volume="clone")
     assert [s["name"] for s in call("ShowPool", pool="tank")["snapshots"]] == ["three", "two"]
     for name in ("three", "two"):
+        call("RollbackVolume", pool="tank", volume="w", snapshot=name, dry_run=True)
+        call("RollbackVolume", pool="tank", volume="w", snapshot=name)
         call("DeleteSnapshot", pool="tank", volume="w", snapshot=name, dry_run=True)
         call("DeleteSnapshot", pool="tank", volume="w", snapshot=name)
     host.checkpoint("tank/w")

@@ -126,6 +126,16 @@ def test_kernel_refuses_calls_of_snapshot_commands(host):
     trial.run(gone, [clone])
 
 
+def test_kernel_refuses_calls_of_a_rollback(host):
+    host.used_pool()
+    host.svctl("create-snapshot", "tank/v@one")
+    host.write("tank/v", 2 << 20, b"w" * 65536, fua=True)
+    host.svctl("create-snapshot", "tank/v@two")
+    back, forth = (["rollback-volume", f"tank/v@{name}", "--yes"] for name in ("one", "two"))
+    refused, _ = Trial(host).run(back, [forth])
+    assert refused >= 4
+
+
 def test_kernel_refuses_calls_of_pool_commands(host):
     host.used_pool()
     host.svctl("create-volume", "tank/w", "--size", "8M")

@@ -10,6 +10,7 @@ MIB = harness.MIB
 BLOCK = 4096
 
 CREATE_POINTS = ["create-snapshot-in-catalogue", "create-snapshot-in-kernel"]
+ROLLBACK_POINTS = ["rollback-in-catalogue", "rollback-in-kernel", "rollback-device-removed", "rollback-replaced", "rollback-shown"]
 CLONE_POINTS = ["create-clone-in-catalogue", "create-clone-in-kernel", "create-clone-confirmed"]
 
 
@@ -147,6 +148,93 @@ def test_clone_begins_as_its_snapshot_and_is_a_volume(host):
     host.svctl("delete-volume", "tank/larger", "--yes")
     assert read(host, "tank/c", 0, MIB) == before[:8192] + data + before[8192 + BLOCK:]
     assert read(host, "tank/v", 0, MIB) == mine
+    host.svctl("check", "tank")
+
+
+def test_rollback_makes_a_volume_what_its_snapshot_is(host):
+    host.pool()
+    shadow = Shadow(host)
+    shadow.all["tank/v"] = bytearray(4 * MIB)
+    was = {}
+    for name in "abc":
+        for i in range(3):
+            shadow.write("tank/v", random.Random(name + str(i)).randrange(1000) * BLOCK, os.urandom(4 * BLOCK))
+        host.svctl("create-snapshot", f"tank/v@{name}")
+        was[name] = bytearray(shadow.all["tank/v"])
+    shadow.write("tank/v", 0, os.urandom(MIB))
+    host.discard("tank/v", MIB, MIB)
+    host.svctl("set-volume", "tank/v", "--autoactivate", "no")
+    host.checkpoint("tank/v")
+    before = host.dump()
+    lost = host.json("rollback-volume", "tank/v@b", "--dry-run")["destroys"][0]
+    assert ": 1 MiB in extents of 1 MiB, and 1 MiB unmapped" in lost, lost
+    host.refused(2, "rollback-volume", "tank/v@b")          # nobody can be asked
+    host.refused(3, "rollback-volume", "tank/v@nothing", "--yes")
+    host.refused(3, "rollback-volume", "tank/x@b", "--yes")
+    host.refused(2, "rollback-volume", "tank/v", "--yes")
+    assert host.dump() == before
+    for name in "bcacb":
+        host.svctl("rollback-volume", f"tank/v@{name}", "--yes")
+        shadow.all["tank/v"] = bytearray(was[name])
+        shadow.check()
+        assert "no change" in host.svctl("volume", "rollback", f"tank/v@{name}", "--yes")
+        assert snapshots(host) == ["v@a", "v@b", "v@c"]
+        host.svctl("check", "tank")
+        shadow.write("tank/v", random.randrange(1000) * BLOCK, os.urandom(4 * BLOCK))
+    for name in "abc":
+        host.svctl("activate", f"tank/v@{name}")
+        assert read(host, f"tank/v@{name}", 0, 4 * MIB) == bytes(was[name]), name
+        host.svctl("deactivate", f"tank/v@{name}")
+    assert host.json("show", "tank/v")["autoactivate"] is False
+    host.flush("tank/v")
+    host.kill()
+    host.start()
+    host.svctl("activate", "tank/v")
+    shadow.check()
+    for name in "cab":
+        host.svctl("delete-snapshot", f"tank/v@{name}", "--yes")
+    shadow.check()
+    wait_for(lambda: (host.checkpoint("tank/v"), extents(host))[1] <= 4)
+    shadow.check()
+    host.svctl("check", "tank")
+    assert used(host) <= 4 * MIB
+
+
+def test_rollback_keeps_the_size_that_a_volume_has_grown_to(host):
+    host.pool()
+    write(host, "tank/v", 0, b"a" * MIB)
+    host.svctl("create-snapshot", "tank/v@small")
+    host.svctl("resize-volume", "tank/v", "--size", "128M")
+    write(host, "tank/v", 100 * MIB, b"b" * MIB)
+    write(host, "tank/v", 0, b"c" * MIB)
+    host.svctl("rollback-volume", "tank/v@small", "--yes")
+    assert host.json("show", "tank/v")["size"] == 128 * MIB
+    assert read(host, "tank/v", 0, MIB) == b"a" * MIB
+    assert read(host, "tank/v", 100 * MIB, MIB) == bytes(MIB)
+    host.svctl("check", "tank")
+
+
+def test_svd_killed_while_it_rolls_back(host):
+    host.used_pool()
+    old = read(host, "tank/v", 0, MIB)
+    host.svctl("create-snapshot", "tank/v@old")
+    for point in ROLLBACK_POINTS:
+        new = os.urandom(BLOCK)
+        write(host, "tank/v", 0, new)
+        host.flush("tank/v")
+        host.kill()
+        host.start(SVD_KILL_AT=point)
+        host.refused(20, "rollback-volume", "tank/v@old", "--yes")
+        host.wait_killed()
+        host.start()
+        back = ROLLBACK_POINTS.index(point) >= ROLLBACK_POINTS.index("rollback-replaced")
+        assert read(host, "tank/v", 0, MIB) == (old if back else new + old[BLOCK:]), point
+        assert snapshots(host) == ["v@old"]
+        host.checkpoint("tank/v")
+        host.svctl("check", "tank")
+        assert len([line for line in host.dump().splitlines() if line.startswith("volume ")]) == 1, point
+    host.svctl("rollback-volume", "tank/v@old", "--yes")
+    assert read(host, "tank/v", 0, MIB) == old
     host.svctl("check", "tank")
 
 

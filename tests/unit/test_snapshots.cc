@@ -467,6 +467,53 @@ TEST(Orphans, stay_while_another_needs_them)
 	expect_sound(*b.c);
 }
 
+// ---- rolling back ----
+
+TEST(Rollback, gives_the_clone_the_volumes_place_and_its_snapshots)
+{
+	SnapshotBench b;
+	VolumeRow v = b.volume("a");
+	ASSERT_TRUE(b.c->set_autoactivate(v.id, false).ok());
+	b.must({b.map(v, 0, 1)});
+	const SnapshotRow s = b.snapshot(v, "s");
+	b.must({b.map(v, 0, 2)});
+	const SnapshotRow t = b.snapshot(v, "t");
+	b.must({b.over(v, 0, 3, 2), b.hole(v, 5)});
+	EXPECT_EQ(b.c->head_use(v.id)->extents, 1u);
+	EXPECT_EQ(b.c->head_use(v.id)->holes, 1u);
+	v = b.now(v);
+	VolumeRow wanted = v;
+	wanted.parent_layer = s.layer;
+	wanted.state = VolumeState::kDeleting;
+	const VolumeRow next = b.c->create_volume(wanted).value();
+	EXPECT_EQ(b.c->volume("a")->id, v.id) << "not yet";
+	const std::string before = b.dump();
+	EXPECT_EQ(b.c->replace_volume(next.id, v.id).error().code, Code::kBusy);
+	EXPECT_EQ(b.c->replace_volume(v.id, v.id).error().code, Code::kBusy);
+	EXPECT_EQ(b.c->replace_volume(v.id, 99).error().code, Code::kNotFound);
+	EXPECT_EQ(b.dump(), before);
+	ASSERT_TRUE(b.c->replace_volume(v.id, next.id).ok());
+	expect_sound(*b.c);
+	const VolumeRow now = b.c->volume("a").value();
+	EXPECT_EQ(now.id, next.id);
+	EXPECT_FALSE(now.autoactivate);
+	EXPECT_EQ(b.shown(now.id), fmt::format("0:1/{}", s.layer));
+	EXPECT_EQ(b.c->snapshot(now.id, "t")->id, t.id);
+	EXPECT_EQ(b.shown(t.id), fmt::format("0:2/{}", t.layer));
+	while (!b.c->delete_step(v.id)->done) {
+	}
+	expect_sound(*b.c);
+	EXPECT_EQ(b.c->usage()->extents, 2u);
+	b.must({b.over(now, 0, 4, 1)});
+	const SnapshotRow u = b.snapshot(now, "u");  // its records name the new number
+	EXPECT_EQ(b.shown(u.id), fmt::format("0:4/{}", now.layer));
+	b.remove(t);
+	b.remove(s);
+	b.remove(u);
+	expect_sound(*b.c);
+	EXPECT_EQ(b.shown(now.id).substr(0, 4), "0:4/");
+}
+
 // ---- folding ----
 
 static std::vector<sv_fold> all_pairs(const FoldStep &step)

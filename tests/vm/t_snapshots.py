@@ -100,6 +100,24 @@ def test_volumes_are_cut_at_one_moment(bench):
 
 
 @vm.limit(240)
+def test_mounted_volumes_are_not_rolled_back(bench):
+    disks = [bench.disk("fast", "512M")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={disks[0].dev}", size="256M")
+        s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; cp -r /usr/include/linux /mnt; umount /mnt\n"
+              "svctl create-snapshot tank/a@good; svctl create-snapshot tank/a@same; mount /dev/sv/tank/a /mnt; rm -r /mnt/linux; echo new > /mnt/new; sync -f /mnt")
+        s.run("svctl dump tank > /tmp/before; refused svctl rollback-volume tank/a@good --yes 2> /tmp/says; grep -q /mnt /tmp/says\n"
+              "svctl dump tank | diff /tmp/before -; test -e /mnt/new; umount /mnt")
+        s.run("svctl rollback-volume tank/a@good --dry-run; svctl rollback-volume tank/a@good --yes\n"
+              "fsck.ext4 -fn /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; diff -r /usr/include/linux /mnt/linux; test ! -e /mnt/new; umount /mnt\n"
+              "svctl check tank; dmsetup ls; svctl list")
+        # Taken down and up again, and what is left is only what is needed.
+        s.run("svctl deactivate tank; svctl activate tank; mount /dev/sv/tank/a /mnt; diff -r /usr/include/linux /mnt/linux; umount /mnt\n"
+              "svctl delete-snapshot tank/a@good --yes; svctl delete-snapshot tank/a@same --yes; sleep 3; svctl check tank")
+
+
+@vm.limit(240)
 def test_rolling_snapshots_are_folded_under_load(bench):
     """What only parts of extents need of deleted snapshots goes while these extents are written, and svd dies and comes back."""
     disks = [bench.disk(name, "1G") for name in ("fast", "slow")]
