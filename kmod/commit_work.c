@@ -7,7 +7,6 @@
  *
  * Bios lie in the members themselves and in ring.c's structures: a commit allocates nothing [I9].
  */
-#include <linux/bitops.h>
 #include <linux/device-mapper.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
@@ -80,15 +79,6 @@ static void sv_flush_work(struct work_struct *work)
 void sv_commit_init_disk(struct sv_disk *d)
 {
 	INIT_WORK(&d->flush_work, sv_flush_work);
-}
-
-/* Takes the lowest member out of a mask that is not empty. Shifting a mask by i ends badly at i = 64. */
-static u32 sv_take_member(u64 *mask)
-{
-	u32 i = __ffs64(*mask);
-
-	*mask &= *mask - 1;
-	return i;
 }
 
 /* ---- the worker: rounds ---- */

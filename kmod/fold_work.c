@@ -121,9 +121,8 @@ static u64 sv_flush_members(struct sv_kpool *kp, u64 members)
 	u64 failed = 0;
 
 	while (members) {
-		u32 i = __ffs64(members);
+		u32 i = sv_take_member(&members);
 
-		members &= members - 1;
 		if (!blkdev_issue_flush(kp->disks[i]->dev.bdev))
 			continue;
 		atomic64_inc(&kp->disks[i]->errors);

@@ -22,6 +22,7 @@
 #define SV_H
 
 #include <linux/bio.h>
+#include <linux/bitops.h>
 #include <linux/completion.h>
 #include <linux/kref.h>
 #include <linux/list.h>
@@ -179,6 +180,15 @@ struct sv_io {
 	bool waits;			/* since is set */
 	bool zero_by_hand;		/* the member refused WRITE_ZEROES */
 };
+
+/* Takes the lowest member out of a mask that is not empty. Shifting a mask by i ends badly at i = 64. */
+static inline u32 sv_take_member(u64 *mask)
+{
+	u32 i = __ffs64(*mask);
+
+	*mask &= *mask - 1;
+	return i;
+}
 
 /* kpool.c */
 extern struct mutex sv_kpools_lock;

@@ -318,12 +318,15 @@ Status Applier::fold(const sv_rec &r)
 		return {};
 	}
 	const bool partial = entry->partial();
-	uint32_t named = 0;
+	uint32_t named = 0, grandparent = 0;
 	if (partial) {
 		SV_ASSIGN(named, pages_.parent(r.extent));
 	}
+	if (parent->partial()) {
+		SV_ASSIGN(grandparent, pages_.parent(r.parent));
+	}
 	const bool kept = (r.flags & SV_FOLD_KEPT) != 0;
-	if (named != r.parent && kept && (!partial || (parent->partial() && named == *pages_.parent(r.parent)))) {
+	if (named != r.parent && kept && (!partial || (parent->partial() && named == grandparent))) {
 		stats_.ignored++;	// it has been done
 		return {};
 	}

@@ -12,7 +12,11 @@ namespace {
 
 class Folder {
  public:
-	Folder(Database &db, const FoldLimits &limits) : db_(db), pages_(db), limits_(limits) {}
+	Folder(Database &db, const FoldLimits &limits, const std::vector<MemberRow> &members) : db_(db), pages_(db), limits_(limits)
+	{
+		for (const MemberRow &m : members)
+			tier_[m.member] = m.tier;
+	}
 	Result<FoldStep> run(uint32_t after);
 
  private:
@@ -20,7 +24,6 @@ class Folder {
 		uint32_t extent = 0;
 		ValidBits valid;
 	};
-	Status begin();
 	Status family(uint32_t parent, const std::vector<Row> &children);
 	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
 	bool enough() const
@@ -34,7 +37,7 @@ class Folder {
 	FoldStep step_;
 	uint64_t rows_ = 0;
 	size_t pairs_ = 0;
-	std::vector<uint32_t> tier_;  // by member
+	std::map<uint32_t, uint32_t> tier_;  // by member
 };
 
 uint64_t count(const ValidBits &bits)
@@ -50,18 +53,6 @@ ValidBits without(ValidBits bits, const ValidBits &other)
 	for (size_t i = 0; i < bits.word.size(); i++)
 		bits.word[i] &= ~other.word[i];
 	return bits;
-}
-
-Status Folder::begin()
-{
-	SV_ASSIGN(Query q, db_.query("SELECT member, tier FROM members"));
-	while (true) {
-		SV_ASSIGN(const bool row, q.step());
-		if (!row)
-			return {};
-		tier_.resize(std::max<size_t>(tier_.size(), q.u32(0) + 1));
-		tier_[q.u32(0)] = q.u32(1);
-	}
 }
 
 Result<ValidBits> Folder::bits_of(uint32_t extent, const ExtentEntry &entry)
@@ -95,7 +86,6 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 
 Result<FoldStep> Folder::run(uint32_t after)
 {
-	SV_TRY(begin());
 	SV_ASSIGN(Query q, db_.query("SELECT parent, extent, valid FROM partials WHERE parent > ? AND parent <> 0 "
 				     "ORDER BY parent"));
 	q.bind(after);
@@ -123,7 +113,8 @@ Result<FoldStep> Folder::run(uint32_t after)
 
 Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 {
-	return Folder(*impl_->db, limits).run(after);
+	SV_ASSIGN(const std::vector<MemberRow> rows, members());
+	return Folder(*impl_->db, limits, rows).run(after);
 }
 
 }  // namespace svd

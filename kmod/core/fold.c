@@ -62,13 +62,18 @@ static void let_go(u64 *word)
 		smp_store_release(word, *word & ~SV_XW_HOLD);	/* pairs with sv_look_up() */
 }
 
+static void let_both_go(struct sv_pool *p, const struct sv_folding *x)
+{
+	let_go(sv_xt_word(p, x->f.extent));
+	if (!(x->f.flags & SV_FOLD_KEEP))
+		let_go(sv_xt_word(p, x->f.parent));
+}
+
 static void give_up(struct sv_pool *p, struct sv_folding *x)
 {
 	x->held = false;
 	WRITE_ONCE(x->off, true);
-	let_go(sv_xt_word(p, x->f.extent));
-	if (!(x->f.flags & SV_FOLD_KEEP))
-		let_go(sv_xt_word(p, x->f.parent));
+	let_both_go(p, x);
 }
 
 /* ---- begin ---- */
@@ -118,16 +123,6 @@ static u64 reserved(const struct sv_pool *p)
 	return p->nr_folds * (u64)sizeof(struct sv_rec_small) * 5 / 4 + 2 * SV_BATCH_ALIGN;
 }
 
-static int room_for(struct sv_pool *p)
-{
-	if (p->mode >= SV_MODE_READ_ONLY)
-		return p->mode == SV_MODE_FAIL ? -EIO : -EROFS;
-	if (sv_ring_reserve(p, reserved(p)))
-		return 0;
-	sv_pool_raise(p, SV_EVENT_RING);
-	return -ENOSPC;
-}
-
 static void forget(struct sv_pool *p)
 {
 	sv_free(p->folds);
@@ -154,7 +149,7 @@ int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *do
 	if (!p->folds)
 		return -ENOMEM;
 	p->nr_folds = count;
-	r = room_for(p);
+	r = sv_ring_reserve_command(p, reserved(p));
 	if (r) {
 		forget(p);
 		return r;
@@ -376,13 +371,9 @@ static void free_parent(struct sv_pool *p, const struct sv_folding *x)
 
 static void end_one(struct sv_pool *p, const struct sv_folding *x)
 {
-	bool kept = x->f.flags & SV_FOLD_KEEP;
-
-	if (x->folded && !kept)
+	if (x->folded && !(x->f.flags & SV_FOLD_KEEP))
 		free_parent(p, x);
-	else if (!kept)
-		let_go(sv_xt_word(p, x->f.parent));
-	let_go(sv_xt_word(p, x->f.extent));
+	let_both_go(p, x);
 }
 
 u32 sv_fold_end(struct sv_pool *p)

@@ -317,6 +317,7 @@ u32 sv_volume_histograms(const struct sv_volume *v, struct sv_histogram *out, u3
 bool sv_stream_room(const struct sv_pool *p, u32 bytes);
 void sv_stream_append(struct sv_pool *p, const void *rec, u32 bytes);
 bool sv_ring_reserve(struct sv_pool *p, u64 bytes);			/* any context */
+int sv_ring_reserve_command(struct sv_pool *p, u64 bytes);		/* -ENOSPC; -EROFS or -EIO by the pool's mode */
 void sv_ring_unreserve(struct sv_pool *p, u64 bytes);			/* any context */
 u64 sv_ring_free(const struct sv_pool *p);
 

@@ -68,16 +68,6 @@ static u64 reserved(const struct sv_pool *p)
 	return p->nr_cuts * (u64)CUT_BYTES + 2 * SV_BATCH_ALIGN;	/* LAYERs and SNAPDONEs are in two batches */
 }
 
-static int reserve(struct sv_pool *p)
-{
-	if (p->mode >= SV_MODE_READ_ONLY)
-		return p->mode == SV_MODE_FAIL ? -EIO : -EROFS;
-	if (sv_ring_reserve(p, reserved(p)))
-		return 0;
-	sv_pool_raise(p, SV_EVENT_RING);
-	return -ENOSPC;
-}
-
 int sv_snapshot_begin(struct sv_pool *p, const struct sv_snapshot *s, u32 count)
 {
 	sv_lock_flags_t f;
@@ -92,7 +82,7 @@ int sv_snapshot_begin(struct sv_pool *p, const struct sv_snapshot *s, u32 count)
 	for (; !r && p->nr_cuts < count; p->nr_cuts += !r)
 		r = check_one(p, &s[p->nr_cuts], &p->cuts[p->nr_cuts]);
 	if (!r)
-		r = reserve(p);
+		r = sv_ring_reserve_command(p, reserved(p));
 	if (r) {
 		forget(p);
 		return r;

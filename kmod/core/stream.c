@@ -45,6 +45,16 @@ bool sv_ring_reserve(struct sv_pool *p, u64 bytes)
 	return false;
 }
 
+int sv_ring_reserve_command(struct sv_pool *p, u64 bytes)
+{
+	if (p->mode >= SV_MODE_READ_ONLY)
+		return p->mode == SV_MODE_FAIL ? -EIO : -EROFS;
+	if (sv_ring_reserve(p, bytes))
+		return 0;
+	sv_pool_raise(p, SV_EVENT_RING);
+	return -ENOSPC;
+}
+
 void sv_ring_unreserve(struct sv_pool *p, u64 bytes)
 {
 	atomic64_sub((s64)bytes, &p->resv);

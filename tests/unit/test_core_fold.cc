@@ -35,13 +35,16 @@ class CoreFold : public sv::test::CoreVolumes {
 
   uint16_t gen_of(uint32_t extent) { return sv_xw_gen(*sv_xt_word(p_.pool, extent)); }
 
-  std::vector<sv_extent> extents() {
-    std::vector<sv_extent> all(2000);
+  template <typename T>
+  std::vector<T> dump(uint32_t op) {
+    std::vector<T> all(2000);
     uint32_t n = 0;
-    EXPECT_EQ(0, p_.command(SV_OP_DUMP_EXTENTS, all.data(), 2000, &n));
+    EXPECT_EQ(0, p_.command(op, all.data(), 2000, &n));
     all.resize(n);
     return all;
   }
+  std::vector<sv_extent> extents() { return dump<sv_extent>(SV_OP_DUMP_EXTENTS); }
+  std::vector<sv_partial_bits> partials() { return dump<sv_partial_bits>(SV_OP_DUMP_PARTIALS); }
 
   Place place_of(uint32_t extent) {
     for (const sv_extent& e : extents())
@@ -316,12 +319,9 @@ TEST_F(CoreFold, links_of_one_chain_go_one_after_the_other) {
   write(v_, 8, 1, 5);
   p_.commit();
   const sv_fold top = pair_at(0, 0);
-  std::vector<sv_partial_bits> partials(200);
-  uint32_t n = 0;
-  ASSERT_EQ(0, p_.command(SV_OP_DUMP_PARTIALS, partials.data(), 200, &n));
   uint32_t oldest = 0;
-  for (uint32_t i = 0; i < n; i++)
-    if (partials[i].extent == top.parent) oldest = partials[i].parent;
+  for (const sv_partial_bits& b : partials())
+    if (b.extent == top.parent) oldest = b.parent;
   ASSERT_NE(0u, oldest);
   const sv_fold below{.extent = top.parent, .parent = oldest, .gen = top.parent_gen, .parent_gen = gen_of(oldest), .flags = SV_FOLD_SWAP};
   EXPECT_EQ(1u, fold({top, below})) << "the second one finds its extent taken";
@@ -535,14 +535,6 @@ class FoldRun : public CoreFold {
     for (auto* views : {&expected_, &frozen_views_})
       for (auto& [id, contents] : *views)
         for (const sv_map_entry& e : flat(id)) all.insert(e.extent);
-    return all;
-  }
-
-  std::vector<sv_partial_bits> partials() {
-    std::vector<sv_partial_bits> all(2000);
-    uint32_t n = 0;
-    EXPECT_EQ(0, p_.command(SV_OP_DUMP_PARTIALS, all.data(), 2000, &n));
-    all.resize(n);
     return all;
   }
 
