@@ -77,10 +77,26 @@ def busy_ns(jobs):
     return end - start - (slept_then - slept)
 
 
-def fill(target):
+def fill(target, size="256m", mapped=workloads.MAPPED):
     """A volume with data."""
-    device = target.fresh("256m")
-    fio(device, f"--bs=1m --rw=write --size={workloads.MAPPED} --io_size={workloads.MAPPED} --end_fsync=1")
+    device = target.fresh(size)
+    fio(device, f"--bs=1m --rw=write --size={mapped} --io_size={mapped} --end_fsync=1")
+    return device
+
+
+def snapped(target):
+    device = fill(target, workloads.SNAPPED, workloads.SNAPPED)
+    target.snapshot(device, 1)
+    return device
+
+
+def chained(target, snapshots):
+    device = fill(target)
+    blocks = targets.parse_size(workloads.MAPPED) // 4096 // 100
+    for number in range(snapshots):
+        fio(device, f"{workloads.RANDOM_4K}randwrite --size={workloads.MAPPED} --number_ios={blocks} --randseed={number + 1} "
+                    "--end_fsync=1")
+        target.snapshot(device, number)
     return device
 
 
@@ -119,12 +135,20 @@ def repeated(measure_once, tolerance):
 
 def run_target(name, wanted, stamps):
     target = targets.make(name)
-    mapped = fill(target) if any(workloads.ALL[w].on == "mapped" for w in wanted) else None
-    for workload in sorted(wanted, key=lambda w: workloads.ALL[w].on != "mapped"):
-        fresh = workloads.ALL[workload].on == "fresh"
+    made = {}
 
+    def device_for(on):
+        if on == "fresh":
+            return target.fresh(workloads.FRESH)
+        if on == "snapped":
+            return snapped(target)
+        if on not in made:
+            made[on] = fill(target) if on == "mapped" else chained(target, on)
+        return made[on]
+
+    for workload in sorted(wanted, key=lambda w: workloads.ALL[w].on != "mapped"):
         def once():
-            return dict(measure(target, workload, target.fresh(workloads.FRESH) if fresh else mapped, stamps))
+            return dict(measure(target, workload, device_for(workloads.ALL[workload].on), stamps))
 
         for values in repeated(once, workloads.tolerance(workload, name)):
             for metric, value in values.items():

@@ -15,7 +15,8 @@ TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 # features of the CPU the kernel copies and zeroes words.
 WORDS = "clearcpuid=erms,fsrm,fsrs"
 # (kernel's command line, workloads) of each guest
-GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k"]),
+GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k",
+                "snapwrite4k", "snapread4k-1", "snapread4k-8", "snapread4k-64"]),
           (WORDS, ["seqread1m", "seqwrite1m", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",
                    "firstwrite1m"])]
 WORKLOADS = [workload for _, workloads in GUESTS for workload in workloads]

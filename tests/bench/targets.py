@@ -52,6 +52,9 @@ class Target:
     def make_volume(self, name, size):
         return self.disk().dev
 
+    def snapshot(self, device, number):
+        """Of a volume; nothing, where there is no such thing."""
+
     def settle(self):
         """What the target does by itself is done, and of that nothing is due at once."""
 
@@ -97,6 +100,12 @@ class Thin(Target):
         run("dmsetup", "message", "/dev/mapper/pool", "0", f"create_thin {self.volumes}")
         run("dmsetup", "create", name, "--table", f"0 {size // SECTOR} thin /dev/mapper/pool {self.volumes}")
         return "/dev/mapper/" + name
+
+    def snapshot(self, device, number):
+        name = os.path.basename(device)
+        run("dmsetup", "suspend", name)
+        run("dmsetup", "message", "/dev/mapper/pool", "0", f"create_snap {1000 * int(name[1:]) + number} {name[1:]}")
+        run("dmsetup", "resume", name)
 
     def settle(self):
         """dm-thin commits each second, where there is something to commit: right after it did."""
@@ -171,6 +180,9 @@ class Sv(SvPool):
     def make_volume(self, name, size):
         run("svctl", "create-volume", "tank/" + name, "--size", f"{size >> 20}M")
         return "/dev/sv/tank/" + name
+
+    def snapshot(self, device, number):
+        run("svctl", "create-snapshot", f"tank/{os.path.basename(device)}@s{number}")
 
     def tear_down(self):
         os.close(self.scratch)

@@ -1,4 +1,5 @@
-"""What fio does, by name. `on`: "mapped" data, written sequentially before, or a "fresh" volume."""
+"""What fio does, by name. `on`: "mapped" data, written sequentially before; a "fresh" volume; one that is "snapped", all of it
+mapped; or one with a chain of so many snapshots, before each of which 1 % of its blocks was written at random."""
 
 import collections
 
@@ -8,6 +9,7 @@ Workload = collections.namedtuple("Workload", "on size ios options scale jobs to
 
 MAPPED = "64m"
 FRESH = "4g"  # as many extents of 1 MiB as firstwrite4k has writes
+SNAPPED = "512m"
 SLOW = {"thin1m": 0.1, "thin1mnz": 0.25, "thin64": 0.25, "thin64nz": 0.5}
 
 COMMON = ("--name=x --direct=1 --invalidate=0 --mem=shmhuge --ioengine=libaio --iodepth=32 --randrepeat=1 "
@@ -26,6 +28,10 @@ ALL = {
     "firstwrite4k": Workload("fresh", FRESH, 4096, "--bs=4k --rw=randwrite", SLOW),
     "firstwrite4k-fsync": Workload("fresh", FRESH, 1000, FSYNC, SLOW, tolerance=0.03),
     "firstwrite4k-fsync8": Workload("fresh", FRESH, 125, FSYNC + " --thread --numjobs=8", SLOW, jobs=8, tolerance=0.1),
+    "snapwrite4k": Workload("snapped", SNAPPED, 1000, RANDOM_4K + "randwrite", SLOW),
+    "snapread4k-1": Workload(1, MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-8": Workload(8, MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-64": Workload(64, MAPPED, 10000, RANDOM_4K + "randread"),
     "firstwrite1m": Workload("fresh", FRESH, 128, "--bs=1m --rw=write"),
 }
 
@@ -33,7 +39,7 @@ ALL = {
 def tolerance(name, target):
     """dm-thin's first writes cost more when its commit of each second falls among them."""
     workload = ALL[name]
-    return max(workload.tolerance, 0.02 if target.startswith("thin") and workload.on == "fresh" else 0)
+    return max(workload.tolerance, 0.02 if target.startswith("thin") and workload.on in ("fresh", "snapped") else 0)
 
 
 def ios(name, target):
