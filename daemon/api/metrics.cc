@@ -243,7 +243,7 @@ constexpr Metric<PoolFacts, MemberFacts> kMembers[] = {
 
 constexpr Metric<VolumeFacts> kVolumes[] = {
 	{"svctl_volume_size_bytes", "gauge", "Size of the volume.", [](const VolumeFacts &v) -> Value { return v.size; }},
-	{"svctl_volume_mapped_bytes", "gauge", "Space that it takes in the pool.",
+	{"svctl_volume_mapped_bytes", "gauge", "Extents of it that are mapped, 1 MiB each; those that only small writes were made to take less.",
 	 [](const VolumeFacts &v) -> Value { return v.mapped; }},
 	{"svctl_volume_unreadable_extents", "gauge", "Extents of it that lie on missing members.",
 	 [](const VolumeFacts &v) -> Value { return v.unreadable; }},

@@ -41,12 +41,14 @@ class Applier {
 	Status valid(const sv_rec &r);
 	Status clear(const sv_rec &r);
 	Status unmap(const sv_rec &r);
+	Status frag(const sv_rec &r);
 	Status move(const sv_rec &r);
 	Status layer(const sv_rec &r);
 	Status snapdone(const sv_rec &r);
 	Status own(const sv_rec &r);
 	Status fold(const sv_rec &r);
 	Status take_over(const sv_rec &r, const ExtentEntry &parent);
+	Status leave_fragments(uint32_t extent, ExtentEntry &entry);
 	Status set_extent(const sv_rec &r);
 	Status check_parent(const sv_rec &r) const;
 	Result<bool> known_volume(const sv_rec &r);
@@ -132,15 +134,16 @@ Status Applier::set_extent(const sv_rec &r)
 {
 	SV_TRY(reclaim_.revive(r.extent));
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
-	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0;
+	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0, fragments = (r.flags & SV_MAP_FRAGS) != 0;
 	if (partial)
-		pages_.set_partial(r.extent, {r.parent, ValidBits()});
+		pages_.set_partial(r.extent, {r.parent, ValidBits(), Places()});
 	else if (entry->partial())
 		pages_.drop_partial(r.extent);
 	entry->slot = r.slot;
 	entry->member = static_cast<uint8_t>(r.member);
 	entry->gen = r.gen;
-	entry->flags = static_cast<uint8_t>(ExtentEntry::kLive | (partial ? ExtentEntry::kPartial : 0));
+	entry->flags = static_cast<uint8_t>(ExtentEntry::kLive | (partial ? ExtentEntry::kPartial : 0) |
+					    (fragments ? ExtentEntry::kFragments : 0));
 	return {};
 }
 
@@ -154,7 +157,10 @@ Status Applier::map(const sv_rec &r)
 	SV_TRY(set_extent(r));
 	SV_ASSIGN(uint32_t *mapped, pages_.map_entry(r.layer, r.index, true));
 	const uint32_t before = std::exchange(*mapped, r.extent);
-	return before != 0 && before == r.parent ? reclaim_.let_go(before) : Status();
+	if (before == 0 || before != r.parent)
+		return {};
+	stats_.outgrown.push_back(before);
+	return reclaim_.let_go(before);
 }
 
 // The extent that a record means; null, and counted, if it is gone or another one has its number now.
@@ -167,6 +173,21 @@ Result<ExtentEntry *> Applier::current(const sv_rec &r)
 	return nullptr;
 }
 
+Status Applier::frag(const sv_rec &r)
+{
+	const auto place = static_cast<uint32_t>(r.arg);
+	if (r.member >= nr_slots_.size() || slot_of_place(place) >= nr_slots_[r.member])
+		return damage(r, fmt::format("the pool has no slot {} of member {}", slot_of_place(place), r.member));
+	SV_ASSIGN(const ExtentEntry *entry, current(r));
+	if (!entry)
+		return {};
+	if (!entry->fragments() || entry->member != r.member)
+		return damage(r, fmt::format("extent {} has no fragments on member {}", r.extent, r.member));
+	SV_ASSIGN(Places *places, pages_.places(r.extent));
+	places->at[r.word] = place;
+	return places->count() <= SV_FRAGS_MAX ? Status() : damage(r, fmt::format("extent {} has too many fragments", r.extent));
+}
+
 Status Applier::valid(const sv_rec &r)
 {
 	SV_ASSIGN(const ExtentEntry *entry, current(r));
@@ -177,6 +198,10 @@ Status Applier::valid(const sv_rec &r)
 		bits->word.fill(~uint64_t{0});
 	else
 		bits->word[r.word & SV_VALID_WORD] |= r.bits;
+	if (entry->fragments()) {
+		SV_ASSIGN(const Places *places, pages_.places(r.extent));
+		return covers(*places, *bits) ? Status() : damage(r, fmt::format("extent {} has valid blocks nowhere", r.extent));
+	}
 	if (!bits->all())
 		return {};
 	SV_ASSIGN(ExtentEntry *changed, pages_.extent(r.extent, true));
@@ -220,6 +245,17 @@ Status Applier::unmap(const sv_rec &r)
 	return reclaim_.free(r.extent, Reclaim::Kernel::kKnows);
 }
 
+// The extent gets a slot.
+Status Applier::leave_fragments(uint32_t extent, ExtentEntry &entry)
+{
+	if (!entry.fragments())
+		return {};
+	SV_ASSIGN(Places *places, pages_.places(extent));
+	*places = Places();
+	entry.flags &= static_cast<uint8_t>(~ExtentEntry::kFragments);
+	return {};
+}
+
 Status Applier::move(const sv_rec &r)
 {
 	SV_TRY(check_slot(r));
@@ -231,6 +267,7 @@ Status Applier::move(const sv_rec &r)
 		stats_.ignored++;
 		return {};
 	}
+	SV_TRY(leave_fragments(r.extent, *entry));
 	entry->slot = r.slot;
 	entry->member = static_cast<uint8_t>(r.member);
 	entry->gen = r.gen;
@@ -285,9 +322,17 @@ Status Applier::own(const sv_rec &r)
 	return damage(r, fmt::format("volume {} does not own layer {}", r.volume, r.layer));
 }
 
-// The extent gets the blocks and the parent that its parent has.
+// The extent gets the blocks and the parent that its parent has; and its slot, if it has swapped with it.
 Status Applier::take_over(const sv_rec &r, const ExtentEntry &parent)
 {
+	SV_ASSIGN(ExtentEntry *child, pages_.extent(r.extent, true));
+	if ((r.flags & SV_FOLD_SWAPPED) != 0) {
+		if (parent.fragments())
+			return damage(r, fmt::format("extent {} has no slot to be swapped", r.parent));
+		SV_TRY(leave_fragments(r.extent, *child));
+		child->slot = parent.slot;
+		child->member = parent.member;
+	}
 	Partial both;
 	both.valid.word.fill(~uint64_t{0});
 	if (parent.partial()) {
@@ -297,13 +342,16 @@ Status Applier::take_over(const sv_rec &r, const ExtentEntry &parent)
 			both.valid.word[i] = own->word[i] | below->word[i];
 		SV_ASSIGN(both.parent, pages_.parent(r.parent));
 	}
+	SV_ASSIGN(const Places *places, pages_.places(r.extent));
+	both.places = *places;
+	if (child->fragments() && !covers(both.places, both.valid))
+		return damage(r, fmt::format("extent {} has valid blocks nowhere", r.extent));
 	if (!both.valid.all()) {
 		pages_.set_partial(r.extent, both);
 		return {};
 	}
 	pages_.drop_partial(r.extent);
-	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
-	entry->flags &= static_cast<uint8_t>(~ExtentEntry::kPartial);
+	child->flags &= static_cast<uint8_t>(~ExtentEntry::kPartial);
 	return {};
 }
 
@@ -337,11 +385,6 @@ Status Applier::fold(const sv_rec &r)
 	SV_TRY(take_over(r, *parent));
 	if (kept)
 		return reclaim_.lost_child(r.parent);
-	if ((r.flags & SV_FOLD_SWAPPED) != 0) {
-		SV_ASSIGN(ExtentEntry *child, pages_.extent(r.extent, true));
-		child->slot = parent->slot;
-		child->member = parent->member;
-	}
 	stats_.freed.push_back({r.parent, parent->gen, 0});
 	return reclaim_.free(r.parent, Reclaim::Kernel::kKnows);
 }
@@ -359,6 +402,8 @@ Status Applier::record(const sv_rec &r)
 		return clear(r);
 	case SV_REC_UNMAP:
 		return unmap(r);
+	case SV_REC_FRAG:
+		return frag(r);
 	case SV_REC_MOVE:
 		return move(r);
 	case SV_REC_LAYER:

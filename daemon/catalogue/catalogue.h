@@ -110,6 +110,7 @@ struct ApplyStats {
 	uint64_t records = 0;
 	uint64_t ignored = 0;         // VALID, CLEAR, MOVE and FOLD of extents that are gone, records of deleted volumes
 	std::vector<sv_freed> freed;  // by UNMAP and FOLD; gen as it was
+	std::vector<uint32_t> outgrown;  // extents for which a child in their own layer was made: they may be folded
 };
 
 // What a volume has written since its last snapshot, as far as it is applied.
@@ -265,6 +266,7 @@ class Catalogue {
 	// What may be folded, from the family of the parent after this one on, in its order; 0: from the first. True of what is applied, once
 	// freeing() has been told: the kernel leaves alone what has changed since, and what it has done the journal says.
 	Result<FoldStep> fold_step(uint32_t after, const FoldLimits &limits = FoldLimits());
+	Result<FoldStep> fold_step(std::span<const uint32_t> parents);	// of these, as many as they are
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch

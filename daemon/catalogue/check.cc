@@ -26,6 +26,8 @@ class Checker {
 	Status extents();
 	void extent(uint32_t number, const ExtentEntry &e);
 	Status partials();
+	void places(const sv_partial_bits &p);
+	void place(uint32_t extent, uint32_t member, uint32_t place);
 	void partial(const sv_partial_bits &p);
 	void circles();
 	Status maps();
@@ -51,6 +53,9 @@ class Checker {
 	std::vector<uint8_t> state_;  // by extent number
 	uint64_t seen_ = 0;
 	std::vector<std::vector<bool>> used_;
+	static constexpr uint8_t kNone = 0xff;
+	std::vector<uint8_t> fragments_;  // of extents that have them, the member
+	std::map<std::pair<uint32_t, uint32_t>, uint16_t> parts_;  // by member and slot: which 16ths are fragments
 	std::unordered_map<uint32_t, uint32_t> parents_;  // of partial extents that have one
 	LayerTable layers_;
 };
@@ -81,7 +86,12 @@ Status Checker::members()
 void Checker::extent(uint32_t number, const ExtentEntry &e)
 {
 	state(number) |= static_cast<uint8_t>(kLive | (e.partial() ? kPartial : 0) | (e.orphan() ? kOrphan : 0));
-	if (number == 0 || e.member >= used_.size() || e.slot >= used_[e.member].size()) {
+	if (e.fragments() && number != 0 && e.member < used_.size() && e.slot == 0 && e.partial()) {
+		fragments_.resize(number + 1, kNone);
+		fragments_[number] = e.member;
+		return;
+	}
+	if (number == 0 || e.fragments() || e.member >= used_.size() || e.slot >= used_[e.member].size()) {
 		found("extent {}: the pool has no slot {} of member {}", number, e.slot, e.member);
 		return;
 	}
@@ -98,12 +108,46 @@ Status Checker::extents()
 	});
 }
 
+// Where its fragments are: nothing else is there, and nowhere else has it valid blocks.
+void Checker::places(const sv_partial_bits &p)
+{
+	const uint8_t member = p.extent < fragments_.size() ? fragments_[p.extent] : kNone;
+	size_t count = 0;
+	for (size_t i = 0; i < SV_FRAGS; i++) {
+		const uint32_t place = p.place[i];
+		const bool valid = (p.valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & 0xffff) != 0;
+		if (member == kNone ? place != 0 : place == 0 && valid)
+			found("partial extent {}: fragment {} is not as its extent says", p.extent, i);
+		else if (place != 0)
+			this->place(p.extent, member, place);
+		count += place != 0;
+	}
+	if (count > SV_FRAGS_MAX)
+		found("partial extent {}: it has {} fragments, more than {}", p.extent, count, SV_FRAGS_MAX);
+}
+
+void Checker::place(uint32_t extent, uint32_t member, uint32_t place)
+{
+	const uint32_t slot = slot_of_place(place);
+	if (slot >= used_[member].size()) {
+		found("partial extent {}: the pool has no slot {} of member {}", extent, slot, member);
+		return;
+	}
+	uint16_t &parts = parts_[{member, slot}];
+	const auto part = static_cast<uint16_t>(1u << part_of_place(place));
+	if ((parts & part) != 0 || (parts == 0 && used_[member][slot]))
+		found("partial extent {}: slot {} of member {} belongs to another extent too", extent, slot, member);
+	parts |= part;
+	used_[member][slot] = true;
+}
+
 void Checker::partial(const sv_partial_bits &p)
 {
 	if (!is(p.extent, kPartial))
 		found("partial extent {}: it is not there, or not partial", p.extent);
 	if ((p.valid[0] & p.valid[1] & p.valid[2] & p.valid[3]) == ~0ull)
 		found("partial extent {}: all its blocks are valid", p.extent);
+	places(p);
 	state(p.extent) &= static_cast<uint8_t>(~kPartial);
 	if (p.parent == 0)
 		return;

@@ -22,7 +22,7 @@ Query &Query::bind(std::string_view v)
 
 Query &Query::bind(std::span<const uint8_t> v)
 {
-	sqlite3_bind_blob(stmt_, next_++, v.data(), static_cast<int>(v.size()), SQLITE_STATIC);
+	sqlite3_bind_blob(stmt_, next_++, v.empty() ? "" : static_cast<const void *>(v.data()), static_cast<int>(v.size()), SQLITE_STATIC);
 	return *this;
 }
 

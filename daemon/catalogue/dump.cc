@@ -13,6 +13,7 @@
 //	hole ID INDEX COUNT                         hides what an older layer maps there
 //	wanted ID VOLUME NAME SIZE LAYER NEXT_LAYER CREATED
 //	orphan EXTENT GEN MEMBER SLOT               no layer maps it, partial ones have it as parent
+//	fragment EXTENT NUMBER SLOT PART            where one of its 16 is: which 16th of a slot
 //	partial EXTENT VALID [PARENT]               64 hexadecimal digits, block 0 last
 //	freeing EXTENT GEN                          the kernel has not heard yet that it is free
 //	end                                         the last line: a text without it was cut off
@@ -25,7 +26,8 @@
 // snapshot that was asked for, and whose volume still writes the layer that is to be frozen.
 //
 // A map line stands for COUNT extents at consecutive indexes in consecutive slots with consecutive numbers. Where
-// EXTENT is left out restore takes the numbers behind the highest one so far, and generation 1.
+// EXTENT is left out restore takes the numbers behind the highest one so far, and generation 1. Extents with fragments have '-'
+// for SLOT, in map and orphan.
 #include <fmt/format.h>
 
 #include <ostream>
@@ -51,9 +53,11 @@ struct Run {
 		if (extent == 0 || next_extent == 0)
 			return extent == next_extent;
 		return next_extent == extent + count && e.member == entry.member && e.gen == entry.gen &&
-		       e.slot == entry.slot + count;
+		       e.fragments() == entry.fragments() && (e.fragments() || e.slot == entry.slot + count);
 	}
 };
+
+std::string slot_text(const ExtentEntry &e) { return e.fragments() ? "-" : fmt::format("{}", e.slot); }
 
 class Dumper {
  public:
@@ -73,6 +77,7 @@ class Dumper {
 	Status entry(uint32_t id, uint64_t index, uint32_t extent, Run &run);
 	void write_run(uint32_t id, const Run &run);
 	Status orphans();
+	Status fragments();
 	Status partials();
 	Status freeing();
 
@@ -111,7 +116,7 @@ void Dumper::write_run(uint32_t id, const Run &run)
 		out_ << fmt::format("hole {} {} {}\n", id, run.index, run.count);
 	else
 		out_ << fmt::format("map {} {} {} {} {} {} {}\n", id, run.index, run.count, run.entry.member,
-				    run.entry.slot, run.extent, run.entry.gen);
+				    slot_text(run.entry), run.extent, run.entry.gen);
 }
 
 Status Dumper::entry(uint32_t id, uint64_t index, uint32_t extent, Run &run)
@@ -201,7 +206,7 @@ Status Dumper::orphans()
 		return {};
 	return each_extent(db_, [this](uint32_t number, const ExtentEntry &e) -> Status {
 		if (e.orphan())
-			out_ << fmt::format("orphan {} {} {} {}\n", number, e.gen, e.member, e.slot);
+			out_ << fmt::format("orphan {} {} {} {}\n", number, e.gen, e.member, slot_text(e));
 		return {};
 	});
 }
@@ -212,6 +217,19 @@ Status Dumper::freeing()
 	for (const sv_freed &f : rows)
 		out_ << fmt::format("freeing {} {}\n", f.extent, f.gen);
 	return {};
+}
+
+// Before the valid bits, so that these can be checked against them.
+Status Dumper::fragments()
+{
+	return catalogue_.for_each_partial([&](std::span<const sv_partial_bits> batch) -> Status {
+		for (const sv_partial_bits &p : batch)
+			for (size_t i = 0; i < std::size(p.place); i++)
+				if (const uint32_t place = p.place[i]; place != 0)
+					out_ << fmt::format("fragment {} {} {} {}\n", p.extent, i, slot_of_place(place),
+							    part_of_place(place));
+		return pace_.breathe();
+	});
 }
 
 Status Dumper::partials()
@@ -237,6 +255,7 @@ Status Dumper::run()
 	for (const SnapshotRow &s : wanted_)
 		wanted(s);
 	SV_TRY(orphans());
+	SV_TRY(fragments());
 	SV_TRY(partials());
 	SV_TRY(freeing());
 	out_ << "end\n";

@@ -41,6 +41,13 @@ Result<bool> DumpReader::next()
 
 bool DumpReader::more() const { return rest_.find_first_not_of(" \r") != std::string_view::npos; }
 
+bool DumpReader::next_is(std::string_view word) const
+{
+	DumpReader ahead(*this);
+	const auto next = ahead.word();
+	return next.ok() && next.value() == word;
+}
+
 Result<std::string_view> DumpReader::word()
 {
 	if (!more())

@@ -19,6 +19,7 @@ class DumpReader {
 	// The next line that has an item, behind the header; false behind the last one. Its steps count bytes.
 	Result<bool> next();
 	bool more() const;  // words in this line
+	bool next_is(std::string_view word) const;
 	Result<std::string_view> word();
 	Result<uint64_t> number(uint64_t max);
 	Result<uint32_t> number32(uint32_t max);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // Which partial extents the kernel may fold into one with their parents: where the parent is an orphan, so nothing but its
 // children needs it, and has one child only. Which side is copied is chosen by which copies less; but an extent is not moved to
-// a slower tier for that.
+// a slower tier for that. One with fragments goes into the parent's slot, or takes over the fragments of a parent that has no
+// slot either; if together they are more than such an extent may have it gets a slot.
 #include <bit>
 
 #include "daemon/catalogue/catalogue_impl.h"
@@ -18,14 +19,17 @@ class Folder {
 			tier_[m.member] = m.tier;
 	}
 	Result<FoldStep> run(uint32_t after);
+	Result<FoldStep> run(std::span<const uint32_t> parents);
 
  private:
 	struct Row {
 		uint32_t extent = 0;
 		ValidBits valid;
 	};
+	Result<Row> row(Query &q);
 	Status family(uint32_t parent, const std::vector<Row> &children);
 	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
+	Result<bool> has_room(const Row &child, const ExtentEntry &entry, const ValidBits &more);
 	bool enough() const
 	{
 		return pairs_ >= limits_.pairs || step_.blocks >= limits_.blocks || rows_ >= limits_.rows;
@@ -77,16 +81,41 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
 	SV_ASSIGN(const ValidBits has, bits_of(parent, *below));
 	const uint64_t fill = count(without(has, child.valid)), own = count(child.valid);
-	const bool swap = own < fill && tier_.at(below->member) <= tier_.at(entry->member);
-	step_.pairs[{entry->member, below->member}].push_back({child.extent, parent, entry->gen, below->gen, swap ? SV_FOLD_SWAP : 0});
-	step_.blocks += swap ? own : fill;
+	SV_ASSIGN(const bool room, has_room(child, *entry, without(has, child.valid)));
+	const bool slower = tier_.at(below->member) > tier_.at(entry->member);
+	const bool swap = !below->fragments() && !slower && (own < fill || !room), grow = !swap && !room;
+	if (grow && !below->fragments())
+		return {};
+	step_.pairs[{entry->member, below->member}].push_back({child.extent, parent, entry->gen, below->gen,
+							       swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0});
+	step_.blocks += swap ? own : grow ? own + fill : fill;
 	pairs_++;
 	return {};
 }
 
+// For these blocks more?
+Result<bool> Folder::has_room(const Row &child, const ExtentEntry &entry, const ValidBits &more)
+{
+	if (!entry.fragments())
+		return true;
+	SV_ASSIGN(const Places *places, pages_.places(child.extent));
+	size_t wanted = places->count();
+	for (size_t i = 0; i < places->at.size(); i++)
+		wanted += places->at[i] == 0 && valid_in(more, i) != 0;
+	return wanted <= SV_FRAGS_MAX;
+}
+
+Result<Folder::Row> Folder::row(Query &q)
+{
+	Partial partial;
+	SV_TRY(decode_partial(q.blob(2), q.blob(3), q.u64(1), partial));
+	rows_++;
+	return Row{q.u32(1), partial.valid};
+}
+
 Result<FoldStep> Folder::run(uint32_t after)
 {
-	SV_ASSIGN(Query q, db_.query("SELECT parent, extent, valid FROM partials WHERE parent > ? AND parent <> 0 "
+	SV_ASSIGN(Query q, db_.query("SELECT parent, extent, valid, places FROM partials WHERE parent > ? AND parent <> 0 "
 				     "ORDER BY parent"));
 	q.bind(after);
 	std::vector<Row> children;
@@ -103,10 +132,28 @@ Result<FoldStep> Folder::run(uint32_t after)
 		if (!more || (children.empty() && enough()))
 			return std::move(step_);
 		parent = q.u32(0);
-		children.push_back({q.u32(1), {}});
-		SV_TRY(decode_blob(q.blob(2), "partials", q.u64(1), children.back().valid));
-		rows_++;
+		SV_ASSIGN(const Row one, row(q));
+		children.push_back(one);
 	}
+}
+
+Result<FoldStep> Folder::run(std::span<const uint32_t> parents)
+{
+	for (const uint32_t parent : parents) {
+		SV_ASSIGN(Query q, db_.query("SELECT parent, extent, valid, places FROM partials WHERE parent = ? AND parent <> 0"));
+		q.bind(parent);
+		std::vector<Row> children;
+		while (true) {
+			SV_ASSIGN(const bool more, q.step());
+			if (!more)
+				break;
+			SV_ASSIGN(const Row one, row(q));
+			children.push_back(one);
+		}
+		SV_TRY(family(parent, children));
+	}
+	step_.done = true;
+	return std::move(step_);
 }
 
 }  // namespace
@@ -115,6 +162,12 @@ Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
 	return Folder(*impl_->db, limits, rows).run(after);
+}
+
+Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents)
+{
+	SV_ASSIGN(const std::vector<MemberRow> rows, members());
+	return Folder(*impl_->db, {}, rows).run(parents);
 }
 
 }  // namespace svd

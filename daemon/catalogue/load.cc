@@ -55,7 +55,8 @@ Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_
 {
 	Batcher<sv_extent> batch(fn);
 	SV_TRY(each_extent(*impl_->db, [&](uint32_t number, const ExtentEntry &e) {
-		return batch.add({number, e.slot, e.member, e.gen, e.partial() ? SV_EXTENT_PARTIAL : 0u});
+		return batch.add({number, e.slot, e.member, e.gen,
+				  (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)});
 	}));
 	return batch.flush();
 }
@@ -63,17 +64,18 @@ Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_
 Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn)
 {
 	Batcher<sv_partial_bits> batch(fn);
-	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, parent, valid FROM partials ORDER BY extent"));
+	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, parent, valid, places FROM partials ORDER BY extent"));
 	while (true) {
 		SV_ASSIGN(const bool row, q.step());
 		if (!row)
 			return batch.flush();
-		ValidBits bits;
-		SV_TRY(decode_blob(q.blob(2), "partials", q.u64(0), bits));
+		Partial partial;
+		SV_TRY(decode_partial(q.blob(2), q.blob(3), q.u64(0), partial));
 		sv_partial_bits item = {};
 		item.extent = q.u32(0);
 		item.parent = q.u32(1);
-		std::copy(bits.word.begin(), bits.word.end(), item.valid);
+		std::ranges::copy(partial.valid.word, item.valid);
+		std::ranges::copy(partial.places.at, item.place);
 		SV_TRY(batch.add(item));
 	}
 }
@@ -144,27 +146,72 @@ static void add_free(std::vector<FreeRange> &out, uint32_t member, const std::ve
 	}
 }
 
+namespace {
+
+// Slots that hold extents or fragments.
+class UsedSlots {
+ public:
+	explicit UsedSlots(const std::vector<MemberRow> &members)
+	{
+		for (const MemberRow &m : members)
+			used_.emplace_back(m.nr_slots);
+	}
+	Status extent(const sv_extent &e)
+	{
+		if ((e.flags & SV_EXTENT_FRAGS) == 0)
+			return slot(e.extent, e.member, e.slot);
+		members_.resize(e.extent + 1, kNone);
+		members_[e.extent] = static_cast<uint8_t>(e.member);
+		return {};
+	}
+	Status partial(const sv_partial_bits &p)	// after its extent
+	{
+		for (const uint32_t place : p.place)
+			if (place != 0)
+				SV_TRY(slot(p.extent, p.extent < members_.size() ? members_[p.extent] : kNone, slot_of_place(place)));
+		return {};
+	}
+	std::vector<FreeRange> rest() const
+	{
+		std::vector<FreeRange> ranges;
+		for (uint32_t m = 0; m < used_.size(); m++)
+			add_free(ranges, m, used_[m]);
+		return ranges;
+	}
+
+ private:
+	Status slot(uint32_t extent, uint32_t member, uint32_t slot)
+	{
+		if (member >= used_.size() || slot >= used_[member].size())
+			return Error(Code::kNeedsCheck, "read", "catalogue",
+				     fmt::format("extent {} lies in slot {} of member {}, which is not there", extent, slot, member),
+				     "run 'svctl check' on the pool");
+		used_[member][slot] = true;
+		return {};
+	}
+
+	std::vector<std::vector<bool>> used_;
+	static constexpr uint8_t kNone = 0xff;
+	std::vector<uint8_t> members_;  // of extents with fragments
+};
+
+}  // namespace
+
 Result<std::vector<FreeRange>> Catalogue::free_ranges()
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
-	std::vector<std::vector<bool>> used;
-	for (const MemberRow &m : rows)
-		used.emplace_back(m.nr_slots);
+	UsedSlots used(rows);
 	SV_TRY(for_each_extent([&](std::span<const sv_extent> extents) -> Status {
-		for (const sv_extent &e : extents) {
-			if (e.member >= used.size() || e.slot >= used[e.member].size())
-				return Error(Code::kNeedsCheck, "read", "catalogue",
-					     fmt::format("extent {} lies in slot {} of member {}, which is not there",
-							 e.extent, e.slot, e.member),
-					     "run 'svctl check' on the pool");
-			used[e.member][e.slot] = true;
-		}
+		for (const sv_extent &e : extents)
+			SV_TRY(used.extent(e));
 		return {};
 	}));
-	std::vector<FreeRange> ranges;
-	for (uint32_t m = 0; m < used.size(); m++)
-		add_free(ranges, m, used[m]);
-	return ranges;
+	SV_TRY(for_each_partial([&](std::span<const sv_partial_bits> partials) -> Status {
+		for (const sv_partial_bits &p : partials)
+			SV_TRY(used.partial(p));
+		return {};
+	}));
+	return used.rest();
 }
 
 Result<CatalogueSpace> Catalogue::space()

@@ -3,6 +3,7 @@
 #include "daemon/catalogue/pages.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 namespace svd {
@@ -73,16 +74,55 @@ Result<ExtentEntry *> PageStore::extent(uint32_t extent, bool write)
 	return &cached->page.entry[extent % ExtentPage::kEntries];
 }
 
+static constexpr size_t kBytesOfFragment = 7;  // u8 number, le32 place, le16 valid blocks
+
+Status decode_partial(std::span<const uint8_t> valid, std::span<const uint8_t> places, uint64_t extent, Partial &out)
+{
+	if (places.empty())
+		return decode_blob(valid, "partials", extent, out.valid);
+	const auto damaged = [extent] {
+		return Error(Code::kNeedsCheck, "read", "catalogue", "row " + std::to_string(extent) + " of partials has impossible fragments",
+			     "run 'svctl check' on the pool");
+	};
+	if (!valid.empty() || places.size() % kBytesOfFragment != 0)
+		return damaged();
+	for (; !places.empty(); places = places.subspan(kBytesOfFragment)) {
+		const uint8_t number = places[0];
+		if (number >= SV_FRAGS || out.places.at[number] != 0)
+			return damaged();
+		uint16_t blocks = 0;
+		std::memcpy(&out.places.at[number], &places[1], 4);
+		std::memcpy(&blocks, &places[5], 2);
+		out.valid.word[number / 4] |= uint64_t{blocks} << (number % 4 * SV_FRAG_BLOCKS);
+	}
+	return {};
+}
+
+static std::vector<uint8_t> encode_places(const Partial &p)
+{
+	std::vector<uint8_t> out;
+	for (uint8_t i = 0; i < SV_FRAGS; i++) {
+		if (p.places.at[i] == 0)
+			continue;
+		const uint16_t blocks = valid_in(p.valid, i);
+		uint8_t item[kBytesOfFragment] = {i};
+		std::memcpy(item + 1, &p.places.at[i], 4);
+		std::memcpy(item + 5, &blocks, 2);
+		out.insert(out.end(), item, item + kBytesOfFragment);
+	}
+	return out;
+}
+
 Result<PageStore::CachedPartial *> PageStore::partial(uint32_t extent)
 {
 	auto it = partials_.find(extent);
 	if (it == partials_.end()) {
 		CachedPartial fresh;
-		SV_ASSIGN(Query q, db_.query("SELECT parent, valid FROM partials WHERE extent = ?"));
+		SV_ASSIGN(Query q, db_.query("SELECT parent, valid, places FROM partials WHERE extent = ?"));
 		SV_ASSIGN(fresh.present, q.bind(extent).step());
 		if (fresh.present) {
 			fresh.partial.parent = q.u32(0);
-			SV_TRY(decode_blob(q.blob(1), "partials", extent, fresh.partial.valid));
+			SV_TRY(decode_partial(q.blob(1), q.blob(2), extent, fresh.partial));
 		}
 		replace_partial(extent, fresh);
 		it = partials_.find(extent);
@@ -99,6 +139,13 @@ Result<ValidBits *> PageStore::valid(uint32_t extent)
 	SV_ASSIGN(CachedPartial *cached, partial(extent));
 	cached->dirty = true;
 	return &cached->partial.valid;
+}
+
+Result<Places *> PageStore::places(uint32_t extent)
+{
+	SV_ASSIGN(CachedPartial *cached, partial(extent));
+	cached->dirty = true;
+	return &cached->partial.places;
 }
 
 Result<uint32_t> PageStore::parent(uint32_t extent)
@@ -166,12 +213,15 @@ Status PageStore::flush_partials()
 		if (cached.dirty)
 			keys.push_back(extent);
 	std::sort(keys.begin(), keys.end());
-	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, ?, ?)"));
+	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, ?, ?, ?)"));
 	SV_ASSIGN(Query remove, db_.query("DELETE FROM partials WHERE extent = ?"));
 	for (const uint32_t extent : keys) {
 		const CachedPartial &cached = partials_[extent];
+		const Partial &p = cached.partial;
+		const std::vector<uint8_t> places = encode_places(p);
+		const auto valid = places.empty() ? bytes_of(p.valid) : std::span<const uint8_t>();
 		if (cached.present)
-			SV_TRY(store.bind(extent).bind(cached.partial.parent).bind(bytes_of(cached.partial.valid)).run());
+			SV_TRY(store.bind(extent).bind(p.parent).bind(valid).bind(std::span<const uint8_t>(places)).run());
 		else
 			SV_TRY(remove.bind(extent).run());
 		SV_TRY(pace_.breathe());

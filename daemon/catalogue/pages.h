@@ -12,6 +12,7 @@
 
 #include "daemon/base/pace.h"
 #include "daemon/catalogue/database.h"
+#include "kmod/core/format.h"
 
 namespace svd {
 
@@ -27,6 +28,7 @@ struct ExtentEntry {
 	static constexpr uint8_t kLive = 1;
 	static constexpr uint8_t kPartial = 2;  // has a row in partials
 	static constexpr uint8_t kOrphan = 4;   // no layer maps it: it lives as parent of partial extents
+	static constexpr uint8_t kFragments = 8;  // has places in partials instead of a slot, which is 0
 	uint32_t slot = 0;
 	uint16_t gen = 0;
 	uint8_t member = 0;
@@ -34,6 +36,7 @@ struct ExtentEntry {
 	bool live() const { return (flags & kLive) != 0; }
 	bool partial() const { return (flags & kPartial) != 0; }
 	bool orphan() const { return (flags & kOrphan) != 0; }
+	bool fragments() const { return (flags & kFragments) != 0; }
 };
 
 struct ExtentPage {
@@ -54,14 +57,46 @@ struct ValidBits {
 };
 static_assert(sizeof(ValidBits) == 32);
 
+// Of each fragment of 16 blocks where it is on the extent's member, as format.h counts places; 0: nowhere.
+struct Places {
+	std::array<uint32_t, SV_FRAGS> at{};
+	bool any() const { return std::ranges::any_of(at, [](uint32_t place) { return place != 0; }); }
+	size_t count() const { return at.size() - static_cast<size_t>(std::ranges::count(at, 0u)); }
+	bool operator==(const Places &) const = default;
+};
+static_assert(sizeof(Places) == 64);
+
+inline uint32_t slot_of_place(uint32_t place) { return (place - 1) / SV_FRAGS; }
+inline uint32_t part_of_place(uint32_t place) { return (place - 1) % SV_FRAGS; }
+inline uint32_t place_of(uint32_t slot, uint32_t part) { return slot * SV_FRAGS + part + 1; }
+
+// Of the blocks of a fragment, which are valid?
+inline uint16_t valid_in(const ValidBits &valid, size_t fragment)
+{
+	return static_cast<uint16_t>(valid.word[fragment / 4] >> (fragment % 4 * SV_FRAG_BLOCKS));
+}
+
+// Are all valid blocks in fragments that have a place?
+inline bool covers(const Places &places, const ValidBits &valid)
+{
+	for (size_t i = 0; i < places.at.size(); i++)
+		if (places.at[i] == 0 && valid_in(valid, i) != 0)
+			return false;
+	return true;
+}
+
 struct Partial {
 	uint32_t parent = 0;  // the extent that has the blocks which are not valid; 0: they are zeroes
 	ValidBits valid;
+	Places places;        // of an extent with fragments
 };
 
 // Copies a blob of exactly the right size; otherwise the database is damaged.
 template <typename Page>
 Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t key, Page &out);
+
+// Columns valid and places of partials. Of an extent with fragments the former is empty, and the latter says both.
+Status decode_partial(std::span<const uint8_t> valid, std::span<const uint8_t> places, uint64_t extent, Partial &out);
 
 class PageStore {
  public:
@@ -72,6 +107,7 @@ class PageStore {
 	Result<uint32_t *> map_entry(uint32_t layer, uint64_t index, bool write);
 	Result<ExtentEntry *> extent(uint32_t extent, bool write);
 	Result<ValidBits *> valid(uint32_t extent);  // of an existing partial extent, to be changed
+	Result<Places *> places(uint32_t extent);    // likewise
 	Result<uint32_t> parent(uint32_t extent);    // likewise; 0: none
 	void set_partial(uint32_t extent, const Partial &partial);
 	void drop_partial(uint32_t extent);

@@ -42,7 +42,10 @@ class Restorer {
 	Status map();
 	Status hole();
 	Status orphan();
+	Status fragment();
 	Status partial();
+	Result<ExtentEntry> space(uint64_t count);
+	Status claim_place(uint32_t member, uint32_t slot, uint32_t part);
 	Status parent_of(uint32_t extent, Partial &partial);
 	Status freeing();
 	Status end();
@@ -65,6 +68,9 @@ class Restorer {
 	std::unordered_map<uint64_t, Map> maps_;     // by number of volume or snapshot
 	std::unordered_set<uint32_t> frozen_;        // layers of snapshots
 	std::unordered_set<uint32_t> orphans_;       // without a child as yet
+	std::unordered_map<uint32_t, Places> fragments_;  // of extents whose partial line has not come yet
+	std::map<std::pair<uint32_t, uint32_t>, uint16_t> parts_;  // by member and slot: which 16ths are fragments
+	uint64_t without_slot_ = 0;  // extents with fragments
 	uint64_t next_extent_ = 1;
 	uint64_t next_volume_ = 1;
 	uint64_t next_layer_ = 1;
@@ -291,13 +297,35 @@ Result<const Restorer::Map *> Restorer::claim_indexes(uint64_t id, uint64_t inde
 	return &map->second;
 }
 
+// MEMBER SLOT of so many extents, the first one's. The slots are to be claimed.
+Result<ExtentEntry> Restorer::space(uint64_t count)
+{
+	ExtentEntry e;
+	SV_ASSIGN(const uint64_t member, text_.number(SV_MAX_MEMBERS - 1));
+	e.member = static_cast<uint8_t>(member);
+	e.flags = ExtentEntry::kLive;
+	if (text_.next_is("-")) {
+		SV_TRY(text_.word());
+		e.flags |= ExtentEntry::kFragments;
+		if (member >= used_.size())
+			return bad(fmt::format("this pool has no member {}", member));
+		uint64_t most = 0;	// as many as a kernel has numbers for
+		for (const MemberRow &m : members_)
+			most += uint64_t{m.nr_slots} * SV_EXTENTS_PER_SLOT;
+		if (count > most || (without_slot_ += count) > most)
+			return bad(fmt::format("this pool can have no more than {} extents", most));
+		return e;
+	}
+	SV_ASSIGN(e.slot, text_.number32(SV_MAX_SLOTS));
+	return e;
+}
+
 Status Restorer::map()
 {
 	SV_ASSIGN(const uint64_t id, text_.number(SV_VOLUME_ID_MAX));
 	SV_ASSIGN(const uint64_t index, text_.number(~0ull));
 	SV_ASSIGN(const uint64_t count, text_.number(UINT32_MAX));
-	SV_ASSIGN(const uint64_t member, text_.number(SV_MAX_MEMBERS - 1));
-	SV_ASSIGN(const uint64_t slot, text_.number(SV_MAX_SLOTS));
+	SV_ASSIGN(ExtentEntry at, space(count));
 	uint64_t extent = next_extent_;
 	uint64_t gen = 1;
 	if (text_.more()) {
@@ -305,7 +333,8 @@ Status Restorer::map()
 		SV_ASSIGN(gen, text_.number(UINT16_MAX));
 	}
 	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
-	SV_TRY(claim_slots(member, slot, count));
+	if (!at.fragments())
+		SV_TRY(claim_slots(at.member, at.slot, count));
 	if (extent == 0 || extent + count > kTombstone)
 		return bad("its extent numbers are out of range");
 	for (uint64_t i = 0; i < count; i++) {
@@ -318,8 +347,12 @@ Status Restorer::map()
 		if (*mapped != 0 || entry->live())
 			return bad(fmt::format("index {} or extent {} is mapped twice", index + i, number));
 		*mapped = number;
-		*entry = {static_cast<uint32_t>(slot + i), static_cast<uint16_t>(gen), static_cast<uint8_t>(member),
-			  ExtentEntry::kLive};
+		at.gen = static_cast<uint16_t>(gen);
+		*entry = at;
+		if (at.fragments())
+			fragments_[number] = Places();
+		else
+			at.slot++;
 	}
 	next_extent_ = std::max(next_extent_, extent + count);
 	return {};
@@ -347,15 +380,19 @@ Status Restorer::orphan()
 {
 	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
 	SV_ASSIGN(const uint32_t gen, text_.number32(UINT16_MAX));
-	SV_ASSIGN(const uint32_t member, text_.number32(SV_MAX_MEMBERS - 1));
-	SV_ASSIGN(const uint32_t slot, text_.number32(SV_MAX_SLOTS));
-	SV_TRY(claim_slots(member, slot, 1));
+	SV_ASSIGN(ExtentEntry at, space(1));
+	if (!at.fragments())
+		SV_TRY(claim_slots(at.member, at.slot, 1));
 	SV_TRY(pages_.relieve());
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
 	if (extent == 0 || entry->live())
 		return bad(fmt::format("extent {} is there already, or cannot be", extent));
-	*entry = {slot, static_cast<uint16_t>(gen), static_cast<uint8_t>(member), ExtentEntry::kLive | ExtentEntry::kOrphan};
+	at.gen = static_cast<uint16_t>(gen);
+	at.flags |= ExtentEntry::kOrphan;
+	*entry = at;
 	orphans_.insert(extent);
+	if (at.fragments())
+		fragments_[extent] = Places();
 	next_extent_ = std::max<uint64_t>(next_extent_, extent + 1);
 	return {};
 }
@@ -381,6 +418,37 @@ Status Restorer::freeing()
 	return used(q.bind(extent).bind(gen).run());
 }
 
+Status Restorer::claim_place(uint32_t member, uint32_t slot, uint32_t part)
+{
+	uint16_t &parts = parts_[{member, slot}];
+	if (parts == 0)
+		SV_TRY(claim_slots(member, slot, 1));
+	if ((parts >> part & 1) != 0)
+		return bad(fmt::format("part {} of slot {} of member {} is used twice", part, slot, member));
+	parts |= static_cast<uint16_t>(1u << part);
+	return {};
+}
+
+Status Restorer::fragment()
+{
+	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
+	SV_ASSIGN(const uint32_t number, text_.number32(SV_FRAGS - 1));
+	SV_ASSIGN(const uint32_t slot, text_.number32(SV_MAX_SLOTS - 1));
+	SV_ASSIGN(const uint32_t part, text_.number32(SV_FRAGS - 1));
+	const auto places = fragments_.find(extent);
+	if (places == fragments_.end())
+		return bad(fmt::format("there is no line before it for extent {} with '-' as slot, or its partial line comes before", extent));
+	if (places->second.at[number] != 0 || place_of(slot, part) == 0)
+		return bad(fmt::format("fragment {} of extent {} is named twice, or cannot be there", number, extent));
+	SV_TRY(pages_.relieve());
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+	SV_TRY(claim_place(entry->member, slot, part));
+	places->second.at[number] = place_of(slot, part);
+	if (places->second.count() > SV_FRAGS_MAX)
+		return bad(fmt::format("extent {} has more than {} fragments", extent, SV_FRAGS_MAX));
+	return {};
+}
+
 Status Restorer::partial()
 {
 	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
@@ -401,6 +469,12 @@ Status Restorer::partial()
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
 	if (!entry->live() || entry->partial() || bits.all())
 		return bad(fmt::format("extent {} is not mapped, or named twice, or not partial", extent));
+	if (entry->fragments()) {
+		partial.places = fragments_[extent];
+		fragments_.erase(extent);
+		if (!covers(partial.places, bits))
+			return bad(fmt::format("extent {} has valid blocks in fragments that are nowhere", extent));
+	}
 	entry->flags |= ExtentEntry::kPartial;
 	pages_.set_partial(extent, partial);
 	return {};
@@ -411,6 +485,8 @@ Status Restorer::end()
 	end_ = true;
 	if (!orphans_.empty())
 		return bad(fmt::format("no partial extent has the orphan {} as parent", *orphans_.begin()));
+	if (!fragments_.empty())
+		return bad(fmt::format("extent {} has '-' as slot, and no line says which blocks are valid", fragments_.begin()->first));
 	return {};
 }
 
@@ -421,6 +497,7 @@ Status Restorer::line()
 	SV_ASSIGN(const std::string_view what, text_.word());
 	Status s = what == "map"       ? map()
 		   : what == "partial" ? partial()
+		   : what == "fragment" ? fragment()
 		   : what == "hole"    ? hole()
 		   : what == "volume"  ? volume()
 		   : what == "snapshot" ? snapshot()

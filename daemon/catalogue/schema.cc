@@ -113,7 +113,12 @@ CREATE TABLE freeing (
 );
 )sql";
 
-static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3};
+// Fragments: what pages.cc:encode_places() makes of them; empty for an extent in a slot.
+static const char kVersion4[] = R"sql(
+ALTER TABLE partials ADD COLUMN places BLOB NOT NULL DEFAULT x'';
+)sql";
+
+static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4};
 
 uint32_t schema_version() { return static_cast<uint32_t>(std::size(kSteps)); }
 

@@ -6,7 +6,7 @@
 #include <iterator>
 #include <ostream>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include "daemon/base/memory_file.h"
@@ -27,8 +27,9 @@ std::string text(const sv_extent &e)
 
 std::string text(const sv_partial_bits &p)
 {
-	return fmt::format("partial {} valid {:x} {:x} {:x} {:x}", p.extent, p.valid[0], p.valid[1], p.valid[2],
-			   p.valid[3]);
+	const bool places = std::ranges::any_of(p.place, [](uint32_t place) { return place != 0; });
+	return fmt::format("partial {} valid {:x} {:x} {:x} {:x}{}", p.extent, p.valid[0], p.valid[1], p.valid[2], p.valid[3],
+			   places ? fmt::format(" places {}", fmt::join(p.place, " ")) : "");
 }
 
 std::string text(const sv_map_entry &m)
@@ -66,12 +67,13 @@ private:
 	Status fill()
 	{
 		SV_TRY(pace_.breathe());
-		window_.resize(kAtOnce);
+		constexpr auto kMost = static_cast<uint32_t>(std::min<size_t>(kAtOnce, SV_CMD_MAX / sizeof(T)));
+		window_.resize(kMost);
 		window_[0] = start_;
-		SV_ASSIGN(const auto result, kernel_.command(op_, window_.data(), sizeof(T), kAtOnce));
+		SV_ASSIGN(const auto result, kernel_.command(op_, window_.data(), sizeof(T), kMost));
 		window_.resize(result.count);
 		at_ = 0;
-		ended_ = result.count < kAtOnce;
+		ended_ = result.count < kMost;
 		if (!ended_)
 			start_ = advance_(window_.back());
 		std::erase_if(window_, [](const T &e) { return is_freed(e); });
@@ -199,7 +201,7 @@ Result<std::vector<std::string>> Pool::differences(Pace &pace)
 		return sv_extent{last.extent + 1, 0, 0, 0, 0}; }, pace),
 		[&](const auto &fn) { return catalogue_->for_each_extent(fn); }, by_extent, pace, &problems));
 	SV_TRY(compare(KernelSide(*channel_, SV_OP_DUMP_PARTIALS, sv_partial_bits{}, [](const sv_partial_bits &last) {
-		return sv_partial_bits{last.extent + 1, 0, {}}; }, pace),
+		return sv_partial_bits{last.extent + 1, 0, {}, {}}; }, pace),
 		[&](const auto &fn) { return catalogue_->for_each_partial(fn); }, by_extent, pace, &problems));
 
 	std::map<uint32_t, uint32_t> maps;	// owned_since, by number

@@ -69,11 +69,15 @@ Status Pool::checkpoint_now()
 Status Pool::say_whether_full()
 {
 	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
-	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_ && !(fold_.on && fold_.folded != 0);
-	if (full == said_full_)
+	const bool full = state.mode == SV_MODE_OUT_OF_SPACE && state.freed_extents == 0 && !merging_ && !(fold_.on && fold_.folded != 0) &&
+			  !folds_wait();
+	SV_ASSIGN(const bool fragments, may_use_fragments());
+	if (full == said_full_ && fragments == fragments_)
 		return {};
-	said_full_ = full;
+	const bool changed = std::exchange(said_full_, full) != full;
 	SV_TRY(tell_policy());
+	if (!changed)
+		return {};
 	if (full)
 		log::error(Id::kPoolFull, "pool {} is full: delete files and fstrim, delete volumes, or svctl add-device", name_);
 	else
@@ -81,10 +85,22 @@ Status Pool::say_whether_full()
 	return {};
 }
 
+// An extent with fragments takes as much room in the catalogue as one with a slot, and there are more of them. Without room
+// there is no checkpoint, so they end while there is some for all slots.
+Result<bool> Pool::may_use_fragments()
+{
+	if ((features_ & SV_FEATURE_FRAGMENTS) == 0)
+		return false;
+	SV_ASSIGN(const CatalogueSpace space, catalogue_->space());
+	return space.used < (fragments_ ? space.size / 10 * 6 : space.size / 2);
+}
+
 Status Pool::tell_policy()
 {
 	SV_ASSIGN(const PoolRow row, catalogue_->pool());
-	return channel_->tell(SV_OP_POLICY, sv_policy{said_full_ ? 0 : row.no_space_ms, row.commit_ms});
+	SV_ASSIGN(fragments_, may_use_fragments());
+	const uint32_t flags = fragments_ ? SV_POLICY_FRAGMENTS : 0;
+	return channel_->tell(SV_OP_POLICY, sv_policy{said_full_ ? 0 : row.no_space_ms, row.commit_ms, flags, 0});
 }
 
 Status Pool::apply_journal(uint64_t committed_seq)
@@ -108,8 +124,10 @@ Status Pool::apply_journal(uint64_t committed_seq)
 			kill_point("checkpoint-before-apply");
 			SV_TRY(applier.finish());
 			kill_point("checkpoint-after-apply");
+			fold_outgrown(applier.outgrown());
 			return {};
 		}
+		fold_outgrown(applier.outgrown());	// what it has applied
 		const bool unreadable = result.ok();
 		const log::Scope scope({name_, "", member.path});
 		if (unreadable)
@@ -152,7 +170,7 @@ Status Pool::sort_freed(std::vector<sv_freed> some, bool discard, Freed *all)
 		return {};
 	}
 	std::vector<FreedSlot> slots;
-	SV_TRY(find_slots(some, &slots));
+	SV_TRY(find_slots(some, &slots, &all->at_once));
 	for (const FreedSlot &one : slots) {
 		const auto refused = discard_errors_.find(one.member);
 		if (refused != discard_errors_.end() && refused->second == EOPNOTSUPP)
@@ -165,8 +183,8 @@ Status Pool::sort_freed(std::vector<sv_freed> some, bool discard, Freed *all)
 	return {};
 }
 
-// Both lists ascend.
-Status Pool::find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots)
+// Both lists ascend. An extent with fragments has no slot of its own: what is beside them is others'.
+Status Pool::find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots, std::vector<sv_freed> *without)
 {
 	for (size_t i = 0, end = 0; i < some.size(); i = end) {
 		for (end = i + 1; end < some.size() && some[end].extent - some[end - 1].extent <= kGap &&
@@ -181,8 +199,12 @@ Status Pool::find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *
 			const sv_extent &extent = extents[e];
 			while (at < end && some[at].extent < extent.extent)
 				at++;
-			if (at < end && some[at].extent == extent.extent && some[at].gen == extent.gen &&
-			    (extent.flags & SV_EXTENT_FREED))
+			if (at == end || some[at].extent != extent.extent || some[at].gen != extent.gen ||
+			    (extent.flags & SV_EXTENT_FREED) == 0)
+				continue;
+			if ((extent.flags & SV_EXTENT_FRAGS) != 0)
+				without->push_back(some[at]);
+			else
 				slots->push_back({some[at], extent.member, extent.slot});
 		}
 	}
@@ -263,7 +285,7 @@ int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() :
 
 bool Pool::owes() const
 {
-	return !to_drop_.empty() || merging_ || fold_.on || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+	return !to_drop_.empty() || merging_ || fold_.on || folds_wait() || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
 		return !item.second.admitted; });
 }
 

@@ -167,6 +167,7 @@ private:
 	VolumeSpec snapshot_spec(const VolumeRow &of, const SnapshotRow &snapshot) const;
 	Result<std::vector<VolumeSpec>> active_snapshots();
 	Status refuse_old_module(const std::string &object) const;
+	Status refuse_old_module_for_fragments();	// if any extent has them
 	Status refuse_old_module_for_snapshots();	// if there are any, or clones
 	Status take_cut(const std::vector<SnapshotRow> &rows);
 	Status resolve_snapshots();
@@ -183,10 +184,10 @@ private:
 	Status settle_what_is_owed(Pace &pace);
 	void fold_some();
 	Status fold_step();
-	Status fold_again(uint32_t parent);
+	Status fold_again(const std::vector<uint32_t> &parents);
 	Status fold_pairs(std::vector<sv_fold> pairs);
 	void put_off_fold(uint32_t parent);
-	std::optional<uint32_t> fold_that_is_due() const;
+	std::vector<uint32_t> folds_that_are_due() const;
 	Status tell_owned();
 	Status tell_freed();
 	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
@@ -241,7 +242,10 @@ private:
 	};
 	Result<Freed> list_freed();
 	Status sort_freed(std::vector<sv_freed> some, bool discard, Freed *all);
-	Status find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots);
+	void fold_outgrown(const std::vector<uint32_t> &parents);
+	bool folds_wait() const;
+	Result<bool> may_use_fragments();
+	Status find_slots(std::span<const sv_freed> some, std::vector<FreedSlot> *slots, std::vector<sv_freed> *without);
 	Status give_back(Freed freed);
 	Status give_back_discarded();
 	bool begin_discard(const DiscardRun &run);
@@ -307,6 +311,7 @@ private:
 		std::set<uint32_t> touched;	// since the last checkpoint: the catalogue does not know what they are now
 		std::map<uint32_t, PutOff> put_off;	// by parent: what the kernel left as it was
 	} fold_;
+	bool fragments_ = false;	// the kernel may use them
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come
 	bool left_freed_ = false;	// for want of room among the discards
@@ -343,9 +348,11 @@ public:
 	Status add(const void *batch, const sv_ring_cursor &reached);
 	Status finish();
 	uint64_t batches() const { return batches_; }
+	const std::vector<uint32_t> &outgrown() const { return outgrown_; }	// ApplyStats
 
 private:
 	Catalogue &catalogue_;
+	std::vector<uint32_t> outgrown_;
 	std::vector<sv_rec> records_;
 	sv_ring_cursor reached_{};
 	uint64_t batches_ = 0;

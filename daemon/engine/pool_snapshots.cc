@@ -59,12 +59,32 @@ Result<std::vector<VolumeSpec>> Pool::active_snapshots()
 	return specs;
 }
 
+static Error old_module(const char *verb, const std::string &object, const char *than)
+{
+	return Error{Code::kMissingFeature, verb, object, std::string("the kernel module that runs is older than ") + than,
+		     "restart the machine, or unload and load dm-sv while no pool is up"}.with(Id::kModuleVersion);
+}
+
 Status Pool::refuse_old_module(const std::string &object) const
 {
-	if ((features_ & SV_FEATURE_SNAPSHOT) != 0)
+	return (features_ & SV_FEATURE_SNAPSHOT) != 0 ? Status() : old_module("make", object, "snapshots");
+}
+
+Status Pool::refuse_old_module_for_fragments()
+{
+	if ((features_ & SV_FEATURE_FRAGMENTS) != 0)
 		return {};
-	return Error{Code::kMissingFeature, "make", object, "the kernel module that runs is older than snapshots",
-		     "restart the machine, or unload and load dm-sv while no pool is up"}.with(Id::kModuleVersion);
+	SV_ASSIGN(const auto members, catalogue_->members());
+	uint64_t slots = 0;	// an older module has a number for each of them
+	for (const MemberRow &m : members)
+		slots += m.nr_slots;
+	bool needed = false;
+	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
+		needed = needed || std::any_of(some.begin(), some.end(), [slots](const auto &e) {
+			return (e.flags & SV_EXTENT_FRAGS) != 0 || e.extent > slots; });
+		return {};
+	}));
+	return needed ? old_module("serve", "pool " + name_, "fragments") : Status();
 }
 
 Status Pool::refuse_old_module_for_snapshots()
@@ -388,6 +408,23 @@ void Pool::put_off_fold(uint32_t parent)
 	put_off.due = Clock::now() + put_off.wait;
 }
 
+// Extents with fragments that had to become larger, whose children are to take over what they have.
+void Pool::fold_outgrown(const std::vector<uint32_t> &parents)
+{
+	if (fold_.put_off.size() + parents.size() > kMostPutOff) {
+		fold_.on = fold_.again = true;
+		return;
+	}
+	for (const uint32_t parent : parents)
+		fold_.put_off.insert_or_assign(parent, PutOff{Clock::now(), {}});
+}
+
+// Outgrown ones that were not tried yet: their space is on its way.
+bool Pool::folds_wait() const
+{
+	return std::ranges::any_of(fold_.put_off, [](const auto &item) { return item.second.wait == Clock::duration(); });
+}
+
 // Goes on with the round, whatever becomes of what it finds now. A chain shrinks by a link a round.
 Status Pool::fold_step()
 {
@@ -415,22 +452,30 @@ Status Pool::fold_step()
 	return {};
 }
 
-std::optional<uint32_t> Pool::fold_that_is_due() const
+std::vector<uint32_t> Pool::folds_that_are_due() const
 {
-	const auto due = std::find_if(fold_.put_off.begin(), fold_.put_off.end(), [](const auto &item) {
-		return item.second.due <= Clock::now(); });
-	return due == fold_.put_off.end() ? std::nullopt : std::optional(due->first);
+	std::vector<uint32_t> due;
+	const auto now = Clock::now();
+	for (const auto &[parent, put_off] : fold_.put_off)
+		if (put_off.due <= now && due.size() < FoldLimits().pairs)
+			due.push_back(parent);
+	return due;
 }
 
-Status Pool::fold_again(uint32_t parent)
+Status Pool::fold_again(const std::vector<uint32_t> &parents)
 {
-	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parent - 1, {.pairs = 1, .blocks = 1, .rows = 1}));
+	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parents));
+	std::set<uint32_t> there;
 	for (const auto &[members, pairs] : step.pairs)
-		if (pairs.front().parent == parent) {
-			fold_.touched.insert({pairs.front().extent, parent});
-			return fold_pairs(pairs);
+		for (const sv_fold &f : pairs) {
+			there.insert(f.parent);
+			fold_.touched.insert({f.extent, f.parent});
 		}
-	fold_.put_off.erase(parent);
+	for (const uint32_t parent : parents)
+		if (!there.contains(parent))
+			fold_.put_off.erase(parent);
+	for (const auto &[members, pairs] : step.pairs)
+		SV_TRY(fold_pairs(pairs));
 	return {};
 }
 
@@ -446,12 +491,12 @@ void Pool::fold_some()
 	const auto until = Clock::now() + kFoldFor;
 	Status done;
 	for (bool more = true; done.ok() && more && Clock::now() < until;) {
-		const auto due = fold_that_is_due();
-		if (due)
-			done = fold_again(*due);
+		const auto due = folds_that_are_due();
+		if (!due.empty())
+			done = fold_again(due);
 		else if (fold_.on)
 			done = fold_step();
-		more = due || fold_.after != 0;	// the next round is for when the catalogue knows of this one
+		more = !due.empty() || fold_.after != 0;	// the next round is for when the catalogue knows of this one
 	}
 	if (done.ok())
 		return;

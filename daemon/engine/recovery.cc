@@ -461,6 +461,7 @@ Status Pool::load_kernel(bool existed)
 	channel_->set_epoch(attach.epoch);
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
 	SV_TRY(refuse_old_module_for_snapshots());
+	SV_TRY(refuse_old_module_for_fragments());
 	if (attach.state == SV_STATE_ACTIVE)
 		return catch_up();
 	if (existed)

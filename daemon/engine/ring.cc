@@ -60,6 +60,7 @@ Status BatchApplier::finish()
 	auto stats = catalogue_.apply_batch(records_, reached_);
 	if (!stats.ok())
 		return stats.error();
+	outgrown_.insert(outgrown_.end(), stats.value().outgrown.begin(), stats.value().outgrown.end());
 	records_.clear();
 	pending_ = false;
 	return {};

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Slots and extent numbers. Two bitmaps a member: used (not grantable) and live (an extent lies there); a slot that
- * is used and not live was never granted. All under pool->lock. A volume's sequential first writes get the slot
- * behind the last one; everything else starts in an empty word of 64 slots, so that streams do not interleave.
+ * Slots and extent numbers. Two bitmaps a member: used (not grantable) and live (an extent lies there, or fragments
+ * of some); a slot that is used and not live was never granted. All under pool->lock. A volume's sequential first
+ * writes get the slot behind the last one; everything else starts in an empty word of 64 slots, so that streams do not
+ * interleave.
  */
 #include "internal.h"
 
@@ -139,26 +140,46 @@ static u64 kept_back(const struct sv_pool *p, enum sv_write_class c)
 	}
 }
 
+bool sv_slots_left(const struct sv_pool *p, enum sv_write_class c)
+{
+	return p->free_slots > kept_back(p, c);
+}
+
+/*
+ * The tiers that the volume prefers, and then all of them: a choice of tiers is no reason to fail a write while there
+ * is space.
+ */
+bool sv_tier_of_choice(const struct sv_volume *v, u32 i, u32 *tier)
+{
+	*tier = v->tiers == ~0ull || i >= SV_MAX_TIERS ? i % SV_MAX_TIERS : (u32)(v->tiers >> (8 * i)) & 0xff;
+	return i < 2 * SV_MAX_TIERS;
+}
+
+/* Not in an empty word, as streams are: in the lowest room that there is. */
+bool sv_slot_on(struct sv_pool *p, u32 member, enum sv_write_class c, u32 *slot)
+{
+	struct sv_member *m = p->members[member];
+
+	sv_lock_assert(&p->lock);
+	if (!m->free || !sv_slots_left(p, c) || !find_room(m, slot))
+		return false;
+	sv_slot_take(p, member, *slot);
+	return true;
+}
+
 bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *member, u32 *slot)
 {
 	struct sv_pool *p = v->pool;
-	u32 i;
+	bool found = false;
+	u32 tier, i;
 
 	sv_lock_assert(&p->lock);
-	if (p->free_slots <= kept_back(p, c))
+	if (!sv_slots_left(p, c))
 		return false;
-	for (i = 0; i < SV_MAX_TIERS; i++) {
-		u32 tier = v->tiers == ~0ull ? i : (u32)(v->tiers >> (8 * i)) & 0xff;
-
-		if (tier < SV_MAX_TIERS && in_tier(v, index, tier, member, slot))
-			goto found;
-	}
-	/* A volume's choice of tiers is a preference: it is no reason to fail a write while there is space. */
-	for (i = 0; i < SV_MAX_TIERS; i++)
-		if (in_tier(v, index, i, member, slot))
-			goto found;
-	return false;
-found:
+	for (i = 0; !found && sv_tier_of_choice(v, i, &tier); i++)
+		found = tier < SV_MAX_TIERS && in_tier(v, index, tier, member, slot);
+	if (!found)
+		return false;
 	sv_slot_take(p, *member, *slot);
 	v->stream_index = index + 1;
 	v->stream_member = *member;
@@ -166,29 +187,35 @@ found:
 	return true;
 }
 
+/* From where the last one was found on, so that full words are passed over once a turn. */
 u32 sv_alloc_number(struct sv_pool *p)
 {
-	u32 n = DIV_ROUND_UP(p->nr_extents, 64), i;
+	u32 n = DIV_ROUND_UP(p->nr_extents, 64), x;
 
 	sv_lock_assert(&p->lock);
-	for (i = 0; i < n; i++) {
-		u32 w = (p->number_hint + i) % n;
+	if (!p->numbers_free)
+		return 0;
+	for (;; p->number_hint = (p->number_hint + 1) % n) {
+		u64 w = p->numbers[p->number_hint / SV_NUMBER_WORDS][p->number_hint % SV_NUMBER_WORDS];
 
-		if (~p->numbers[w]) {
-			u32 x = w * 64 + lowest_zero(p->numbers[w]);
-
-			if (x >= p->nr_extents)
-				continue;
-			p->number_hint = w;
-			sv_bit_set(p->numbers, x);
-			return x;
-		}
+		x = ~w ? p->number_hint * 64 + lowest_zero(w) : p->nr_extents;
+		if (x < p->nr_extents)
+			break;
 	}
-	return 0;
+	sv_number_take(p, x);
+	return x;
+}
+
+void sv_number_take(struct sv_pool *p, u32 extent)
+{
+	sv_lock_assert(&p->lock);
+	sv_bit_set(sv_numbers_at(p, extent), extent & (SV_XT_CHUNK - 1));
+	p->numbers_free--;
 }
 
 void sv_number_release(struct sv_pool *p, u32 extent)
 {
 	sv_lock_assert(&p->lock);
-	sv_bit_clear(p->numbers, extent);
+	sv_bit_clear(sv_numbers_at(p, extent), extent & (SV_XT_CHUNK - 1));
+	p->numbers_free++;
 }

@@ -23,7 +23,8 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
-	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD;
+	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD |
+		      SV_FEATURE_FRAGMENTS;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -47,11 +48,14 @@ static int op_attach(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 static u64 memory_of(const struct sv_pool *p)
 {
 	u64 n = (p->node_count + p->nr_nodes) * sizeof(struct sv_node) + (u64)p->xt_chunks * SV_XT_CHUNK * 8 +
-		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(struct sv_partial) + p->nr_extents / 8 +
-		(u64)p->pt_max * sizeof(void *);
+		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(union sv_cell) + (u64)p->xt_chunks * SV_XT_CHUNK / 8 +
+		(u64)p->max_extents / SV_XT_CHUNK * 2 * sizeof(void *);
+
+	n += SV_PT_TOP * sizeof(void *) + (u64)p->pt_chunks * sizeof(void *);
 
 	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) + p->latency_bytes;
-	return n + p->total_slots / 4 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
+	/* used, live and gaps, and what is in a slot */
+	return n + p->total_slots * (3 + 16) / 8 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
 }
 
 static int op_state(struct sv_pool *p, void *payload, u32 *count, u32 *done)
@@ -129,32 +133,53 @@ static int op_journal(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 static int have_partials(struct sv_pool *p)
 {
-	if (READ_ONCE(p->pt_nfree))
+	if (READ_ONCE(p->pt_nfree) >= 2)
 		return 0;
 	return sv_pool_refill(p);
 }
 
+static bool extent_makes_sense(const struct sv_pool *p, const struct sv_extent *x)
+{
+	if (!sv_xt_has(p, x->extent) || x->member >= p->nr_members ||
+	    (x->flags & ~(SV_EXTENT_PARTIAL | SV_EXTENT_FRAGS)))
+		return false;
+	return x->flags & SV_EXTENT_FRAGS ? (x->flags & SV_EXTENT_PARTIAL) && !x->slot :
+					    x->slot < p->members[x->member]->g.nr_slots;
+}
+
+static bool is_taken(const struct sv_pool *p, const struct sv_extent *x)
+{
+	const struct sv_member *m = p->members[x->member];
+
+	return sv_number_used(p, x->extent) ||
+	       (!(x->flags & SV_EXTENT_FRAGS) && (sv_bit(m->live, x->slot) || !sv_bit(m->used, x->slot)));
+}
+
 static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 {
-	u64 flags = SV_XW_LIVE, *w = sv_xt_word(p, x->extent);
-	u32 where = x->slot;
+	u32 where = x->slot, slot = x->slot;
+	u64 flags = SV_XW_LIVE;
 
-	if (!w || x->member >= p->nr_members || x->slot >= p->members[x->member]->g.nr_slots ||
-	    (x->flags & ~SV_EXTENT_PARTIAL))
+	if (!extent_makes_sense(p, x))
 		return -EINVAL;
-	if (sv_bit(p->numbers, x->extent) || sv_bit(p->members[x->member]->live, x->slot) ||
-	    !sv_bit(p->members[x->member]->used, x->slot))
+	if (is_taken(p, x))
 		return -EEXIST;
+	if (p->pt_nfree < (u32)hweight64((u64)x->flags))	/* a cell for PARTIAL, and one for FRAGS */
+		return -ENOMEM;
+	if (x->flags & SV_EXTENT_FRAGS) {
+		slot = sv_places_new(p);
+		flags |= SV_XW_FRAGS;
+	} else {
+		sv_slot_take(p, x->member, x->slot);
+	}
 	if (x->flags & SV_EXTENT_PARTIAL) {
-		where = sv_partial_new(p, x->extent, x->slot, 0, 0);
-		if (!where)
-			return -ENOMEM;
+		where = sv_partial_new(p, x->extent, slot, 0, 0);
 		flags |= SV_XW_PARTIAL;
 	}
-	sv_bit_set(p->numbers, x->extent);
-	sv_slot_take(p, x->member, x->slot);
+	sv_number_take(p, x->extent);
 	p->members[x->member]->known = true;
-	smp_store_release(w, sv_xw_make(where, x->member, x->gen, flags));	/* pairs with sv_look_up() */
+	/* pairs with sv_look_up() */
+	smp_store_release(sv_xt_word(p, x->extent), sv_xw_make(where, x->member, x->gen, flags));
 	return 0;
 }
 
@@ -165,7 +190,9 @@ static int op_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	int r = 0;
 
 	for (; !r && *done < *count; *done += !r) {
-		r = have_partials(p);
+		r = sv_pool_have_number(p, x[*done].extent);
+		if (!r)
+			r = have_partials(p);
 		if (r)
 			break;
 		sv_lock(&p->lock, f);
@@ -188,15 +215,65 @@ static bool is_in_circle(const struct sv_pool *p, u32 extent, u32 parent)
 	return parent;
 }
 
+static bool may_claim_all(const struct sv_pool *p, u32 member, const u32 *place)
+{
+	u32 i, other;
+
+	for (i = 0; i < SV_FRAGS; i++) {
+		if (place[i] && !sv_frag_is_free(p, member, place[i]))
+			return false;
+		for (other = 0; place[i] && other < i; other++)
+			if (place[other] == place[i])
+				return false;
+	}
+	return true;
+}
+
+static int load_places(struct sv_pool *p, u64 word, const u32 *place)
+{
+	struct sv_places *to = sv_places_of(p, sv_partial_at(p, sv_xw_where(word)));
+	u32 i;
+
+	if (sv_places_count(to) || !may_claim_all(p, sv_xw_member(word), place))
+		return -EEXIST;
+	for (i = 0; i < SV_FRAGS; i++) {
+		to->at[i] = place[i];
+		if (place[i])
+			sv_frag_claim(p, sv_xw_member(word), place[i]);
+	}
+	return 0;
+}
+
+/* Valid blocks are where there is a place. */
+static bool bits_make_sense(u64 word, const struct sv_partial_bits *b)
+{
+	u32 places = 0, i;
+
+	static_assert(ARRAY_SIZE(b->place) == SV_FRAGS, "a place for each fragment");
+	for (i = 0; i < SV_FRAGS; i++) {
+		bool valid = b->valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & 0xffff;
+
+		if (word & SV_XW_FRAGS ? valid && !b->place[i] : b->place[i])
+			return false;
+		places += b->place[i] != 0;
+	}
+	return places <= SV_FRAGS_MAX;
+}
+
 static int load_bits(struct sv_pool *p, const struct sv_partial_bits *b)
 {
 	const u64 *w = sv_xt_word(p, b->extent), *below = sv_xt_word(p, b->parent);
 	struct sv_partial *pt;
+	int r = 0;
 	u32 i;
 
 	if (!w || !(*w & SV_XW_PARTIAL) || (b->parent && (!below || !(*below & SV_XW_LIVE))) ||
-	    is_in_circle(p, b->extent, b->parent))
+	    is_in_circle(p, b->extent, b->parent) || !bits_make_sense(*w, b))
 		return -EINVAL;
+	if (*w & SV_XW_FRAGS)
+		r = load_places(p, *w, b->place);
+	if (r)
+		return r;
 	pt = sv_partial_at(p, sv_xw_where(*w));
 	pt->parent = b->parent;
 	for (i = 0; i < SV_VALID_WORDS; i++)
@@ -522,6 +599,7 @@ static int op_activate(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	sv_lock(&p->lock, f);
 	p->state = SV_STATE_ACTIVE;
 	sv_unlock(&p->lock, f);
+	(void)sv_pool_refill(p);	/* as in op_policy() */
 	*done = 1;
 	return 0;
 }
@@ -615,13 +693,16 @@ static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members
 static void end_recycling(struct sv_pool *p, u32 extent)
 {
 	u64 *word = sv_xt_word(p, extent), w = *word;
-	u32 slot = sv_xw_where(w);
+	u32 member = sv_xw_member(w);
 
-	if (w & SV_XW_PARTIAL) {
-		slot = sv_partial_at(p, slot)->slot;
-		sv_partial_quarantine(p, sv_xw_where(w), sv_xw_member(w));
-	}
-	sv_slot_release(p, sv_xw_member(w), slot);
+	if (!(w & SV_XW_PARTIAL))
+		sv_slot_release(p, member, sv_xw_where(w));
+	else if (!(w & SV_XW_FRAGS))
+		sv_slot_release(p, member, sv_partial_at(p, sv_xw_where(w))->slot);
+	else
+		sv_frags_release(p, member, sv_places_of(p, sv_partial_at(p, sv_xw_where(w))));
+	if (w & SV_XW_PARTIAL)
+		sv_partial_quarantine(p, w);
 	sv_number_release(p, extent);
 	smp_store_release(word, sv_xw_make(0, 0, sv_xw_gen(w), 0));	/* pairs with sv_look_up() */
 	p->freed--;
@@ -720,10 +801,13 @@ static int op_policy(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	const struct sv_policy *y = payload;
 
-	if (*count != 1 || y->commit_ms < 100 || y->commit_ms > 60000 || y->no_space_ms > 86400000)
+	if (*count != 1 || y->commit_ms < 100 || y->commit_ms > 60000 || y->no_space_ms > 86400000 ||
+	    (y->flags & ~SV_POLICY_FRAGMENTS) || y->pad)
 		return -EINVAL;
 	WRITE_ONCE(p->no_space_ms, y->no_space_ms);
 	WRITE_ONCE(p->commit_ms, y->commit_ms);
+	WRITE_ONCE(p->fragments, y->flags & SV_POLICY_FRAGMENTS);
+	(void)sv_pool_refill(p);	/* numbers for fragments; if not now, as first writes come */
 	*done = 1;
 	return 0;
 }
@@ -759,12 +843,14 @@ static int op_dump_extents(struct sv_pool *p, void *payload, u32 *count, u32 *do
 		sv_lock(&p->lock, f);
 		w = *sv_xt_word(p, x);
 		memset(&out[n], 0, sizeof(out[n]));
-		out[n].slot = w & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(w))->slot : sv_xw_where(w);
+		if (!(w & SV_XW_FRAGS))
+			out[n].slot = w & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(w))->slot : sv_xw_where(w);
 		sv_unlock(&p->lock, f);
 		out[n].extent = x;
 		out[n].member = (u16)sv_xw_member(w);
 		out[n].gen = sv_xw_gen(w);
-		out[n].flags = (w & SV_XW_PARTIAL ? SV_EXTENT_PARTIAL : 0) | (w & SV_XW_FREED ? SV_EXTENT_FREED : 0);
+		out[n].flags = (w & SV_XW_PARTIAL ? SV_EXTENT_PARTIAL : 0) | (w & SV_XW_FREED ? SV_EXTENT_FREED : 0) |
+			       (w & SV_XW_FRAGS ? SV_EXTENT_FRAGS : 0);
 		n++;
 	}
 	*count = n;
@@ -794,6 +880,9 @@ static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *d
 			out[n].parent = pt->parent;
 			for (i = 0; i < SV_VALID_WORDS; i++)
 				out[n].valid[i] = (u64)atomic64_read(&pt->valid[i]);
+			memset(out[n].place, 0, sizeof(out[n].place));
+			if (w & SV_XW_FRAGS)
+				memcpy(out[n].place, sv_places_of(p, pt)->at, sizeof(out[n].place));
 			n++;
 		}
 		sv_unlock(&p->lock, f);

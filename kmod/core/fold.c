@@ -10,9 +10,15 @@
  *	end	once the records are durable and no reader uses an older word: the parents are freed, writes go on
  *
  * Which side. The blocks that the extent has may be copied over the parent's (SWAP), after which it lives in the
- * parent's slot and the parent has the other one; or those that it lacks from the parent into its own slot. The result
- * is the same but for the place, and svd takes what copies less. SWAP overwrites only blocks of the parent that nobody
- * reads, since this child, which has them itself, is all that needs the parent.
+ * parent's slot and the parent has what was the extent's; or those that it lacks from the parent into its own slot. The
+ * result is the same but for the place, and svd takes what copies less. SWAP overwrites only blocks of the parent that
+ * nobody reads, since this child, which has them itself, is all that needs the parent.
+ *
+ * An extent with fragments gets places for those that it lacks and the parent has, if that makes not more than such an
+ * extent may have (frag.c); FRAG records before the FOLD say which. A parent with fragments has no slot to swap. If
+ * both together have too many, what both have is copied into a new slot (GROW): a MOVE before the FOLD says where, true
+ * by itself. The places that the extent had are then freed with a number that nothing else names, so that svd gives
+ * them back as it does all space.
  *
  * Readers take no notice. Who goes by the old word reads a block where it was, in the one slot or the other, and all
  * blocks that are read there keep their bytes. Who goes by the new one finds the same bytes. The parent's word is
@@ -23,9 +29,10 @@
  * Writes. Those of the extent must not be planned between the look at its bits and the record, nor be acknowledged
  * before the record is durable: else a crash would leave them in a place that the catalogue does not know. So they
  * wait, from begin to end, and nothing else does. If the extent has bits that are not durable yet, or is all valid by
- * then, it is left for another time, so that the record may say all of it without naming a block. A parent's bits are
- * durable and never change: its layer is a snapshot's. All extents of one command wait for the members of all of them:
- * svd asks for those of one pair of members at a time.
+ * then, it is left for another time, so that the record may say all of it without naming a block. So it is if a
+ * parent's are not: it may have been outgrown a moment ago, and what is written in such a one waits for its child's
+ * HOLD (frag.c). All extents of one command wait for the members of all of them: svd asks for those of one pair of
+ * members at a time.
  *
  * Crashes. Before the record is durable the copy is in a slot where nobody looks, or in blocks of the parent's where
  * nobody does. After it the catalogue's extent has all blocks of both, which were flushed before the record was
@@ -39,9 +46,13 @@
 struct sv_folding {
 	struct sv_fold f;
 	u64 child, parent;		/* their words since begin; of the child since finish */
-	u32 slot, member;		/* SWAP, after finish: the place that the parent gets */
+	u64 old;			/* after finish: the child's word before */
+	struct sv_places places;	/* of a child with fragments, once copies have begun */
+	u32 fresh;			/* which of them are new */
+	u32 slot;			/* GROW, once copies have begun: the new one; SV_NO_SLOT */
 	u32 pos;			/* block where the next run is looked for */
 	bool held;			/* the child; and the parent, unless that is kept */
+	bool begun;			/* copies have */
 	bool off;			/* it comes to nothing */
 	bool folded;
 };
@@ -92,12 +103,20 @@ static bool is_clean(const struct sv_pool *p, u64 word)
 static bool makes_sense(const struct sv_pool *p, const struct sv_fold *f)
 {
 	return f->extent != f->parent && sv_xt_has(p, f->extent) && sv_xt_has(p, f->parent) &&
-	       f->flags <= SV_FOLD_KEEP;
+	       (f->flags <= SV_FOLD_KEEP || f->flags == SV_FOLD_GROW);
 }
 
 static bool is_free_to_fold(u64 word, u16 gen)
 {
 	return (word & (SV_XW_LIVE | SV_XW_FREED | SV_XW_HOLD)) == SV_XW_LIVE && sv_xw_gen(word) == gen;
+}
+
+/* Has it a slot where it must have one, or fragments? */
+static bool fits(const struct sv_fold *f, u64 child, u64 parent)
+{
+	if (f->flags & SV_FOLD_SWAP)
+		return !(parent & SV_XW_FRAGS);
+	return !(f->flags & SV_FOLD_GROW) || (child & SV_XW_FRAGS);
 }
 
 static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
@@ -106,7 +125,7 @@ static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
 
 	if (!is_free_to_fold(*child, x->f.gen) || !is_free_to_fold(*parent, x->f.parent_gen) ||
 	    !(*child & SV_XW_PARTIAL) || sv_partial_at(p, sv_xw_where(*child))->parent != x->f.parent ||
-	    !is_clean(p, *child))
+	    !fits(&x->f, *child, *parent) || !is_clean(p, *child))
 		return;		/* the last one: it would be held for nothing */
 	x->held = true;
 	/* Pair with sv_look_up(). The parent's keeps other pairs off it. */
@@ -118,9 +137,11 @@ static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
 	*members |= 1ull << sv_xw_member(*child) | 1ull << sv_xw_member(*parent);
 }
 
+#define RECORDS	((1 + SV_FRAGS_MAX) * (u32)sizeof(struct sv_rec_small))	/* of one */
+
 static u64 reserved(const struct sv_pool *p)
 {
-	return p->nr_folds * (u64)sizeof(struct sv_rec_small) * 5 / 4 + 2 * SV_BATCH_ALIGN;
+	return p->nr_folds * (u64)RECORDS * 5 / 4 + 2 * SV_BATCH_ALIGN;
 }
 
 static void forget(struct sv_pool *p)
@@ -156,6 +177,7 @@ int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *do
 	}
 	for (i = 0; i < count; i++) {
 		p->folds[i].f = f[i];
+		p->folds[i].slot = SV_NO_SLOT;
 		sv_lock(&p->lock, flags);
 		hold(p, &p->folds[i], members);
 		sv_unlock(&p->lock, flags);
@@ -177,56 +199,158 @@ static bool is_ready(const struct sv_pool *p, const struct sv_folding *x)
 	       !sv_partial_all_valid(sv_partial_at(p, sv_xw_where(x->child)));
 }
 
+static bool is_own(const struct sv_pool *p, const struct sv_folding *x, u32 block)
+{
+	return bits_of(p, x->child, block / 64) >> (block % 64) & 1;
+}
+
 /* Is the block to be copied? */
 static bool is_due(const struct sv_pool *p, const struct sv_folding *x, u32 block)
 {
 	u64 own = bits_of(p, x->child, block / 64), below = bits_of(p, x->parent, block / 64);
 	u64 due = x->f.flags & SV_FOLD_SWAP ? own : below & ~own;
 
+	if (x->f.flags & SV_FOLD_GROW)
+		due = own | below;
 	return due >> (block % 64) & 1;
+}
+
+/* @first's run, of blocks that lie one behind the other in the one that they come from and where they go to. */
+static u32 run_of(const struct sv_pool *p, const struct sv_folding *x, u32 first)
+{
+	u32 n = 1, limit = SV_EXTENT_BLOCKS - first;
+	bool own = is_own(p, x, first);
+
+	if ((x->child | x->parent) & SV_XW_FRAGS)
+		limit = SV_FRAG_BLOCKS - first % SV_FRAG_BLOCKS;
+	while (n < limit && is_due(p, x, first + n) && is_own(p, x, first + n) == own)
+		n++;
+	return n;
 }
 
 static bool next_run(const struct sv_pool *p, struct sv_folding *x, u32 *first, u32 *blocks)
 {
-	u32 b = x->pos;
-
-	while (b < SV_EXTENT_BLOCKS && !is_due(p, x, b))
-		b++;
-	*first = b;
-	while (b < SV_EXTENT_BLOCKS && is_due(p, x, b))
-		b++;
-	*blocks = b - *first;
-	x->pos = b;
+	while (x->pos < SV_EXTENT_BLOCKS && !is_due(p, x, x->pos))
+		x->pos++;
+	*first = x->pos;
+	*blocks = x->pos < SV_EXTENT_BLOCKS ? run_of(p, x, x->pos) : 0;
+	x->pos += *blocks;
 	return *blocks;
 }
 
-static u64 sector_in(const struct sv_pool *p, u64 word, u32 block)
+static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
 {
-	return (p->members[sv_xw_member(word)]->g.slot_off >> 9) + ((u64)slot_of(p, word) << (SV_EXTENT_SHIFT - 9)) +
-	       (u64)block * (SV_BLOCK_SIZE / 512);
+	return (p->members[member]->g.slot_off >> 9) + ((u64)slot * SV_EXTENT_BLOCKS + block) * (SV_BLOCK_SIZE / 512);
+}
+
+/* @places: where the fragments are, if it has any. */
+static u64 sector_in(const struct sv_pool *p, u64 word, const struct sv_places *places, u32 block)
+{
+	u32 member = sv_xw_member(word), place;
+
+	if (!(word & SV_XW_FRAGS))
+		return sector_of(p, member, slot_of(p, word), block);
+	place = places->at[block / SV_FRAG_BLOCKS] - 1;
+	return sector_of(p, member, place / SV_FRAGS, place % SV_FRAGS * SV_FRAG_BLOCKS + block % SV_FRAG_BLOCKS);
+}
+
+static const struct sv_places *places_of(const struct sv_pool *p, u64 word)
+{
+	return word & SV_XW_FRAGS ? sv_places_of(p, sv_partial_at(p, sv_xw_where(word))) : NULL;
+}
+
+static bool is_fragment_due(const struct sv_pool *p, const struct sv_folding *x, u32 frag)
+{
+	u32 b;
+
+	for (b = frag * SV_FRAG_BLOCKS; b < (frag + 1) * SV_FRAG_BLOCKS; b++)
+		if (is_due(p, x, b))
+			return true;
+	return false;
+}
+
+static bool add_slot(struct sv_pool *p, struct sv_folding *x)
+{
+	u32 slot;
+
+	if (!sv_slot_on(p, sv_xw_member(x->child), SV_WRITE_NORMAL, &slot))
+		return false;
+	x->slot = slot;
+	return true;
+}
+
+/* Places for what is to be copied. False: there is no room, or there would be too many. */
+static bool add_places(struct sv_pool *p, struct sv_folding *x)
+{
+	u32 member = sv_xw_member(x->child), have, i;
+
+	if (!(x->child & SV_XW_FRAGS) || (x->f.flags & SV_FOLD_SWAP))
+		return true;
+	x->places = *places_of(p, x->child);
+	have = sv_places_count(&x->places);
+	for (i = 0; i < SV_FRAGS; i++) {
+		if (x->places.at[i] || !is_fragment_due(p, x, i))
+			continue;
+		if (have++ >= SV_FRAGS_MAX)
+			return false;
+		x->places.at[i] = sv_frag_take(p, member, SV_WRITE_NORMAL);
+		if (!x->places.at[i])
+			return false;
+		x->fresh |= 1u << i;
+	}
+	return true;
+}
+
+static void drop_space(struct sv_pool *p, struct sv_folding *x)
+{
+	u32 i;
+
+	if (x->slot != SV_NO_SLOT)
+		sv_slot_release(p, sv_xw_member(x->child), x->slot);
+	x->slot = SV_NO_SLOT;
+
+	for (i = 0; i < SV_FRAGS; i++)
+		if (x->fresh >> i & 1)
+			sv_frag_release(p, sv_xw_member(x->child), x->places.at[i]);
+	x->fresh = 0;
+}
+
+static bool begin_copy(struct sv_pool *p, struct sv_folding *x)
+{
+	bool grow = x->f.flags & SV_FOLD_GROW;
+
+	if (!READ_ONCE(x->off) && is_ready(p, x) && (grow ? add_slot(p, x) : add_places(p, x))) {
+		x->begun = true;
+		return true;
+	}
+	drop_space(p, x);
+	give_up(p, x);		/* no copy is under way */
+	return false;
 }
 
 /* In the lock: what it looks at is there as long as the words are what they were. */
 static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_copy *c)
 {
 	bool swap = x->f.flags & SV_FOLD_SWAP;
-	u64 from = swap ? x->child : x->parent, to = swap ? x->parent : x->child;
+	u64 from, to = swap ? x->parent : x->child;
 	u32 first;
 
-	if (!x->held)
+	if (!x->held || (!x->begun && !begin_copy(p, x)))
 		return false;
-	if (READ_ONCE(x->off) || (x->pos ? !unchanged(p, x) : !is_ready(p, x))) {
-		if (!x->pos)
-			give_up(p, x);	/* no copy is under way */
+	if (READ_ONCE(x->off) || !unchanged(p, x)) {
 		WRITE_ONCE(x->off, true);
 		return false;
 	}
 	if (!next_run(p, x, &first, &c->blocks))
 		return false;
+	from = is_own(p, x, first) ? x->child : x->parent;
 	c->from = (u8)sv_xw_member(from);
 	c->to = (u8)sv_xw_member(to);
-	c->from_sector = sector_in(p, from, first);
-	c->to_sector = sector_in(p, to, first);
+	c->from_sector = sector_in(p, from, places_of(p, from), first);
+	if (x->f.flags & SV_FOLD_GROW)
+		c->to_sector = sector_of(p, c->to, x->slot, first);
+	else
+		c->to_sector = sector_in(p, to, &x->places, first);
 	return true;
 }
 
@@ -273,14 +397,19 @@ u64 sv_fold_targets(const struct sv_pool *p)
 
 static void append_fold(struct sv_pool *p, const struct sv_folding *x)
 {
-	u8 rec[sizeof(struct sv_rec_small)], flags = 0;
+	u8 rec[sizeof(struct sv_rec_move)], flags = 0;
+	u32 i;
 
+	if (x->f.flags & SV_FOLD_GROW)
+		sv_stream_append(p, rec, sv_put_move(rec, x->f.gen, x->f.extent, sv_xw_member(x->child), x->slot, 0));
+	for (i = 0; i < SV_FRAGS; i++)
+		if (x->fresh >> i & 1)
+			sv_frag_append(p, x->f.extent, x->f.gen, sv_xw_member(x->child), i, x->places.at[i]);
 	if (x->f.flags & SV_FOLD_SWAP)
 		flags = SV_FOLD_SWAPPED;
 	else if (x->f.flags & SV_FOLD_KEEP)
 		flags = SV_FOLD_KEPT;
-	sv_put_small(rec, SV_REC_FOLD, flags, x->f.gen, x->f.extent, x->f.parent);
-	sv_stream_append(p, rec, sizeof(rec));
+	sv_stream_append(p, rec, sv_put_small(rec, SV_REC_FOLD, flags, x->f.gen, x->f.extent, x->f.parent));
 }
 
 /* Whose extent it is nobody asked: a snapshot of any volume waits for writes to that member, too. */
@@ -292,41 +421,71 @@ static void may_be_owned_on(struct sv_pool *p, u32 member)
 		v->owned_on |= 1ull << member;
 }
 
-/* A new partial rather than the old one: who has found the old one goes on by what it said. 0: none is free. */
+/* Where the extent is then: a slot, or a new cell with its places. */
+static u32 space_of_both(struct sv_pool *p, const struct sv_folding *x, u64 home)
+{
+	u32 i;
+
+	if (x->f.flags & SV_FOLD_GROW)
+		return x->slot;
+	if (!(home & SV_XW_FRAGS))
+		return slot_of(p, home);
+	i = sv_places_new(p);
+	sv_cell_at(p, i)->places = x->places;
+	return i;
+}
+
+/* A freed extent that never was one, in which the partial and its places wait for RECYCLE. */
+static void set_aside(struct sv_pool *p, u64 old)
+{
+	u32 number = sv_alloc_number(p);
+	u64 *word = sv_xt_word(p, number);
+	u64 flags = SV_XW_LIVE | SV_XW_FREED | (old & (SV_XW_PARTIAL | SV_XW_FRAGS));
+
+	/* pairs with sv_look_up() */
+	smp_store_release(word, sv_xw_make(sv_xw_where(old), sv_xw_member(old), (u16)(sv_xw_gen(*word) + 1), flags));
+	p->freed++;
+}
+
+/* A new partial rather than the old one: who has found the old one goes on by what it said. */
 static u32 partial_of_both(struct sv_pool *p, const struct sv_folding *x, u32 slot, const u64 *bits)
 {
 	u32 parent = x->parent & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(x->parent))->parent : 0;
 	u32 i = sv_partial_new(p, x->f.extent, slot, parent, 0), w;
 
-	for (w = 0; i && w < SV_VALID_WORDS; w++)
+	for (w = 0; w < SV_VALID_WORDS; w++)
 		atomic64_set(&sv_partial_at(p, i)->valid[w], (s64)bits[w]);
 	return i;
 }
 
 static void fold(struct sv_pool *p, struct sv_folding *x)
 {
-	u64 home = x->f.flags & SV_FOLD_SWAP ? x->parent : x->child, flags = x->child & 0xfff & ~SV_XW_PARTIAL;
-	u64 bits[SV_VALID_WORDS], all = ~0ull, old = x->child;
-	u32 where = slot_of(p, home), w;
+	bool swap = x->f.flags & SV_FOLD_SWAP, grow = x->f.flags & SV_FOLD_GROW;
+	u64 home = swap ? x->parent : x->child, flags = x->child & 0xfff & ~(SV_XW_PARTIAL | SV_XW_FRAGS);
+	u64 bits[SV_VALID_WORDS], all = ~0ull;
+	u32 where, w;
 
+	if (p->pt_nfree < 2 || (grow && !p->numbers_free))
+		return;
 	for (w = 0; w < SV_VALID_WORDS; w++) {
 		bits[w] = bits_of(p, x->child, w) | bits_of(p, x->parent, w);
 		all &= bits[w];
 	}
+	where = space_of_both(p, x, home);
 	if (~all) {
 		where = partial_of_both(p, x, where, bits);
-		flags |= SV_XW_PARTIAL;
-		if (!where)
-			return;
+		flags |= SV_XW_PARTIAL | (grow ? 0 : home & SV_XW_FRAGS);
 	}
-	x->slot = slot_of(p, old);
-	x->member = sv_xw_member(old);
+	append_fold(p, x);
+	x->old = x->child;
 	x->child = sv_xw_make(where, sv_xw_member(home), x->f.gen, flags);
 	x->folded = true;
 	may_be_owned_on(p, sv_xw_member(home));
 	smp_store_release(sv_xt_word(p, x->f.extent), x->child);	/* pairs with sv_look_up() */
-	append_fold(p, x);
-	sv_partial_quarantine(p, sv_xw_where(old), x->member);
+	if (grow)
+		set_aside(p, x->old);
+	else if (!swap)
+		sv_partial_quarantine(p, x->old);
 }
 
 int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
@@ -339,7 +498,7 @@ int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
 
 		sv_lock(&p->lock, f);
 		if (!x->off && unchanged(p, x) && !(not_flushed >> target_of(x) & 1) && p->mode < SV_MODE_READ_ONLY) {
-			if (sv_stream_room(p, sizeof(struct sv_rec_small)))
+			if (sv_stream_room(p, RECORDS))
 				fold(p, x);
 			else
 				r = -EAGAIN;
@@ -351,28 +510,30 @@ int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
 
 /* ---- end ---- */
 
-/* It may have been freed meanwhile, which changes nothing about where it is now. */
+/*
+ * It may have been freed meanwhile, which changes nothing about where it is now. SWAP: it gets the partial that was the
+ * child's, with the space that this names.
+ */
 static void free_parent(struct sv_pool *p, const struct sv_folding *x)
 {
 	u64 *word = sv_xt_word(p, x->f.parent), w = *word;
-	u64 flags = (w & 0xfff & ~(SV_XW_HOLD | SV_XW_MAPPED)) | SV_XW_FREED;
-	u32 where = sv_xw_where(w), member = sv_xw_member(w);
+	u64 space = x->f.flags & SV_FOLD_SWAP ? x->old : w;
+	u64 flags = w & 0xfff & ~(SV_XW_HOLD | SV_XW_MAPPED | SV_XW_PARTIAL | SV_XW_FRAGS);
 
 	p->freed += !(w & SV_XW_FREED);
-	if (x->f.flags & SV_FOLD_SWAP) {
-		member = x->member;
-		if (w & SV_XW_PARTIAL)
-			sv_partial_at(p, where)->slot = x->slot;
-		else
-			where = x->slot;
-	}
-	smp_store_release(word, sv_xw_make(where, member, sv_xw_gen(w), flags));	/* pairs with sv_look_up() */
+	flags |= (space & (SV_XW_PARTIAL | SV_XW_FRAGS)) | SV_XW_FREED;
+	/* pairs with sv_look_up() */
+	smp_store_release(word, sv_xw_make(sv_xw_where(space), sv_xw_member(space), sv_xw_gen(w), flags));
+	if (space != w && (w & SV_XW_PARTIAL))
+		sv_partial_quarantine(p, w);
 }
 
-static void end_one(struct sv_pool *p, const struct sv_folding *x)
+static void end_one(struct sv_pool *p, struct sv_folding *x)
 {
 	if (x->folded && !(x->f.flags & SV_FOLD_KEEP))
 		free_parent(p, x);
+	if (!x->folded)
+		drop_space(p, x);
 	let_both_go(p, x);
 }
 

@@ -26,6 +26,8 @@
 #define SV_EXTENT_SIZE		(1u << SV_EXTENT_SHIFT)
 #define SV_EXTENT_BLOCKS	(1u << (SV_EXTENT_SHIFT - SV_BLOCK_SHIFT))	/* 256 */
 #define SV_VALID_WORDS		(SV_EXTENT_BLOCKS / 64)				/* 4 */
+#define SV_FRAGS		(1u << (SV_EXTENT_SHIFT - SV_FRAG_SHIFT))	/* 16 */
+#define SV_FRAG_BLOCKS		(1u << (SV_FRAG_SHIFT - SV_BLOCK_SHIFT))	/* 16 */
 
 #define SV_MAX_MEMBERS		64u
 #define SV_MAX_SLOTS		(1u << 28)	/* per member: 256 TiB */
@@ -112,7 +114,7 @@ struct sv_batch_disk {
 
 enum sv_rec_type {
 	SV_REC_MAP	= 1,	/* 32: index of a volume's layer now maps to extent in slot */
-	SV_REC_FRAG	= 2,	/* 16: a fragment of an extent has a place (snapshots, tiering) */
+	SV_REC_FRAG	= 2,	/* 16: a fragment of an extent has a place */
 	SV_REC_UNFRAG	= 3,	/* 16 */
 	SV_REC_VALID	= 4,	/* 16: 64 block bits OR-ed */
 	SV_REC_CLEAR	= 5,	/* 16: 64 block bits cleared; only extents without parent */
@@ -137,6 +139,7 @@ struct sv_rec_head {
 #define SV_UNMAP_TOMBSTONE	0x01u
 #define SV_MAP_PARTIAL		0x01u	/* flags of MAP: no block is valid yet; otherwise all are */
 #define SV_MAP_PARENT		0x02u	/* parent names the extent below this one */
+#define SV_MAP_FRAGS		0x04u	/* with PARTIAL: FRAG records say where it is, on member; slot is 0 */
 #define SV_FOLD_SWAPPED		0x01u	/* flags of FOLD: it has taken the parent's slot */
 #define SV_FOLD_KEPT		0x02u	/* the parent stays; otherwise it is free, with the slot that is left over */
 
@@ -177,8 +180,18 @@ struct sv_rec_layer {
 
 struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN, FOLD */
 	struct sv_rec_head h;
-	__le64	arg;			/* FOLD: the parent */
+	__le64	arg;			/* FOLD: the parent; FRAG: SV_FRAG_ARG_* */
 };
+
+/*
+ * A place is the 16th of a slot that holds a fragment: 16 times the slot, plus which one, plus 1. 0 is none, so the
+ * last 16th of the last slot that a member can have holds none.
+ */
+#define SV_EXTENTS_PER_SLOT	5u	/* numbers that a pool has: what the catalogue has room for */
+#define SV_FRAGS_MAX		(SV_FRAGS / 2)	/* an extent with more of them takes a slot */
+#define SV_FRAG_ARG_PLACE	0xffffffffull
+#define SV_FRAG_ARG_FRAG	32		/* from this bit, 8: which fragment of the extent */
+#define SV_FRAG_ARG_MEMBER	40		/* from this bit, 8: the extent's */
 
 static_assert(sizeof(struct sv_label_disk) == SV_LABEL_SIZE, "label size");
 static_assert(__builtin_offsetof(struct sv_label_disk, pool_uuid) == 40, "label.pool_uuid");

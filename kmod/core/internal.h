@@ -16,6 +16,10 @@
 #define SV_MAX_CHAIN		65536u		/* parents that a read follows: more is a circle */
 #define SV_NODE_RESERVE		64u		/* map nodes kept ready */
 #define SV_PARTIAL_CHUNK	64u		/* partials in a 4 KiB page */
+#define SV_PT_PAGE		512u		/* such pages in one of the directory */
+#define SV_PT_TOP		(SV_XW_WHERE_MAX / SV_PARTIAL_CHUNK / SV_PT_PAGE)
+#define SV_NUMBER_RESERVE	2048u		/* extent numbers kept ready beyond one for each free slot */
+#define SV_CELLS_MAX		SV_XW_WHERE_MAX
 #define SV_PARTIAL_RESERVE	2048u		/* free partials kept ready */
 #define SV_STREAM_BYTES		(4u << 20)	/* records waiting for a commit */
 #define SV_VALID_REC		16u
@@ -33,6 +37,8 @@
 #define SV_TAKEN_BYTES		(SV_STREAM_BYTES / 2 / SV_MAX_MEMBERS)
 #define SV_TAKEN_MAX		(SV_TAKEN_BYTES / SV_VALID_REC)
 #define SV_POS_TAKEN		(1ull << 63)	/* in partial.pos: taken by the round of a member, as number n of it */
+
+#define SV_POS_FRAGS	(1ull << 62)	/* of a dead partial: its places go with it */
 
 /* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
 struct sv_node {
@@ -74,6 +80,18 @@ struct sv_volume {
 
 #define SV_NO_SLOT	(~0u)
 
+/* Where the fragments of an extent are, 0: it has no such one. A cell among the partials: frag.c. */
+struct sv_places {
+	u32 at[SV_FRAGS];
+};
+
+union sv_cell {
+	struct sv_partial partial;
+	struct sv_places places;
+};
+
+static_assert(sizeof(union sv_cell) == sizeof(struct sv_partial), "a cell is a partial or its places");
+
 /* New bits of a partial as they were before its member's flush began: VALID records once that has succeeded. */
 struct sv_taken {
 	u64 bits[SV_VALID_WORDS];
@@ -87,6 +105,11 @@ struct sv_member {
 	u64 *used;			/* 1: not grantable; pool->lock */
 	u64 *live;			/* 1: an extent lies here (live or freed, not yet recycled); pool->lock */
 	u64 *room;			/* summary: 1: this word of used has a zero bit; pool->lock */
+	u16 *frags;			/* by slot: which 16ths of it are fragments, 0: it holds none; pool->lock */
+	u64 *gaps;			/* 1: some of a slot's 16ths are fragments and some are free; pool->lock */
+	u64 *gap_words;			/* summary of that; pool->lock */
+	u32 nr_gaps;
+	u32 gap_hint;			/* no word of gap_words before it has a bit set */
 	u32 free;
 	bool known;			/* what of it is free was granted; pool->lock */
 	u32 rotor;			/* word where the next search for an empty word starts */
@@ -120,21 +143,23 @@ struct sv_pool {
 	u64 total_slots;
 	u64 free_slots;
 	u64 reserve;			/* slots that NORMAL writes may not take */
+	bool fragments;			/* small writes may take fragments: svd knows them; READ_ONCE */
 
 	/* Extent table: chunks, so that adding a member never moves a word under a reader. */
 	u64 **xt;			/* xt[extent >> SV_XT_SHIFT][extent & SV_XT_MASK] */
+	u64 ***xt_old;			/* directories outgrown, for readers; freed with the pool */
+	u32 nr_xt_old;
 	u32 nr_extents;			/* numbers 1 .. nr_extents - 1 */
+	u32 max_extents;		/* that there may be */
 	u32 xt_chunks;
-	u64 *numbers;			/* 1: in use; pool->lock */
-	u32 number_hint;
+	u64 **numbers;			/* by page of words, 1: in use; pool->lock */
+	u32 numbers_free;		/* of nr_extents */
+	u32 number_hint;		/* word of numbers where the next search begins */
 	u64 freed;			/* words with FREED */
 
-	/* Partials, by index. */
-	struct sv_partial **pt;		/* chunks of SV_PARTIAL_CHUNK */
-	struct sv_partial ***pt_old;	/* directories outgrown, for readers; freed with the pool */
-	u32 nr_pt_old;
+	/* Partials and places, by index: pages of chunks of SV_PARTIAL_CHUNK. */
+	union sv_cell ***pt;
 	u32 pt_chunks;
-	u32 pt_max;
 	/*
 	 * Lists by index (0 ends): free ones, and those that no word names any more but a bio may still hold. The
 	 * link is in pos, since node may at any moment put such a partial on a dirty list.
@@ -205,8 +230,7 @@ struct sv_pool {
 #define SV_SEQ_UNKNOWN	(~0ull)
 #define SV_XW_RECYCLING	SV_XW_HOLD	/* of a FREED word: between the two steps of RECYCLE */
 /* Of a live word SV_XW_HOLD: writes wait. In the lock, where a discard looks for writers; or for a FOLD. */
-#define SV_XT_MAX_CHUNKS 65536u
-#define SV_XT_SHIFT	16
+#define SV_XT_SHIFT	9		/* a page of words, so that a reserve of them can be filled at any time */
 #define SV_XT_CHUNK	(1u << SV_XT_SHIFT)
 
 /* The word of an extent, or NULL where there is no such number. */
@@ -218,7 +242,8 @@ static inline bool sv_xt_has(const struct sv_pool *p, u32 extent)
 
 static inline u64 *sv_xt_at(const struct sv_pool *p, u32 extent)
 {
-	return &p->xt[extent >> SV_XT_SHIFT][extent & (SV_XT_CHUNK - 1)];
+	/* An older directory has all that was there when nr_extents was read. Pairs with replace_directory(). */
+	return &READ_ONCE(p->xt)[extent >> SV_XT_SHIFT][extent & (SV_XT_CHUNK - 1)];
 }
 
 static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
@@ -226,10 +251,21 @@ static inline u64 *sv_xt_word(const struct sv_pool *p, u32 extent)
 	return sv_xt_has(p, extent) ? sv_xt_at(p, extent) : NULL;
 }
 
+/* Whoever has an index has it from where it was stored after the chunk had come. */
+static inline union sv_cell *sv_cell_at(const struct sv_pool *p, u32 i)
+{
+	return &p->pt[i / SV_PARTIAL_CHUNK / SV_PT_PAGE][i / SV_PARTIAL_CHUNK % SV_PT_PAGE][i % SV_PARTIAL_CHUNK];
+}
+
 static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
 {
-	/* pairs with grow_partials() */
-	return &smp_load_acquire(&p->pt)[i / SV_PARTIAL_CHUNK][i % SV_PARTIAL_CHUNK];
+	return &sv_cell_at(p, i)->partial;
+}
+
+/* Of a partial extent whose word says FRAGS. */
+static inline struct sv_places *sv_places_of(const struct sv_pool *p, const struct sv_partial *pt)
+{
+	return &sv_cell_at(p, pt->slot)->places;
 }
 
 /* What a volume writes to, its head layer, and from which layer on extents are its own: one load says both. [I8] */
@@ -249,6 +285,14 @@ static inline u64 sv_entry_make(u32 extent, u32 layer) { return (u64)layer << 32
 static inline bool sv_bit(const u64 *m, u32 i) { return m[i / 64] >> (i % 64) & 1; }
 static inline void sv_bit_set(u64 *m, u32 i) { m[i / 64] |= 1ull << (i % 64); }
 static inline void sv_bit_clear(u64 *m, u32 i) { m[i / 64] &= ~(1ull << (i % 64)); }
+
+#define SV_NUMBER_WORDS	(SV_XT_CHUNK / 64)
+
+static inline u64 *sv_numbers_at(const struct sv_pool *p, u32 extent) { return p->numbers[extent >> SV_XT_SHIFT]; }
+static inline bool sv_number_used(const struct sv_pool *p, u32 extent)
+{
+	return sv_bit(sv_numbers_at(p, extent), extent & (SV_XT_CHUNK - 1));
+}
 
 /* map.c */
 #define SV_MAP_END	(~0ull)
@@ -290,13 +334,38 @@ bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *m
 void sv_slot_take(struct sv_pool *p, u32 member, u32 slot);
 void sv_slot_release(struct sv_pool *p, u32 member, u32 slot);
 void sv_slot_grant(struct sv_pool *p, u32 member, u32 slot);
+bool sv_slot_on(struct sv_pool *p, u32 member, enum sv_write_class c, u32 *slot);	/* any one, of this member */
+bool sv_slots_left(const struct sv_pool *p, enum sv_write_class c);
+bool sv_tier_of_choice(const struct sv_volume *v, u32 i, u32 *tier);	/* the i-th; false: there are no more */
 u32 sv_alloc_number(struct sv_pool *p);					/* 0: none */
+void sv_number_take(struct sv_pool *p, u32 extent);			/* it is free */
 void sv_number_release(struct sv_pool *p, u32 extent);
 u64 sv_reserve_for(u64 total_slots);
 
+/* pool.c: words for extents numbers up to @extent, which there may be; may sleep; -ENOMEM */
+int sv_pool_have_number(struct sv_pool *p, u32 extent);
+bool sv_pool_more_numbers(const struct sv_pool *p);			/* a refill may bring some */
+bool sv_pool_spare_cells(const struct sv_pool *p);			/* beyond one for each free slot */
+
+/* frag.c: places, under pool->lock */
+u32 sv_frag_member(struct sv_volume *v, enum sv_write_class c);		/* for a new extent; SV_MAX_MEMBERS: none */
+u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c);	/* a place on it; 0: none */
+bool sv_frag_is_free(const struct sv_pool *p, u32 member, u32 place);	/* of a pool that is being loaded */
+void sv_frag_claim(struct sv_pool *p, u32 member, u32 place);		/* it is */
+void sv_frag_release(struct sv_pool *p, u32 member, u32 place);
+void sv_frags_release(struct sv_pool *p, u32 member, const struct sv_places *places);
+u32 sv_places_count(const struct sv_places *places);
+void sv_frag_append(struct sv_pool *p, u32 extent, u16 gen, u32 member, u32 frag, u32 place);
+void sv_frags_free(struct sv_member *m);
+int sv_frags_init(struct sv_member *m);					/* may sleep; -ENOMEM */
+/* Blocks from @first on, @n at most, that lie one behind the other; the first one has a place: *@sector. */
+u32 sv_frags_run(const struct sv_pool *p, u32 member, const struct sv_partial *pt, u32 first, u32 n, u64 *sector);
+
 /* partial.c: all under pool->lock but where said */
 u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u32 parent, u64 valid);	/* index; 0: none free */
-void sv_partial_quarantine(struct sv_pool *p, u32 index, u32 member);
+u32 sv_places_new(struct sv_pool *p);					/* likewise, a cell for places: all 0 */
+/* By the word that named it: what is in it stays as it is until the grace periods are over. */
+void sv_partial_quarantine(struct sv_pool *p, u64 word);
 bool sv_partial_is_live(const struct sv_pool *p, const struct sv_partial *pt);
 bool sv_partial_all_valid(const struct sv_partial *pt);
 bool sv_partial_none_valid(const struct sv_partial *pt);

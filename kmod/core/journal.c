@@ -69,8 +69,10 @@ static const char *read_map(const struct sv_rec_map *d, struct sv_rec *r)
 	r->parent = le32_to_cpu(d->parent);
 	r->slot = le32_to_cpu(d->slot);
 	r->member = le32_to_cpu(d->member);
-	if (r->flags & ~(SV_MAP_PARTIAL | SV_MAP_PARENT))
+	if (r->flags & ~(SV_MAP_PARTIAL | SV_MAP_PARENT | SV_MAP_FRAGS))
 		return "MAP has an unknown flag";
+	if ((r->flags & SV_MAP_FRAGS) && (!(r->flags & SV_MAP_PARTIAL) || r->slot))
+		return "MAP has fragments, and a slot or all blocks";
 	if (!(r->flags & SV_MAP_PARENT) != !r->parent)
 		return "MAP's parent and its flag disagree";
 	wrong = check_place(r);
@@ -129,8 +131,25 @@ static const char *read_layer(const struct sv_rec_layer *d, struct sv_rec *r)
 	return check_volume(r);
 }
 
-/* FRAG and UNFRAG: flags and arg are the planner's to interpret. */
 static const char *read_frag(const struct sv_rec_small *d, struct sv_rec *r)
+{
+	u64 arg = le64_to_cpu(d->arg);
+
+	r->extent = le32_to_cpu(d->h.extent);
+	r->arg = arg & SV_FRAG_ARG_PLACE;
+	r->word = (u8)(arg >> SV_FRAG_ARG_FRAG);
+	r->member = (u32)(arg >> SV_FRAG_ARG_MEMBER);
+	if (r->flags)
+		return "FRAG has an unknown flag";
+	if (!r->extent)
+		return "record names extent 0";
+	if (!r->arg || r->word >= SV_FRAGS || r->member >= SV_MAX_MEMBERS)
+		return "FRAG names a place out of range";
+	return NULL;
+}
+
+/* Reserved: flags and arg mean nothing yet. */
+static const char *read_unfrag(const struct sv_rec_small *d, struct sv_rec *r)
 {
 	r->extent = le32_to_cpu(d->h.extent);
 	r->arg = le64_to_cpu(d->arg);
@@ -194,8 +213,9 @@ static const char *rec_read(const union rec_buf *b, struct sv_rec *r)
 	case SV_REC_LAYER:
 		return read_layer(&b->layer, r);
 	case SV_REC_FRAG:
-	case SV_REC_UNFRAG:
 		return read_frag(&b->small, r);
+	case SV_REC_UNFRAG:
+		return read_unfrag(&b->small, r);
 	case SV_REC_FOLD:
 		return read_fold(&b->small, r);
 	default:
@@ -245,6 +265,7 @@ u32 sv_rec_encode(const struct sv_rec *r, void *p)
 	case SV_REC_LAYER:
 		return sv_put_layer(p, r->volume, r->layer, r->parent, r->arg);
 	case SV_REC_FRAG:
+		return sv_put_frag(p, r->gen, r->extent, r->member, r->word, (u32)r->arg);
 	case SV_REC_UNFRAG:
 		return sv_put_small(p, r->type, r->flags, r->gen, r->extent, r->arg);
 	case SV_REC_SNAPDONE:

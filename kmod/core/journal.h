@@ -21,7 +21,8 @@ u32 sv_rec_size(u8 type);
 /*
  * A record in the host's byte order; which members count depends on type. What a record does not have is 0.
  *	MAP		flags gen extent volume index layer parent slot member
- *	FRAG UNFRAG	flags gen extent arg
+ *	FRAG		gen extent word (which fragment) member arg (place)
+ *	UNFRAG		flags gen extent arg
  *	VALID CLEAR	flags gen extent word bits; VALID of every block: flags SV_VALID_ALL, word 0, bits ~0
  *	UNMAP		flags volume index layer extent (the old one, 0: none of this layer's own)
  *	MOVE		gen extent slot member arg (fragment mask, 0: all)
@@ -134,7 +135,7 @@ static inline u32 sv_put_layer(void *p, u32 volume, u32 layer, u32 parent, u64 j
 	return sizeof(*r);
 }
 
-/* FRAG, UNFRAG and FOLD (@name: extent), SNAPDONE and OWN (@name: volume, @arg: layer, no flags, no gen). */
+/* UNFRAG and FOLD (@name: extent), SNAPDONE and OWN (@name: volume, @arg: layer, no flags, no gen). */
 static inline u32 sv_put_small(void *p, u8 type, u8 flags, u16 gen, u32 name, u64 arg)
 {
 	struct sv_rec_small *r = (struct sv_rec_small *)p;
@@ -142,6 +143,13 @@ static inline u32 sv_put_small(void *p, u8 type, u8 flags, u16 gen, u32 name, u6
 	sv_put_head(&r->h, type, flags, gen, name);
 	r->arg = cpu_to_le64(arg);
 	return sizeof(*r);
+}
+
+static inline u32 sv_put_frag(void *p, u16 gen, u32 extent, u32 member, u32 frag, u32 place)
+{
+	u64 arg = (u64)member << SV_FRAG_ARG_MEMBER | (u64)frag << SV_FRAG_ARG_FRAG | place;
+
+	return sv_put_small(p, SV_REC_FRAG, 0, gen, extent, arg);
 }
 
 /* Any decoded record back into bytes; 0 for an unknown type. For tools and tests, not for the data path. */

@@ -21,17 +21,45 @@
  */
 #include "internal.h"
 
-u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u32 parent, u64 valid)
+static u32 take_cell(struct sv_pool *p)
 {
-	u32 i = p->pt_free, w;
-	struct sv_partial *pt;
+	u32 i = p->pt_free;
 
 	sv_lock_assert(&p->lock);
+	if (i) {
+		p->pt_free = (u32)sv_partial_at(p, i)->pos;
+		p->pt_nfree--;
+	}
+	return i;
+}
+
+static void release_cell(struct sv_pool *p, u32 i)
+{
+	struct sv_partial *pt = sv_partial_at(p, i);
+
+	pt->link = i;
+	pt->pos = p->pt_free;
+	p->pt_free = i;
+	p->pt_nfree++;
+}
+
+u32 sv_places_new(struct sv_pool *p)
+{
+	u32 i = take_cell(p);
+
+	if (i)
+		memset(&sv_cell_at(p, i)->places, 0, sizeof(struct sv_places));
+	return i;
+}
+
+u32 sv_partial_new(struct sv_pool *p, u32 extent, u32 slot, u32 parent, u64 valid)
+{
+	u32 i = take_cell(p), w;
+	struct sv_partial *pt;
+
 	if (!i)
 		return 0;
 	pt = sv_partial_at(p, i);
-	p->pt_free = (u32)pt->pos;
-	p->pt_nfree--;
 	p->pt_live++;
 	for (w = 0; w < SV_VALID_WORDS; w++)
 		atomic64_set(&pt->valid[w], (s64)valid);
@@ -71,12 +99,14 @@ bool sv_partial_none_valid(const struct sv_partial *pt)
 	return true;
 }
 
-void sv_partial_quarantine(struct sv_pool *p, u32 index, u32 member)
+void sv_partial_quarantine(struct sv_pool *p, u64 word)
 {
+	u32 i = sv_xw_where(word);
+
 	sv_lock_assert(&p->lock);
-	sv_partial_at(p, index)->pos = p->quarantine;
-	p->quarantine = index;
-	p->quarantine_members |= 1ull << member;
+	sv_partial_at(p, i)->pos = p->quarantine | (word & SV_XW_FRAGS ? SV_POS_FRAGS : 0);
+	p->quarantine = i;
+	p->quarantine_members |= 1ull << sv_xw_member(word);
 	p->pt_live--;
 }
 
@@ -248,7 +278,7 @@ void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
 	struct sv_partial *pt;
 
 	sv_lock_assert(&p->lock);
-	if (!(old & SV_XW_PARTIAL) || (old & SV_XW_FREED) || sv_xw_gen(old) != gen)
+	if (!(old & SV_XW_PARTIAL) || (old & (SV_XW_FREED | SV_XW_FRAGS)) || sv_xw_gen(old) != gen)
 		return;
 	pt = sv_partial_at(p, sv_xw_where(old));
 	if (pt->pos > p->durable || !sv_partial_all_valid(pt))
@@ -262,7 +292,7 @@ void sv_partial_settle(struct sv_pool *p, u32 extent, u16 gen)
 		return;		/* the VALID of all that follows settles it, unless that write fails */
 	/* Pairs with the load of the word: who sees no PARTIAL sees all that was written. */
 	smp_store_release(w, sv_xw_make(pt->slot, sv_xw_member(old), gen, old & 0xfff & ~SV_XW_PARTIAL));
-	sv_partial_quarantine(p, sv_xw_where(old), sv_xw_member(old));
+	sv_partial_quarantine(p, old);
 }
 
 bool sv_reclaim_wanted(const struct sv_pool *p)
@@ -298,13 +328,13 @@ void sv_reclaim_finish(struct sv_pool *p)
 
 		p->grace = (u32)pt->pos;
 		if (atomic64_read(&pt->dirty) & SV_DIRTY_LISTED) {
-			pt->pos = p->quarantine;
+			pt->pos = p->quarantine | (pt->pos & SV_POS_FRAGS);
 			p->quarantine = i;
 			continue;
 		}
-		pt->pos = p->pt_free;
-		p->pt_free = i;
-		p->pt_nfree++;
+		if (pt->pos & SV_POS_FRAGS)
+			release_cell(p, pt->slot);
+		release_cell(p, i);
 	}
 	sv_unlock(&p->lock, f);
 }

@@ -5,7 +5,7 @@
  * take no lock. A first write takes pool->lock once: entry, number, slot, partial and record change together [I7].
  *
  * A write to what an older layer owns makes an extent, too, one that names the older one as its parent: redirect on
- * write. What is not valid in it is read from the parent, which nobody writes any more, and from the parent's parent.
+ * write. What is not valid in it is read from the parent, in which no write is planned any more, and from its parent.
  * Whose an entry is follows from the volume's view, of which a write loads one [I8]. Between the load and the write's
  * end the view may change (snapshot.c): then the write is still the old layer's, whose snapshot waits for it. Where it
  * comes to the lock, the view under the lock counts.
@@ -25,6 +25,17 @@ static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
 	       (u64)block * SV_SECTORS_PER_BLOCK;
 }
 
+/* As many of the blocks as lie one behind the other. */
+static void to_fragments(const struct sv_pool *p, u32 member, const struct sv_partial *pt, u32 first, u32 n,
+			 struct sv_piece *out)
+{
+	out->member = (u8)member;
+	out->first = (u8)first;
+	out->blocks = sv_frags_run(p, member, pt, first, n, &out->sector);
+	out->partial = NULL;
+	out->resv = 0;
+}
+
 static void to_slot(const struct sv_pool *p, u32 member, u32 slot, u32 first, u32 blocks, struct sv_piece *out)
 {
 	out->member = (u8)member;
@@ -33,6 +44,16 @@ static void to_slot(const struct sv_pool *p, u32 member, u32 slot, u32 first, u3
 	out->sector = sector_of(p, out->member, slot, first);
 	out->partial = NULL;
 	out->resv = 0;
+}
+
+static void to_partial(const struct sv_pool *p, u64 word, const struct sv_partial *pt, u32 first, u32 n,
+		       struct sv_piece *out)
+{
+	smp_rmb();	/* bits, then places: pairs with the barrier in first_write_done() */
+	if (word & SV_XW_FRAGS)
+		to_fragments(p, sv_xw_member(word), pt, first, n, out);
+	else
+		to_slot(p, sv_xw_member(word), pt->slot, first, n, out);
 }
 
 /*
@@ -95,7 +116,7 @@ static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u
 
 		n = run_of(pt, first, n, valid);
 		if (valid) {
-			to_slot(p, sv_xw_member(word), pt->slot, first, n, out);
+			to_partial(p, word, pt, first, n, out);
 			return SV_PLAN_REMAP;
 		}
 		if (!pt->parent) {
@@ -128,7 +149,7 @@ enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_
 	return SV_PLAN_REMAP;
 }
 
-/* ---- writes ---- */
+/* ---- to what is there ---- */
 
 static bool range_valid(const struct sv_partial *pt, u32 first, u32 n)
 {
@@ -154,14 +175,9 @@ static void undo_write(struct sv_pool *p, struct sv_piece *out)
 	out->partial = NULL;
 }
 
-static noinline enum sv_plan write_partial(struct sv_volume *v, u32 extent, u64 word, u32 first, u32 n,
-					   struct sv_piece *out)
+static enum sv_plan write_there(struct sv_pool *p, u32 extent, u64 word, struct sv_partial *pt, struct sv_piece *out)
 {
-	struct sv_pool *p = v->pool;
-	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(word));
-
-	to_slot(p, sv_xw_member(word), pt->slot, first, n, out);
-	if (range_valid(pt, first, n)) {
+	if (range_valid(pt, out->first, out->blocks)) {
 		out->partial = pt;
 		return SV_PLAN_REMAP;
 	}
@@ -173,75 +189,199 @@ static noinline enum sv_plan write_partial(struct sv_volume *v, u32 extent, u64 
 	return SV_PLAN_DEFER;
 }
 
+/* Has the extent below, which this one has outgrown, the blocks? Of as many as are alike: *@n. */
+static bool is_below(const struct sv_pool *p, const struct sv_partial *pt, u64 below, u32 first, u32 *n)
+{
+	const struct sv_partial *old;
+
+	if ((below & (SV_XW_OUTGROWN | SV_XW_LIVE | SV_XW_FREED)) != (SV_XW_OUTGROWN | SV_XW_LIVE) ||
+	    bit_valid(pt, first))
+		return false;
+	*n = run_of(pt, first, *n, false);
+	if (!(below & SV_XW_PARTIAL))
+		return true;
+	old = sv_partial_at(p, sv_xw_where(below));
+	if (!bit_valid(old, first))
+		return false;
+	*n = run_of(old, first, *n, true);
+	return true;
+}
+
+/* It is overwritten there until it is folded: an overwrite needs nothing of space or ring. */
+static enum sv_plan write_below(const struct sv_pool *p, u64 below, u32 first, u32 n, struct sv_piece *out)
+{
+	if (below & SV_XW_HOLD)
+		return SV_PLAN_HELD;
+	if (below & SV_XW_PARTIAL) {
+		to_partial(p, below, sv_partial_at(p, sv_xw_where(below)), first, n, out);
+		out->partial = sv_partial_at(p, sv_xw_where(below));
+	} else {
+		to_slot(p, sv_xw_member(below), sv_xw_where(below), first, n, out);
+	}
+	return SV_PLAN_REMAP;
+}
+
+/* ---- first writes, all in pool->lock ---- */
+
+#define WHOLE_BLOCKS	64u	/* a write of 256 KiB takes a slot */
+#define RECORDS		(sizeof(struct sv_rec_map) + (SV_FRAGS_MAX + 1) * sizeof(struct sv_rec_small))
+
 static bool have_memory(struct sv_volume *v, u64 index)
 {
 	const struct sv_pool *p = v->pool;
 
-	return p->pt_nfree && sv_map_nodes_needed(v, index) <= p->nr_nodes &&
-	       sv_stream_room(p, sizeof(struct sv_rec_map));
+	return p->pt_nfree >= 2 && sv_map_nodes_needed(v, index) <= p->nr_nodes && sv_stream_room(p, RECORDS);
 }
 
-static void append_map(struct sv_volume *v, u64 index, u32 extent, u16 gen, u32 parent, u32 member, u32 slot)
+static void append_map(struct sv_volume *v, u64 index, u32 extent, u64 word, u32 parent, u32 slot)
 {
-	u8 rec[sizeof(struct sv_rec_map)], flags = SV_MAP_PARTIAL | (parent ? SV_MAP_PARENT : 0);
+	u8 rec[sizeof(struct sv_rec_map)];
+	u8 flags = SV_MAP_PARTIAL | (parent ? SV_MAP_PARENT : 0) | (word & SV_XW_FRAGS ? SV_MAP_FRAGS : 0);
 
-	sv_put_map(rec, flags, gen, extent, v->id, index, sv_view_head(v->view), parent, member, slot);
+	sv_put_map(rec, flags, sv_xw_gen(word), extent, v->id, index, sv_view_head(v->view), parent,
+		   sv_xw_member(word), slot);
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;
 }
 
-/* Everything is there but the slot and the number, which are asked for here; after them nothing can fail. */
-static enum sv_plan install(struct sv_volume *v, u64 index, u32 parent, enum sv_write_class c, u32 first, u32 n,
-			    struct sv_piece *out)
+/* The piece is the first write to blocks of it. After this nothing can fail. */
+static void count_write(struct sv_partial *pt, struct sv_piece *out)
+{
+	out->partial = pt;
+	out->resv = SV_RESV_WRITE;
+	atomic64_add((s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);
+}
+
+/* An extent that has nothing yet, which the map names from now on. Its number was asked for before. */
+static struct sv_partial *install(struct sv_volume *v, u64 index, u32 parent, u32 extent, u32 member, u32 where,
+				  u64 flags)
 {
 	struct sv_pool *p = v->pool;
-	u32 extent, member, slot, i;
-	u64 word;
-	u16 gen;
+	u32 i = sv_partial_new(p, extent, where, parent, 0);
+	u16 gen = (u16)(sv_xw_gen(*sv_xt_word(p, extent)) + 1);
+	u64 word = sv_xw_make(i, member, gen, SV_XW_LIVE | SV_XW_PARTIAL | SV_XW_MAPPED | flags);
+
+	smp_store_release(sv_xt_word(p, extent), word);		/* pairs with sv_look_up() */
+	append_map(v, index, extent, word, parent, flags & SV_XW_FRAGS ? 0 : where);
+	sv_map_install(v, index, sv_entry_make(extent, sv_view_head(v->view)));
+	v->mapped += !parent;
+	v->owned_on |= 1ull << member;
+	return sv_partial_at(p, i);
+}
+
+/* Places for what the write begins with and what lies behind it, while they follow each other. */
+static bool add_places(struct sv_volume *v, u32 extent, u64 word, struct sv_partial *pt, enum sv_write_class c,
+		       u32 first, u32 n, struct sv_piece *out)
+{
+	struct sv_pool *p = v->pool;
+	struct sv_places *places = sv_places_of(p, pt);
+	u32 frag = first / SV_FRAG_BLOCKS, last = (first + n - 1) / SV_FRAG_BLOCKS, member = sv_xw_member(word), before;
+
+	for (before = 0; frag <= last && !places->at[frag]; frag++) {
+		u32 place = sv_places_count(places) < SV_FRAGS_MAX ? sv_frag_take(p, member, c) : 0;
+
+		if (!place || (before && place != before + 1)) {
+			if (place)
+				sv_frag_release(p, member, place);
+			break;
+		}
+		WRITE_ONCE(places->at[frag], place);
+		sv_frag_append(p, extent, sv_xw_gen(word), member, frag, place);
+		before = place;
+	}
+	if (!before)
+		return false;
+	v->rec_pos = p->head;
+	to_fragments(p, member, pt, first, n, out);
+	count_write(pt, out);
+	return true;
+}
+
+static bool may_take_fragments(const struct sv_volume *v, u64 index, u32 first, u32 n)
+{
+	const struct sv_pool *p = v->pool;
+	bool stream = v->stream_slot != SV_NO_SLOT && index == v->stream_index && !first;
+
+	return p->fragments && n < WHOLE_BLOCKS && !stream && p->numbers_free > p->free_slots && sv_pool_spare_cells(p);
+}
+
+static enum sv_plan new_fragments(struct sv_volume *v, u64 index, u32 parent, enum sv_write_class c, u32 first, u32 n,
+				  struct sv_piece *out)
+{
+	struct sv_pool *p = v->pool;
+	u32 member = sv_frag_member(v, c), extent;
+	struct sv_partial *pt;
+
+	extent = member < SV_MAX_MEMBERS ? sv_alloc_number(p) : 0;
+	if (!extent)
+		return SV_PLAN_NOSPC;
+	pt = install(v, index, parent, extent, member, sv_places_new(p), SV_XW_FRAGS);
+	/* sv_frag_member() has found room. */
+	WARN_ON_ONCE(!add_places(v, extent, *sv_xt_word(p, extent), pt, c, first, n, out));
+	return SV_PLAN_REMAP;
+}
+
+static enum sv_plan new_slot(struct sv_volume *v, u64 index, u32 parent, enum sv_write_class c, u32 first, u32 n,
+			     struct sv_piece *out)
+{
+	struct sv_pool *p = v->pool;
+	u32 extent, member, slot;
 
 	if (!sv_alloc_slot(v, index, c, &member, &slot))
 		return SV_PLAN_NOSPC;
 	extent = sv_alloc_number(p);
 	if (!extent) {
 		sv_slot_release(p, member, slot);
-		return SV_PLAN_NOSPC;
+		return sv_pool_more_numbers(p) ? SV_PLAN_DEFER : SV_PLAN_NOSPC;
 	}
-	i = sv_partial_new(p, extent, slot, parent, 0);
-	gen = (u16)(sv_xw_gen(*sv_xt_word(p, extent)) + 1);
-	word = sv_xw_make(i, member, gen, SV_XW_LIVE | SV_XW_PARTIAL | SV_XW_MAPPED);
 	to_slot(p, member, slot, first, n, out);
-	out->partial = sv_partial_at(p, i);
-	out->resv = SV_RESV_WRITE;
-	atomic64_add((s64)(1ull << SV_DIRTY_INFLIGHT), &out->partial->dirty);
-	smp_store_release(sv_xt_word(p, extent), word);		/* pairs with sv_look_up() */
-	append_map(v, index, extent, gen, parent, member, slot);
-	sv_map_install(v, index, sv_entry_make(extent, sv_view_head(v->view)));
-	v->mapped += !parent;
-	v->owned_on |= 1ull << member;
+	count_write(install(v, index, parent, extent, member, slot, 0), out);
 	return SV_PLAN_REMAP;
 }
 
-/* False: somebody was faster, or writes wait for a snapshot. Otherwise *@parent is what lies there, or 0. */
-static bool needs_extent(const struct sv_volume *v, u64 index, u32 *parent)
+/* @entry and @word: what is there. DEFER: somebody was faster, or writes wait for a snapshot. */
+static enum sv_plan take_space(struct sv_volume *v, u64 index, u64 entry, u64 word, enum sv_write_class c, u32 first,
+			       u32 n, struct sv_piece *out)
 {
-	u64 entry, word = sv_look_up(v, index, &entry);
+	struct sv_pool *p = v->pool;
+	u32 parent = word ? sv_entry_extent(entry) : 0;
+	bool own = word && sv_owns(v->view, entry), fragments = true;
+	enum sv_plan plan;
 
-	*parent = word ? sv_entry_extent(entry) : 0;
-	return v->view != SV_VIEW_GATED && !(word && sv_owns(v->view, entry));
+	if (own) {
+		struct sv_partial *pt;
+
+		if (!(word & SV_XW_FRAGS) || (word & SV_XW_HOLD))
+			return SV_PLAN_DEFER;
+		pt = sv_partial_at(p, sv_xw_where(word));	/* of another word it may be a slot */
+		if (sv_places_of(p, pt)->at[first / SV_FRAG_BLOCKS])
+			return SV_PLAN_DEFER;
+		if (add_places(v, parent, word, pt, c, first, n, out))
+			return SV_PLAN_REMAP;
+		fragments = sv_places_count(sv_places_of(p, pt)) < SV_FRAGS_MAX;
+	}
+	if (fragments && may_take_fragments(v, index, first, n))
+		plan = new_fragments(v, index, parent, c, first, n, out);
+	else
+		plan = new_slot(v, index, parent, c, first, n, out);
+	if (plan == SV_PLAN_REMAP && own)
+		/* pairs with sv_look_up() */
+		smp_store_release(sv_xt_word(p, parent), (word & ~SV_XW_MAPPED) | SV_XW_OUTGROWN);
+	return plan;
 }
 
-/* A first write, or the first one since a snapshot. */
+/* A first write, the first one since a snapshot, or the first one to a fragment. */
 static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv_write_class c, u32 first, u32 n,
 					 struct sv_piece *out)
 {
 	struct sv_pool *p = v->pool;
 	enum sv_plan plan = SV_PLAN_DEFER;
-	u64 resv = (u64)SV_RESV_WRITE * SV_RESV_UNIT;
+	u64 resv = (u64)SV_RESV_WRITE * SV_RESV_UNIT, entry, word;
 	sv_lock_flags_t f;
-	u32 parent;
 
 	sv_lock(&p->lock, f);
-	if (!needs_extent(v, index, &parent) || !have_memory(v, index)) {
+	word = sv_look_up(v, index, &entry);
+	if (v->view == SV_VIEW_GATED || !have_memory(v, index)) {
 		sv_unlock(&p->lock, f);		/* plan again, after a refill if need be */
 		return SV_PLAN_DEFER;
 	}
@@ -249,14 +389,32 @@ static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv
 		sv_no_ring(p);
 		plan = SV_PLAN_NOSPC;
 	} else {
-		plan = install(v, index, parent, c, first, n, out);
-		if (plan != SV_PLAN_REMAP) {
+		plan = take_space(v, index, entry, word, c, first, n, out);
+		if (plan != SV_PLAN_REMAP)
 			sv_ring_unreserve(p, resv);
+		if (plan == SV_PLAN_NOSPC)
 			sv_pool_raise(p, SV_EVENT_SPACE);
-		}
 	}
 	sv_unlock(&p->lock, f);
 	return plan;
+}
+
+/* ---- writes ---- */
+
+static noinline enum sv_plan write_partial(struct sv_volume *v, u64 block, u64 entry, u64 word, u32 n,
+					   enum sv_write_class c, struct sv_piece *out)
+{
+	struct sv_pool *p = v->pool;
+	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(word));
+	u32 first = (u32)(block % SV_EXTENT_BLOCKS), old = n;
+	u64 below = pt->parent ? smp_load_acquire(sv_xt_at(p, pt->parent)) : 0;	/* as in sv_look_up() */
+
+	if (is_below(p, pt, below, first, &old))
+		return write_below(p, below, first, old, out);
+	if ((word & SV_XW_FRAGS) && !READ_ONCE(sv_places_of(p, pt)->at[first / SV_FRAG_BLOCKS]))
+		return first_write(v, block / SV_EXTENT_BLOCKS, c, first, n, out);
+	to_partial(p, word, pt, first, n, out);
+	return write_there(p, sv_entry_extent(entry), word, pt, out);
 }
 
 enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_write_class c, struct sv_piece *out)
@@ -275,7 +433,7 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	if (word & SV_XW_HOLD)
 		return SV_PLAN_HELD;
 	if (word & SV_XW_PARTIAL)
-		return write_partial(v, sv_entry_extent(entry), word, first, n, out);
+		return write_partial(v, block, entry, word, n, c, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (out->blocks < blocks)
 		extend(v, block, blocks, view, sv_xw_where(word), out);
@@ -312,8 +470,10 @@ static noinline void first_write_done(struct sv_volume *v, const struct sv_piece
 	u32 resv = 0;
 
 	if (ok) {
-		u64 words = set_valid(pt, piece->first, piece->blocks);
+		u64 words;
 
+		smp_mb();	/* the places that are written to, then the bits: pairs with to_partial() */
+		words = set_valid(pt, piece->first, piece->blocks);
 		resv = (u32)hweight64(words);
 		sv_partial_mark(v->pool, pt, piece->member, words, resv);
 		owe(v, piece->member);

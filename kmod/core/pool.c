@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A pool's life and memory. Tables that lock-free readers index never move under them: the extent table is chunked
- * behind a directory of full size, the partials' directory is replaced whole and the old one kept.
+ * A pool's life and memory. Tables that lock-free readers index never move under them: the extent table's directory is
+ * replaced whole and the old one kept; that of partials has its top in full size and its pages as they come.
  */
 #include "internal.h"
 
@@ -23,6 +23,7 @@ static void member_free(struct sv_member *m)
 	sv_free(m->live);
 	sv_free(m->room);
 	sv_free(m->taken);
+	sv_frags_free(m);
 	sv_free(m);
 }
 
@@ -38,7 +39,7 @@ static struct sv_member *member_new(const struct sv_member_geometry *g)
 	m->live = bitmap_new(g->nr_slots, false);
 	m->room = bitmap_new(DIV_ROUND_UP(g->nr_slots, 64), false);
 	m->taken = sv_zalloc(SV_TAKEN_MAX * sizeof(*m->taken));
-	if (!m->used || !m->live || !m->room || !m->taken) {
+	if (!m->used || !m->live || !m->room || !m->taken || sv_frags_init(m)) {
 		member_free(m);
 		return NULL;
 	}
@@ -51,66 +52,96 @@ static bool geometry_ok(const struct sv_member_geometry *g)
 	       (!(g->flags & SV_LABEL_HAS_RING) || (g->ring_len >= SV_RING_MIN && !(g->ring_len % SV_EXTENT_SIZE)));
 }
 
-/* Room for extent numbers below nr. Readers see the larger count only once the words are there. */
-static int grow_extents(struct sv_pool *p, u64 nr)
+bool sv_pool_more_numbers(const struct sv_pool *p)
 {
-	u64 *numbers, *old;
-	sv_lock_flags_t f;
-
-	if (nr >= ~0u)
-		return -ENOSPC;
-	for (; (u64)p->xt_chunks << SV_XT_SHIFT < nr; p->xt_chunks++) {
-		p->xt[p->xt_chunks] = sv_zalloc(SV_XT_CHUNK * sizeof(u64));
-		if (!p->xt[p->xt_chunks])
-			return -ENOMEM;
-	}
-	numbers = bitmap_new(nr, false);
-	if (!numbers)
-		return -ENOMEM;
-	sv_lock(&p->lock, f);
-	old = p->numbers;
-	if (old)
-		memcpy(numbers, old, DIV_ROUND_UP((u64)p->nr_extents, 64) * sizeof(u64));
-	sv_bit_set(numbers, 0);
-	p->numbers = numbers;
-	smp_store_release(&p->nr_extents, (u32)nr);	/* pairs with sv_xt_word() */
-	sv_unlock(&p->lock, f);
-	sv_free(old);
-	return 0;
+	return READ_ONCE(p->nr_extents) < p->max_extents;
 }
 
-/*
- * Directory for one partial an extent, and what quarantine may hold on top; not more than a word can name, 256 TiB of
- * extents that are all partial at a time.
- */
-static int grow_partials(struct sv_pool *p, u64 nr)
+/* As many numbers as there are words for. Readers see the larger count only once the words are there. */
+static void count_words(struct sv_pool *p)
 {
-	u64 want = DIV_ROUND_UP(nr + 4 * SV_PARTIAL_RESERVE, SV_PARTIAL_CHUNK);
-	u64 max = min_t(u64, want, SV_XW_WHERE_MAX / SV_PARTIAL_CHUNK);
-	struct sv_partial ***keep = sv_zalloc((p->nr_pt_old + 1) * sizeof(*keep));
-	struct sv_partial **dir = sv_zalloc(max * sizeof(*dir));
-	struct sv_partial ***old_keep;
+	u32 nr = min_t(u32, p->xt_chunks << SV_XT_SHIFT, p->max_extents);
+
+	p->numbers_free += nr - p->nr_extents;
+	smp_store_release(&p->nr_extents, nr);		/* pairs with sv_xt_has() */
+}
+
+/* The next page of words, with a bit for each. @zalloc: sv_zalloc or sv_zalloc_now. */
+static int grow_words(struct sv_pool *p, void *(*zalloc)(size_t bytes))
+{
+	u64 *page = zalloc(SV_XT_CHUNK * sizeof(u64)), *bits = zalloc(SV_NUMBER_WORDS * sizeof(u64));
+	bool complete = page && bits;
 	sv_lock_flags_t f;
 
-	if (!dir || !keep) {
+	sv_lock(&p->lock, f);
+	if (complete && sv_pool_more_numbers(p)) {
+		bits[0] = !p->xt_chunks;	/* there is no extent 0 */
+		p->numbers_free -= !p->xt_chunks;
+		p->numbers[p->xt_chunks] = bits;
+		p->xt[p->xt_chunks++] = page;
+		count_words(p);
+		page = NULL;
+		bits = NULL;
+	}
+	sv_unlock(&p->lock, f);
+	sv_free(page);
+	sv_free(bits);
+	return complete ? 0 : -ENOMEM;
+}
+
+int sv_pool_have_number(struct sv_pool *p, u32 extent)
+{
+	int r = 0;
+
+	while (!r && extent >= READ_ONCE(p->nr_extents) && extent < p->max_extents)
+		r = grow_words(p, sv_zalloc);
+	return r;
+}
+
+/* The last page of words may have had fewer numbers than words. */
+static void replace_directory(struct sv_pool *p, u64 **dir, u64 **numbers, u64 ***keep, u32 max)
+{
+	if (p->xt) {
+		memcpy(dir, p->xt, p->xt_chunks * sizeof(*dir));
+		memcpy(numbers, p->numbers, p->xt_chunks * sizeof(*numbers));
+		if (p->nr_xt_old)
+			memcpy(keep, p->xt_old, p->nr_xt_old * sizeof(*keep));
+		keep[p->nr_xt_old++] = p->xt;
+	}
+	p->xt_old = keep;
+	p->numbers = numbers;
+	p->max_extents = max;
+	smp_store_release(&p->xt, dir);			/* pairs with sv_xt_at() */
+	count_words(p);
+}
+
+/* Room for SV_EXTENTS_PER_SLOT extents a slot, and words for one each. */
+static int grow_extents(struct sv_pool *p, u64 slots)
+{
+	u32 max = (u32)min_t(u64, slots * SV_EXTENTS_PER_SLOT + 1, ~0u - SV_XT_CHUNK);
+	u64 **dir, **numbers, **old_numbers, ***keep, ***old_keep;
+	size_t pages = DIV_ROUND_UP((u64)max, SV_XT_CHUNK);
+	sv_lock_flags_t f;
+
+	if (slots + 1 >= max && slots)
+		return -ENOSPC;
+	dir = sv_zalloc(pages * sizeof(*dir));
+	numbers = sv_zalloc(pages * sizeof(*numbers));
+	keep = sv_zalloc((p->nr_xt_old + 1) * sizeof(*keep));
+	if (!dir || !numbers || !keep) {
 		sv_free(dir);
+		sv_free(numbers);
 		sv_free(keep);
 		return -ENOMEM;
 	}
 	sv_lock(&p->lock, f);
-	old_keep = p->pt_old;
-	if (p->pt) {
-		memcpy(dir, p->pt, p->pt_chunks * sizeof(*dir));
-		if (old_keep)
-			memcpy(keep, old_keep, p->nr_pt_old * sizeof(*keep));
-		keep[p->nr_pt_old++] = p->pt;
-	}
-	p->pt_old = keep;
-	p->pt_max = (u32)max;
-	smp_store_release(&p->pt, dir);	/* pairs with sv_partial_at() */
+	old_numbers = p->numbers;
+	old_keep = p->xt_old;
+	replace_directory(p, dir, numbers, keep, max);
 	sv_unlock(&p->lock, f);
+	sv_free(old_numbers);
 	sv_free(old_keep);
-	return 0;
+	return sv_pool_have_number(p, (u32)slots);
 }
 
 static int ring_init(struct sv_pool *p, u32 nr, const struct sv_member_geometry *g)
@@ -151,9 +182,7 @@ static int add_members(struct sv_pool *p, u32 nr, const struct sv_member_geometr
 	}
 	if (p->nr_members + nr > SV_MAX_MEMBERS)
 		return -ENOSPC;
-	r = grow_extents(p, total + 1);
-	if (!r)
-		r = grow_partials(p, total + 1);
+	r = grow_extents(p, total);
 	for (i = 0; !r && i < nr; i++) {
 		m = member_new(&g[i]);
 		if (!m)
@@ -190,8 +219,8 @@ struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr, const st
 	p->tail_seq = 1;
 	p->tickets_end = &p->tickets;
 	p->stream = sv_zalloc(SV_STREAM_BYTES);
-	p->xt = sv_zalloc(SV_XT_MAX_CHUNKS * sizeof(*p->xt));
-	if (!p->stream || !p->xt || ring_init(p, nr, g) || add_members(p, nr, g) ||
+	p->pt = sv_zalloc(SV_PT_TOP * sizeof(*p->pt));
+	if (!p->stream || !p->pt || ring_init(p, nr, g) || add_members(p, nr, g) ||
 	    sv_pool_refill(p)) {
 		sv_pool_free(p);
 		return NULL;
@@ -201,14 +230,28 @@ struct sv_pool *sv_pool_new(const u8 uuid[16], u64 incarnation, u32 nr, const st
 
 static void free_partials(struct sv_pool *p)
 {
-	u32 i;
+	u32 i, page;
 
 	for (i = 0; i < p->pt_chunks; i++)
-		sv_free(p->pt[i]);
-	for (i = 0; i < p->nr_pt_old; i++)
-		sv_free(p->pt_old[i]);
-	sv_free(p->pt_old);
+		sv_free(p->pt[i / SV_PT_PAGE][i % SV_PT_PAGE]);
+	for (page = 0; p->pt && page < SV_PT_TOP; page++)
+		sv_free(p->pt[page]);
 	sv_free(p->pt);
+}
+
+static void free_words(struct sv_pool *p)
+{
+	u32 i;
+
+	for (i = 0; i < p->xt_chunks; i++) {
+		sv_free(p->xt[i]);
+		sv_free(p->numbers[i]);
+	}
+	for (i = 0; i < p->nr_xt_old; i++)
+		sv_free(p->xt_old[i]);
+	sv_free(p->xt_old);
+	sv_free(p->xt);
+	sv_free(p->numbers);
 }
 
 static void free_nodes(struct sv_pool *p)
@@ -237,12 +280,9 @@ void sv_pool_free(struct sv_pool *p)
 	}
 	for (i = 0; i < p->nr_members; i++)
 		member_free(p->members[i]);
-	for (i = 0; i < p->xt_chunks; i++)
-		sv_free(p->xt[i]);
+	free_words(p);
 	free_partials(p);
 	free_nodes(p);
-	sv_free(p->xt);
-	sv_free(p->numbers);
 	sv_free(p->batch_end);
 	sv_free(p->batch);
 	sv_free(p->recycling);
@@ -253,15 +293,35 @@ void sv_pool_free(struct sv_pool *p)
 /*
  * ---- reserves: filled outside the I/O path [I9] ----
  *
- * A first write takes a partial, and seldom nodes, from here; with none left it is deferred. Where all memory is dirty
- * pages of this very pool, refilling fails, but never waits (sv_zalloc_now), so the worker goes on with what else was
- * deferred, and with commits. Each write that ends gives back a page, and takes 64 bytes of a chunk at most: what the
- * reserve let through has freed more memory than filling it takes.
+ * A first write takes a partial, perhaps a cell for places, and seldom nodes, from here; with none left it is
+ * deferred. Where all memory is dirty pages of this very pool, refilling fails, but never waits (sv_zalloc_now), so the
+ * worker goes on with what else was deferred, and with commits. Each write that ends gives back a page, and takes 136
+ * bytes of chunks at most: what the reserve let through has freed more memory than filling it takes.
  */
+
+static bool wants_cells(const struct sv_pool *p, u32 below)
+{
+	return READ_ONCE(p->pt_nfree) < below && READ_ONCE(p->pt_chunks) < SV_PT_TOP * SV_PT_PAGE;
+}
+
+static bool wants_numbers(const struct sv_pool *p, u32 beyond)
+{
+	u64 want = READ_ONCE(p->free_slots) + (READ_ONCE(p->fragments) ? beyond : 0);
+
+	return READ_ONCE(p->numbers_free) < want && sv_pool_more_numbers(p);
+}
+
+bool sv_pool_spare_cells(const struct sv_pool *p)
+{
+	u64 left = SV_CELLS_MAX - (u64)p->pt_chunks * SV_PARTIAL_CHUNK + p->pt_nfree;
+
+	return left > p->free_slots + SV_PARTIAL_RESERVE;
+}
 
 bool sv_pool_wants_refill(const struct sv_pool *p)
 {
-	return READ_ONCE(p->pt_nfree) < SV_PARTIAL_RESERVE / 2 || READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE / 2;
+	return wants_cells(p, SV_PARTIAL_RESERVE / 2) || READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE / 2 ||
+	       wants_numbers(p, SV_NUMBER_RESERVE / 2);
 }
 
 static int refill_nodes(struct sv_pool *p)
@@ -282,38 +342,53 @@ static int refill_nodes(struct sv_pool *p)
 	return 0;
 }
 
-/* Index 0 ends lists, so the first partial of all is never used. */
-static void add_chunk(struct sv_pool *p, struct sv_partial *chunk)
+/* Index 0 ends lists, so the first cell of all is never used. */
+static void add_chunk(struct sv_pool *p, union sv_cell *chunk)
 {
 	u32 base = p->pt_chunks * SV_PARTIAL_CHUNK, i;
 
-	p->pt[p->pt_chunks++] = chunk;
+	p->pt[p->pt_chunks / SV_PT_PAGE][p->pt_chunks % SV_PT_PAGE] = chunk;
+	p->pt_chunks++;
 	for (i = SV_PARTIAL_CHUNK; i-- > (base ? 0u : 1u);) {
-		chunk[i].link = base + i;
-		chunk[i].pos = p->pt_free;
+		chunk[i].partial.link = base + i;
+		chunk[i].partial.pos = p->pt_free;
 		p->pt_free = base + i;
 		p->pt_nfree++;
 	}
 }
 
-int sv_pool_refill(struct sv_pool *p)
+/* Brings a page of the directory if the chunk is the first one in it. 0: look again whether any are missing. */
+static int grow_cells(struct sv_pool *p)
 {
+	bool first = READ_ONCE(p->pt_chunks) % SV_PT_PAGE == 0, complete;
+	union sv_cell *chunk = sv_zalloc_now(SV_PARTIAL_CHUNK * sizeof(*chunk));
+	void *page = first ? sv_zalloc_now(SV_PT_PAGE * sizeof(void *)) : NULL;
 	sv_lock_flags_t f;
 
-	while (READ_ONCE(p->pt_nfree) < SV_PARTIAL_RESERVE && READ_ONCE(p->pt_chunks) < p->pt_max) {
-		struct sv_partial *chunk = sv_zalloc_now(SV_PARTIAL_CHUNK * sizeof(*chunk));
-
-		if (!chunk)
-			return -ENOMEM;
-		sv_lock(&p->lock, f);
-		if (p->pt_chunks < p->pt_max) {
-			add_chunk(p, chunk);
-			chunk = NULL;
-		}
-		sv_unlock(&p->lock, f);
-		sv_free(chunk);
+	sv_lock(&p->lock, f);
+	if (page && p->pt_chunks < SV_PT_TOP * SV_PT_PAGE && !p->pt[p->pt_chunks / SV_PT_PAGE]) {
+		p->pt[p->pt_chunks / SV_PT_PAGE] = page;
+		page = NULL;
 	}
-	return refill_nodes(p);
+	complete = chunk && p->pt_chunks < SV_PT_TOP * SV_PT_PAGE && p->pt[p->pt_chunks / SV_PT_PAGE];
+	if (complete)
+		add_chunk(p, chunk);
+	sv_unlock(&p->lock, f);
+	sv_free(page);
+	if (!complete)
+		sv_free(chunk);
+	return complete || (chunk && !first) ? 0 : -ENOMEM;	/* another one may have been first meanwhile */
+}
+
+int sv_pool_refill(struct sv_pool *p)
+{
+	int r = 0;
+
+	while (!r && wants_cells(p, SV_PARTIAL_RESERVE))
+		r = grow_cells(p);
+	while (!r && wants_numbers(p, SV_NUMBER_RESERVE))
+		r = grow_words(p, sv_zalloc_now);
+	return r ? r : refill_nodes(p);
 }
 
 /* ---- small questions ---- */

@@ -29,6 +29,8 @@ extern "C" {
 #define SV_XW_FREED	(1ull << 5)	/* unmapped; number and slot not yet recycled */
 #define SV_XW_MAPPED	(1ull << 6)	/* some map names it */
 #define SV_XW_LISTED	(1ull << 7)	/* of a FREED word: LIST_FREED has shown it */
+#define SV_XW_FRAGS	(1ull << 8)	/* with PARTIAL: it has fragments instead of a slot: frag.c */
+#define SV_XW_OUTGROWN	(1ull << 9)	/* its only child is of the same layer, and in the map instead: frag.c */
 #define SV_XW_GEN_SHIFT	12
 #define SV_XW_MEMBER_SHIFT 28
 #define SV_XW_WHERE_SHIFT 36
@@ -55,7 +57,7 @@ struct sv_partial {
 	u32 link;			/* while LISTED the next one on the dirty list; otherwise its own index */
 	u32 parent;			/* extent with the blocks that are not valid here; 0: they are zeroes */
 	u32 extent;
-	u32 slot;
+	u32 slot;			/* FRAGS: the index of its places */
 	/* Stream position behind its last VALID, or of its bits in a round; once dead a list's link. pool->lock */
 	u64 pos;
 };

@@ -41,6 +41,7 @@
 #define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
 #define SV_FEATURE_HISTOGRAMS	(1ull << 5)	/* there is HISTOGRAMS */
 #define SV_FEATURE_FOLD		(1ull << 6)	/* there is FOLD, and its records */
+#define SV_FEATURE_FRAGMENTS	(1ull << 7)	/* extents may have fragments, and there are FRAG records */
 
 struct sv_cmd {
 	__u32	op;
@@ -167,11 +168,13 @@ struct sv_extent {
 
 #define SV_EXTENT_PARTIAL	(1u << 0)
 #define SV_EXTENT_FREED		(1u << 1)	/* DUMP only */
+#define SV_EXTENT_FRAGS		(1u << 2)	/* with PARTIAL: it has fragments instead of a slot, which is 0 */
 
 struct sv_partial_bits {
 	__u32	extent;
 	__u32	parent;		/* extent with the blocks that are not valid here; 0: they are zeroes */
 	__u64	valid[4];
+	__u32	place[16];	/* SV_EXTENT_FRAGS: of each fragment, as in FRAG records; 0: it has none */
 };
 
 struct sv_volume_info {
@@ -224,6 +227,8 @@ struct sv_fold {
  */
 #define SV_FOLD_SWAP	(1u << 0)	/* the extent's blocks are copied to the parent, whose place it takes */
 #define SV_FOLD_KEEP	(1u << 1)	/* something else needs the parent: it stays */
+/* Of SV_FEATURE_FRAGMENTS: what both have is copied to a new slot, as more than 8 fragments are too many. */
+#define SV_FOLD_GROW	(1u << 2)
 
 struct sv_grant {
 	__u32	member;
@@ -250,7 +255,11 @@ struct sv_freed {
 struct sv_policy {
 	__u32	no_space_ms;	/* how long a write waits for space before ENOSPC; 0: not at all */
 	__u32	commit_ms;	/* commit by itself after this long, 100 to 60000 */
+	__u32	flags;		/* SV_POLICY_* */
+	__u32	pad;
 };
+
+#define SV_POLICY_FRAGMENTS	(1u << 0)	/* small writes may take fragments of SV_FEATURE_FRAGMENTS */
 
 #define SV_EVENT_RING		(1ull << 0)	/* a quarter of the ring is used: checkpoint */
 #define SV_EVENT_SPACE		(1ull << 1)	/* a write found no space */

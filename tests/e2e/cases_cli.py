@@ -251,8 +251,7 @@ def test_full_pool_has_its_code(host):
     host.svctl("create-volume", "tank/v", "--size", "1G")
     try:
         for i in range(64):
-            host.write("tank/v", i * MIB, bytes(4096))
-            host.write("tank/v", i * MIB + MIB // 2, bytes(65536))
+            host.write("tank/v", i * MIB, bytes(harness.SLOT))
         raise AssertionError("the pool never was full")
     except harness.Refused:
         pass

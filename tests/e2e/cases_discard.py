@@ -7,7 +7,7 @@ import time
 import harness
 
 MIB = harness.MIB
-CHUNK = 64 << 10
+CHUNK = harness.SLOT
 
 KILL_POINTS = ["checkpoint-trimmed", "checkpoint-discarding", "discard-begin", "discard-done", "discard-recycled"]
 
@@ -192,7 +192,7 @@ def test_full_pool_has_space_as_soon_as_slots_are_discarded(host):
     small_pool(host, "--discard", "pass")
     for offset in range(0, 64 * MIB, MIB):
         try:
-            host.write("tank/v", offset, bytes(4096))
+            host.write("tank/v", offset, bytes(CHUNK))
         except harness.Refused as refused:
             assert refused.code == 6, refused
             break

@@ -310,7 +310,7 @@ def test_low_space_begins_and_ends(host):
     host.svctl("create-volume", "tank/w", "--size", "1G")
     total = host.json("list")["pools"][0]["size"]
     for i in range(total * 7 // 100 // MIB):
-        host.write("tank/w", i * MIB, b"x" * 4096)
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
     wait_logged(host, "[SV-SPACE-LOW]")
     for _ in range(3):
         assert codes(host) == ["SV-SPACE-LOW"]
@@ -320,7 +320,7 @@ def test_low_space_begins_and_ends(host):
     assert value(text, "svctl_problem", code="SV-SPACE-LOW", pool="tank", severity="warning") == 1
     assert value(text, "svctl_problems", severity="warning") == 1
     for i in range(total * 7 // 100 // MIB, total * 11 // 100 // MIB):
-        host.write("tank/w", i * MIB, b"x" * 4096)
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
     assert codes(host) == ["SV-SPACE-CRITICAL"]
     host.svctl("delete-volume", "tank/w", "--yes")
     assert codes(host) == []
@@ -341,7 +341,7 @@ def test_full_pool_has_one_problem(host):
     host.svctl("create-volume", "tank/v", "--size", "1G")
     with contextlib.suppress(harness.Refused):
         for i in range(200):
-            host.write("tank/v", i * MIB, b"x" * 4096)
+            host.write("tank/v", i * MIB, b"x" * harness.SLOT)
     assert codes(host) == ["SV-POOL-FULL"]
 
 
@@ -350,7 +350,7 @@ def test_alerts_end_with_the_pool(host):
     host.pool()
     host.svctl("create-volume", "tank/w", "--size", "1G")
     for i in range(60):
-        host.write("tank/w", i * MIB, b"x" * 4096)
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
     assert codes(host) == ["SV-SPACE-LOW"]
     host.svctl("deactivate", "tank")
     assert codes(host) == []
@@ -367,7 +367,7 @@ def test_failing_member_is_named(host):
     host.flush("tank/v")
     resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (200 * MIB, resource.RLIM_INFINITY))
     for i in range(220):
-        host.write("tank/w", i * MIB, b"x" * 4096)
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
     with contextlib.suppress(harness.Refused):
         host.flush("tank/w")
     assert "SV-MEMBER-FAILING" in codes(host)
@@ -484,7 +484,7 @@ def test_pool_that_will_be_full_is_told(host):
     def minutes(some, fill):
         for minute in some:
             if fill:
-                host.write("tank/w", minute * MIB, b"x" * 4096)
+                host.write("tank/w", minute * MIB, b"x" * harness.SLOT)
             host.call("io.svctl.sim.Look", seconds=60 * minute)
 
     minutes(range(50), True)

@@ -34,12 +34,12 @@ def striped(host):
     host.svctl("create-volume", "tank/v", "--size", "200M")
     host.svctl("create-volume", "tank/doomed", "--size", "200M")
     for index in range(EXTENTS // 2):
-        host.write("tank/v", index * MIB, block(index))
+        host.write("tank/v", index * MIB, block(index).ljust(harness.SLOT, b"\0"))
     host.write("tank/doomed", 0, block(0))
     host.flush("tank/v")
     host.checkpoint("tank/v")
     for index in range(EXTENTS // 2, EXTENTS):
-        host.write("tank/v", index * MIB, block(index))
+        host.write("tank/v", index * MIB, block(index).ljust(harness.SLOT, b"\0"))
     host.flush("tank/v")
     host.kill()
     return disks

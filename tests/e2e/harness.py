@@ -17,6 +17,7 @@ import varlink_types
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("BIN_DIR", os.path.join(ROOT, "build", "bin"))
+SLOT = 256 * 1024      # a write of this size takes a slot for itself; smaller ones share some
 MIB = 1 << 20
 HOST = "11111111-1111-4111-8111-111111111111"
 OTHER_HOST = "22222222-2222-4222-8222-222222222222"

@@ -132,14 +132,16 @@ TEST(CoreAlloc, numbers_agree_with_a_set) {
   CorePool p({{.slots = 150, .ring = true}});
   std::mt19937_64 r(2);
   std::set<uint32_t> used;
+  const uint32_t all = p.pool->numbers_free;
+  ASSERT_LE(150u, all);
   sv_lock_flags_t f;
   sv_lock(&p.pool->lock, f);
-  for (int i = 0; i < 5000; i++) {
-    if (r() % 100 < (i / 500 % 2 ? 30 : 70)) {
+  for (int i = 0; i < 10000; i++) {
+    if (r() % 100 < (i / 2000 % 2 ? 30 : 70)) {
       const uint32_t x = sv_alloc_number(p.pool);
-      ASSERT_EQ(used.size() < 150, x != 0);
+      ASSERT_EQ(used.size() < all, x != 0);
       if (x) {
-        ASSERT_LE(x, 150u);
+        ASSERT_LE(x, all);
         ASSERT_TRUE(used.insert(x).second) << x << " given twice";
       }
     } else if (!used.empty()) {
@@ -150,6 +152,27 @@ TEST(CoreAlloc, numbers_agree_with_a_set) {
   }
   sv_unlock(&p.pool->lock, f);
   (void)f;
+}
+
+// A few slots more, so that the directory has as many pages as before.
+TEST(CoreAlloc, numbers_grow_with_a_small_member) {
+  CorePool p({{.slots = 100, .ring = true}});
+  sv_policy policy{.no_space_ms = 0, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
+  ASSERT_EQ(0, p.command(SV_OP_POLICY, &policy));
+  for (uint32_t i = 1; i < 4; i++) {
+    sv_member_geometry g{.slot_off = 1 << 20, .nr_slots = 3 * i, .tier = 0, .flags = 0, .ring_off = 0, .ring_len = 0};
+    ASSERT_EQ(0, sv_pool_add_member(p.pool, &g));
+    ASSERT_EQ(0, sv_pool_refill(p.pool));
+    EXPECT_EQ(p.pool->max_extents, p.pool->nr_extents);
+    EXPECT_EQ(p.pool->nr_extents - 1, p.pool->numbers_free);
+  }
+  sv_lock_flags_t f;
+  sv_lock(&p.pool->lock, f);
+  std::set<uint32_t> all;
+  while (const uint32_t x = sv_alloc_number(p.pool)) ASSERT_TRUE(all.insert(x).second);
+  sv_unlock(&p.pool->lock, f);
+  (void)f;
+  EXPECT_EQ(118u * SV_EXTENTS_PER_SLOT, all.size());
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
   switch (op) {
     case SV_OP_JOURNAL: return bytes_of(sv_journal_pos{.next_seq = 1 + n, .next_off = n * 4096, .prev_crc = n, .pad = 0}, count);
     case SV_OP_EXTENTS: return bytes_of(sv_extent{.extent = 10 + n, .slot = 20 + n, .member = 1, .gen = 1, .flags = n % 2}, count);
-    case SV_OP_PARTIALS: return bytes_of(sv_partial_bits{.extent = 4, .parent = 0, .valid = {n, 1, 2, 3}}, count);
+    case SV_OP_PARTIALS: return bytes_of(sv_partial_bits{.extent = 4, .parent = 0, .valid = {n, 1, 2, 3}, .place = {}}, count);
     case SV_OP_VOLUME_CREATE:
       return bytes_of(sv_volume_info{.id = 2 + n, .layer = 1, .owned_since = 1, .flags = 0, .size = 4096ull << n, .mapped = 0, .tiers = ~0ull}, count);
     case SV_OP_VOLUME_RESIZE: case SV_OP_VOLUME_DROP:
@@ -49,7 +49,7 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
     case SV_OP_GRANT: return bytes_of(sv_grant{.member = n % 2, .first = 22 + n / 2, .count = 2, .pad = 0}, count);
     case SV_OP_TRIM: return bytes_of(sv_trim{.seq = n}, count);
     case SV_OP_RECYCLE: return bytes_of(sv_freed{.extent = 3, .gen = 5, .pad = 0}, count);
-    case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n}, count);
+    case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n, .flags = n % 2, .pad = 0}, count);
     default: return bytes_of(sv_activate{.read_only = n % 2, .pad = 0}, count);
   }
 }

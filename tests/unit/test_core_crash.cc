@@ -132,6 +132,7 @@ struct Shape {
   uint32_t snapshots = 0;
   uint32_t slots = kSlots;
   bool folds = false;
+  bool fragments = false;
 };
 
 class World {
@@ -210,6 +211,12 @@ class World {
     uint16_t gen = 0;
     uint32_t parent = 0;
     std::vector<bool> valid = std::vector<bool>(256);
+    bool fragments = false;
+    std::vector<uint32_t> places = std::vector<uint32_t>(SV_FRAGS);
+    // In blocks from the member's first slot on.
+    uint64_t at(uint64_t block) const {
+      return fragments ? (places[block / SV_FRAG_BLOCKS] - 1) * uint64_t{SV_FRAG_BLOCKS} + block % SV_FRAG_BLOCKS : slot * 256ull + block;
+    }
   };
   struct State {
     std::map<Place, uint32_t> map;          // by layer and index; 0 hides what is below
@@ -256,6 +263,8 @@ class World {
       sv_grant grant{.member = i, .first = 0, .count = shape_.slots, .pad = 0};
       command(SV_OP_GRANT, &grant, 1, sizeof(grant));
     }
+    sv_policy policy{.no_space_ms = 1000, .commit_ms = 1000, .flags = shape_.fragments ? SV_POLICY_FRAGMENTS : 0, .pad = 0};
+    command(SV_OP_POLICY, &policy, 1, sizeof(policy));
     sv_activate a{};
     command(SV_OP_ACTIVATE, &a, 1, sizeof(a));
     for (uint32_t n = 0; n < shape_.volumes; n++) {
@@ -299,12 +308,14 @@ class World {
     w.volume = some_volume();
     w.block = some_block();
     if (r_() % 4 == 0) w.block -= w.block % 256, w.blocks = 256;
+    else if (shape_.fragments && r_() % 2) w.blocks = static_cast<uint32_t>(std::min<uint64_t>(r_() % 60 + 1, 256 - w.block % 256));
     if (range_busy(w.volume, w.block, w.blocks) || in_flight_.size() > 6) return;
     w.fua = r_() % 4 == 0;
     auto plan = sv_plan_write(volumes_[w.volume], w.block, w.blocks, w.fua ? SV_WRITE_FUA : SV_WRITE_NORMAL, &w.piece);
     if (plan == SV_PLAN_DEFER) return (void)sv_pool_refill(pool_);
     if (plan != SV_PLAN_REMAP) return;
-    ASSERT_EQ(w.blocks, w.piece.blocks);
+    ASSERT_TRUE(shape_.fragments ? w.piece.blocks && w.piece.blocks <= w.blocks : w.piece.blocks == w.blocks);
+    w.blocks = w.piece.blocks;
     w.value = ++next_value_;
     begin_write(w);
   }
@@ -514,7 +525,21 @@ class World {
       if (h->type == SV_REC_MAP) {
         auto* m = reinterpret_cast<const sv_rec_map*>(h);
         s.map[{m->layer, m->index_volume & ((1ull << SV_INDEX_BITS) - 1)}] = h->extent;
-        s.exts[h->extent] = {m->member, m->slot, h->gen, m->parent, std::vector<bool>(256)};
+        Ext& x = s.exts[h->extent] = Ext();
+        x.member = m->member, x.slot = m->slot, x.gen = h->gen, x.parent = m->parent;
+        x.fragments = h->flags & SV_MAP_FRAGS;
+        fragments_ += x.fragments, outgrown_ += x.parent && s.exts[x.parent].fragments && !x.fragments;
+      } else if (h->type == SV_REC_MOVE) {
+        auto* m = reinterpret_cast<const sv_rec_move*>(h);
+        if (auto it = s.exts.find(h->extent); it != s.exts.end() && it->second.gen == h->gen)
+          it->second.member = m->member, it->second.slot = m->slot, it->second.fragments = false, grown_++;
+      } else if (h->type == SV_REC_FRAG) {
+        auto* f = reinterpret_cast<const sv_rec_small*>(h);
+        auto it = s.exts.find(h->extent);
+        if (it != s.exts.end() && it->second.gen == h->gen) {
+          ASSERT_TRUE(it->second.fragments && it->second.member == f->arg >> SV_FRAG_ARG_MEMBER);
+          it->second.places[f->arg >> SV_FRAG_ARG_FRAG & 0xff] = static_cast<uint32_t>(f->arg);
+        }
       } else if (h->type == SV_REC_UNMAP) {
         auto* u = reinterpret_cast<const sv_rec_unmap*>(h);
         s.map.erase({u->layer, u->index});
@@ -543,7 +568,11 @@ class World {
     ASSERT_EQ(f->h.gen, x.gen);
     for (uint32_t i = 0; i < 256; i++) x.valid[i] = x.valid[i] || below.valid[i];
     x.parent = whole(x) ? 0 : below.parent;
-    if (f->h.flags & SV_FOLD_SWAPPED) x.member = below.member, x.slot = below.slot;
+    if (f->h.flags & SV_FOLD_SWAPPED) {
+      ASSERT_FALSE(below.fragments);
+      x.member = below.member, x.slot = below.slot, x.fragments = false;
+    }
+    for (uint32_t i = 0; x.fragments && i < 256; i++) ASSERT_TRUE(!x.valid[i] || x.places[i / SV_FRAG_BLOCKS]);
     if (!(f->h.flags & SV_FOLD_KEPT)) s.exts.erase(parent);
   }
 
@@ -568,7 +597,7 @@ class World {
   int64_t read_layer(std::vector<Disk>& disks, State& s, uint32_t layer, uint64_t block) {
     for (uint32_t extent = s.find(layer, block / 256); extent; extent = s.exts[extent].parent) {
       const Ext& x = s.exts[extent];
-      if (x.valid[block % 256]) return disks[x.member].read((1 << 20) / 4096 + x.slot * 256ull + block % 256);
+      if (x.valid[block % 256]) return disks[x.member].read((1 << 20) / 4096 + x.at(block % 256));
     }
     return 0;
   }
@@ -717,7 +746,7 @@ class World {
     for (auto& [number, x] : catalogue_.exts) {
       if (!x.parent || r_() % 2) continue;
       const bool orphan = !mapped.count(x.parent) && children[x.parent] == 1;
-      const uint32_t flags = !orphan ? SV_FOLD_KEEP : r_() % 2 ? SV_FOLD_SWAP : 0;
+      const uint32_t flags = !orphan ? SV_FOLD_KEEP : x.fragments && r_() % 2 ? SV_FOLD_GROW : r_() % 2 ? SV_FOLD_SWAP : 0;
       pairs.push_back({.extent = number, .parent = x.parent, .gen = x.gen, .parent_gen = catalogue_.exts[x.parent].gen, .flags = flags});
     }
     if (pairs.empty()) return;
@@ -790,6 +819,7 @@ class World {
   uint64_t recycled_ = 0;
   uint64_t seen_snapshots_ = 0;  // after crashes
   uint64_t folded_ = 0;
+  uint64_t fragments_ = 0, outgrown_ = 0, grown_ = 0;  // extents with them, with a slot over those, and moved to one, in replays
 };
 
 uint64_t runs() {
@@ -798,7 +828,7 @@ uint64_t runs() {
 }
 
 void explore(Shape shape, uint64_t seed0) {
-  uint64_t recycled = 0, snapshots = 0, folded = 0;
+  uint64_t recycled = 0, snapshots = 0, folded = 0, fragments = 0, outgrown = 0, grown = 0;
   for (uint64_t seed = seed0; seed < seed0 + runs(); seed++) {
     World w(seed, shape);
     for (int i = 0; i < (shape.folds ? 320 : 160); i++) {
@@ -811,12 +841,18 @@ void explore(Shape shape, uint64_t seed0) {
     recycled += w.recycled_;
     snapshots += w.seen_snapshots_;
     folded += w.folded_;
+    fragments += w.fragments_;
+    outgrown += w.outgrown_;
+    grown += w.grown_;
     ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " settled";
     ASSERT_EQ("", w.check_reads()) << "seed " << seed << " settled";
   }
   EXPECT_GT(recycled, 0u);  // or the explorer no longer tries reuse
   EXPECT_EQ(shape.snapshots > 0, snapshots > 0);
   EXPECT_EQ(shape.folds, folded > 0);
+  EXPECT_EQ(shape.fragments, fragments > 0);
+  EXPECT_EQ(shape.fragments, outgrown > 0);
+  EXPECT_EQ(shape.fragments && shape.folds && shape.slots > 20, grown > 0);  // on full members there is no slot for it
 }
 
 TEST(CoreCrash, one_member_holds_ring_and_data) { explore({.members = 1}, 1); }
@@ -831,6 +867,16 @@ TEST(CoreCrash, snapshots_while_flushes_fail) {
 TEST(CoreCrash, folding) { explore({.members = 2, .volumes = 2, .snapshots = 6, .slots = 60, .folds = true}, 600001); }
 TEST(CoreCrash, folding_while_flushes_fail) {
   explore({.members = 2, .ring_copies = 2, .flush_failures = 100, .copy_failures = 50, .volumes = 2, .snapshots = 6, .slots = 60, .folds = true}, 700001);
+}
+
+TEST(CoreCrash, fragments) { explore({.members = 2, .volumes = 2, .fragments = true}, 800001); }
+TEST(CoreCrash, fragments_under_snapshots_and_folding) {
+  explore({.members = 2, .volumes = 2, .snapshots = 6, .slots = 60, .folds = true, .fragments = true}, 900001);
+}
+TEST(CoreCrash, fragments_on_members_that_are_full_while_flushes_fail) {
+  explore({.members = 3, .ring_copies = 2, .flush_failures = 100, .copy_failures = 50, .volumes = 2, .snapshots = 3, .slots = 8, .folds = true,
+           .fragments = true},
+          1000001);
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ class Explorer {
     add(pool_->members[0]->used, 8);
     add(pool_->members[0]->live, 8);
     add(pool_->members[0]->room, 8);
-    add(pool_->numbers, 8);
+    add(pool_->numbers[0], 8);
     add(pool_->xt[0], 8 * kExtents);
     add(pool_->stream, 2048);
     add(pool_->batch, 1024);
@@ -202,7 +202,7 @@ class Explorer {
     for (uint32_t i = 0; i < mb.nr_taken; i++)
       put(mb.taken[i].bits[0]), put(mb.taken[i].partial), put(mb.taken[i].words);
     put(static_cast<uint64_t>(atomic64_read(&volume_->owed))), put(volume_->flushing), put(rel(volume_->rec_pos));
-    put(sv_map_lookup(volume_, 0)), put(p.numbers[0]);
+    put(sv_map_lookup(volume_, 0)), put(p.numbers[0][0]);
     for (int i = 1; i < kExtents; i++) put(p.xt[0][i]);
     for (int i = 0; i < kPartials; i++) {
       const sv_partial& pt = partials_[i];

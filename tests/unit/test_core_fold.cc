@@ -346,7 +346,7 @@ TEST_F(CoreFold, what_cannot_be_is_refused_and_changes_nothing) {
   };
   for (const sv_fold& f : {with([](auto& f) { f.extent = 0; }), with([](auto& f) { f.parent = 1 << 30; }),
                            with([](auto& f) { f.parent = f.extent; }), with([](auto& f) { f.flags = SV_FOLD_SWAP | SV_FOLD_KEEP; }),
-                           with([](auto& f) { f.flags = 4; })})
+                           with([](auto& f) { f.flags = SV_FOLD_GROW | SV_FOLD_SWAP; }), with([](auto& f) { f.flags = 8; })})
     EXPECT_EQ(-EINVAL, begin_folds({good, f}));
   for (const sv_fold& f : {with([](auto& f) { f.gen++; }), with([](auto& f) { f.parent_gen++; }),
                            with([](auto& f) { std::swap(f.extent, f.parent), std::swap(f.gen, f.parent_gen); })}) {

@@ -267,7 +267,7 @@ TEST(CoreSnapshotLoad, parents_in_a_circle_are_refused) {
     ASSERT_EQ(0, p.command(SV_OP_EXTENTS, &e));
   }
   const auto parent = [&p](uint32_t extent, uint32_t of) {
-    sv_partial_bits b{.extent = extent, .parent = of, .valid = {1, 0, 0, 0}};
+    sv_partial_bits b{.extent = extent, .parent = of, .valid = {1, 0, 0, 0}, .place = {}};
     return p.command(SV_OP_PARTIALS, &b);
   };
   EXPECT_EQ(-EINVAL, parent(1, 1));

@@ -38,8 +38,11 @@ std::vector<Golden> goldens() {
   sv_rec* r = &add("MAP", SV_REC_MAP, "0103020114131211" "0504030201cbba0a" "2423222134333231" "444342013f000000");
   r->flags = SV_MAP_PARTIAL | SV_MAP_PARENT, r->gen = 0x0102, r->extent = 0x11121314, r->volume = 0x0abacb;
   r->index = 0x0102030405, r->layer = 0x21222324, r->parent = 0x31323334, r->slot = 0x01424344, r->member = 63;
-  r = &add("FRAG", SV_REC_FRAG, "0255020114131211" "1122334455667788");
-  r->flags = 0x55, r->gen = 0x0102, r->extent = 0x11121314, r->arg = 0x8877665544332211;
+  r = &add("FRAG", SV_REC_FRAG, "0200020114131211" "112233440d3f0000");
+  r->gen = 0x0102, r->extent = 0x11121314, r->word = 13, r->member = 63, r->arg = 0x44332211;
+  r = &add("MAP of fragments", SV_REC_MAP, "0107020114131211" "0504030201cbba0a" "2423222134333231" "000000003f000000");
+  r->flags = SV_MAP_PARTIAL | SV_MAP_PARENT | SV_MAP_FRAGS, r->gen = 0x0102, r->extent = 0x11121314, r->volume = 0x0abacb;
+  r->index = 0x0102030405, r->layer = 0x21222324, r->parent = 0x31323334, r->member = 63;
   r = &add("UNFRAG", SV_REC_UNFRAG, "0355020114131211" "1122334455667788");
   r->flags = 0x55, r->gen = 0x0102, r->extent = 0x11121314, r->arg = 0x8877665544332211;
   r = &add("VALID", SV_REC_VALID, "0402020114131211" "1122334455667788");
@@ -95,7 +98,8 @@ Bytes random_record(Rng& rng, sv_rec& r) {
   switch (r.type) {
     case 1:
       extent();
-      b[1] = r.flags = static_cast<uint8_t>(between(rng, 0, 3));
+      do b[1] = r.flags = static_cast<uint8_t>(between(rng, 0, 7));
+      while ((r.flags & SV_MAP_FRAGS) && !(r.flags & SV_MAP_PARTIAL));
       r.index = rng() >> 24;
       r.volume = volume_of(rng);
       put_le(b, 8, 5, r.index);
@@ -103,8 +107,14 @@ Bytes random_record(Rng& rng, sv_rec& r) {
       put_le(b, 16, 4, r.layer = any32(rng));
       put_le(b, 20, 4, r.parent = r.flags & 2 ? extent_of(rng) : 0);
       place(24);
+      if (r.flags & SV_MAP_FRAGS) put_le(b, 24, 4, r.slot = 0);
       break;
     case 2:
+      extent();
+      put_le(b, 8, 4, r.arg = extent_of(rng));
+      put_le(b, 12, 1, r.word = static_cast<uint32_t>(between(rng, 0, 15)));
+      put_le(b, 13, 1, r.member = static_cast<uint32_t>(between(rng, 0, 63)));
+      break;
     case 3:
       extent();
       b[1] = r.flags = static_cast<uint8_t>(rng());
@@ -220,13 +230,19 @@ struct Limit {
 
 const Limit kLimits[] = {
     {"MAP extent", 1, 4, 4, 1, 0},
-    {"MAP flags", 1, 1, 1, 3, 7},
+    {"MAP flags", 1, 1, 1, 3, 11},
+    {"MAP of fragments with a slot", 1, 1, 1, 3, 7},
+    {"MAP of fragments that is whole", 1, 1, 1, 2, 6},
     {"MAP parent without flag", 1, 1, 1, 2, 1},
     {"MAP flag without parent", 1, 20, 4, 1, 0},
     {"MAP volume", 1, 13, 3, 1, 0},
     {"MAP slot", 1, 24, 4, (1u << 28) - 1, 1u << 28},
     {"MAP member", 1, 28, 4, 63, 64},
     {"FRAG extent", 2, 4, 4, 1, 0},
+    {"FRAG flags", 2, 1, 1, 0, 1},
+    {"FRAG place", 2, 8, 4, 1, 0},
+    {"FRAG number", 2, 12, 1, 15, 16},
+    {"FRAG member", 2, 13, 3, 63, 64},
     {"UNFRAG extent", 3, 4, 4, 1, 0},
     {"VALID extent", 4, 4, 4, 1, 0},
     {"VALID flags", 4, 1, 1, 3, 4},
@@ -260,7 +276,7 @@ TEST(Record, checks_every_field_against_its_limits) {
   for (const Limit& l : kLimits) {
     for (bool bad : {false, true}) {
       for (const Golden& g : goldens()) {
-        if (g.rec.type != l.type || g.rec.flags == SV_VALID_ALL) continue;
+        if (g.rec.type != l.type || g.rec.flags == SV_VALID_ALL || g.rec.flags & SV_MAP_FRAGS) continue;
         Bytes b(32);
         uint32_t size = sv_rec_encode(&g.rec, b.data());
         put_le(b, l.at, l.size, bad ? l.bad : l.good);

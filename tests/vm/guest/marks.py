@@ -1,5 +1,6 @@
 """Marks the first block of each of N megabytes of a device, past the page cache, or reads the marks: prints how many
-are there, and how many are read errors. Anything else than its mark is a fault.
+are there, and how many are read errors. Anything else than its mark is a fault. 256 KiB are written, so that each megabyte
+takes a slot of its own.
 
 usage: marks.py write|read DEVICE N"""
 import errno
@@ -13,13 +14,13 @@ MIB = 1 << 20
 def main():
     verb, device, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     fd = os.open(device, (os.O_RDWR if verb == "write" else os.O_RDONLY) | os.O_DIRECT)
-    block = mmap.mmap(-1, 4096)  # aligned, as O_DIRECT wants it
+    block, slot = mmap.mmap(-1, 4096), mmap.mmap(-1, 256 << 10)  # aligned, as O_DIRECT wants it
     there = gone = 0
     for i in range(count):
         mark = f"mark {i}".encode().ljust(4096, b"\0")
         if verb == "write":
-            block[:] = mark
-            os.pwrite(fd, block, i * MIB)
+            slot[:4096] = mark
+            os.pwrite(fd, slot, i * MIB)
             continue
         try:
             os.preadv(fd, [block], i * MIB)
