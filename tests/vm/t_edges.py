@@ -62,6 +62,7 @@ FULL = "dd if=/dev/zero of=/dev/sv/tank/a bs=1M seek={} count=1 oflag=direct con
 FAILS_FAST = "begin=$SECONDS; refused " + FULL.format(300) + "; test $((SECONDS - begin)) -lt 30\n"
 
 
+@vm.full
 @vm.limit(240)
 def test_full_is_said_by_each_svd_and_taken_back(bench):
     disk = bench.disk("a", "96M")

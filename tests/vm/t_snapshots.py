@@ -99,6 +99,7 @@ def test_volumes_are_cut_at_one_moment(bench):
         s.run("svctl check tank")
 
 
+@vm.full
 @vm.limit(240)
 def test_mounted_volumes_are_not_rolled_back(bench):
     disks = [bench.disk("fast", "512M")]

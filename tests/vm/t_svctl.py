@@ -54,6 +54,7 @@ def test_synced_files_survive_a_power_cut(bench):
         s.run("mount /dev/sv/tank/a /mnt; umount /mnt\n" + VERIFY + "; svctl check tank")
 
 
+@vm.full
 @vm.limit(240)
 def test_svd_killed_and_started_again_catches_up(bench):
     disks = three_disks(bench, "file")
@@ -69,6 +70,7 @@ def test_svd_killed_and_started_again_catches_up(bench):
         s.run("umount /mnt; " + VERIFY)
 
 
+@vm.full
 @vm.limit(240)
 def test_grows_renames_trims_and_deletes(bench):
     disks = three_disks(bench, "file")

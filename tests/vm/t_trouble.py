@@ -168,6 +168,7 @@ def test_members_missing_swapped_and_damaged(bench):
         has_file(s)
 
 
+@vm.full
 @vm.limit(240)
 def test_missing_member_is_read_around(bench):
     extents = 160
