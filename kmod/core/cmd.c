@@ -51,8 +51,8 @@ static u64 memory_of(const struct sv_pool *p)
 		(u64)p->pt_chunks * SV_PARTIAL_CHUNK * sizeof(union sv_cell) + (u64)p->xt_chunks * SV_XT_CHUNK / 8 +
 		(u64)p->max_extents / SV_XT_CHUNK * 2 * sizeof(void *);
 
+	/* the partials' directory */
 	n += SV_PT_TOP * sizeof(void *) + (u64)p->pt_chunks * sizeof(void *);
-
 	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) + p->latency_bytes;
 	/* used, live and gaps, and what is in a slot */
 	return n + p->total_slots * (3 + 16) / 8 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;

@@ -238,20 +238,14 @@ static bool next_run(const struct sv_pool *p, struct sv_folding *x, u32 *first, 
 	return *blocks;
 }
 
-static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
-{
-	return (p->members[member]->g.slot_off >> 9) + ((u64)slot * SV_EXTENT_BLOCKS + block) * (SV_BLOCK_SIZE / 512);
-}
-
 /* @places: where the fragments are, if it has any. */
 static u64 sector_in(const struct sv_pool *p, u64 word, const struct sv_places *places, u32 block)
 {
-	u32 member = sv_xw_member(word), place;
+	u32 member = sv_xw_member(word);
 
-	if (!(word & SV_XW_FRAGS))
-		return sector_of(p, member, slot_of(p, word), block);
-	place = places->at[block / SV_FRAG_BLOCKS] - 1;
-	return sector_of(p, member, place / SV_FRAGS, place % SV_FRAGS * SV_FRAG_BLOCKS + block % SV_FRAG_BLOCKS);
+	if (word & SV_XW_FRAGS)
+		return sv_sector_in_place(p, member, places->at[block / SV_FRAG_BLOCKS], block);
+	return sv_sector_of(p, member, slot_of(p, word), block);
 }
 
 static const struct sv_places *places_of(const struct sv_pool *p, u64 word)
@@ -271,12 +265,7 @@ static bool is_fragment_due(const struct sv_pool *p, const struct sv_folding *x,
 
 static bool add_slot(struct sv_pool *p, struct sv_folding *x)
 {
-	u32 slot;
-
-	if (!sv_slot_on(p, sv_xw_member(x->child), SV_WRITE_NORMAL, &slot))
-		return false;
-	x->slot = slot;
-	return true;
+	return sv_slot_on(p, sv_xw_member(x->child), SV_WRITE_NORMAL, &x->slot);
 }
 
 /* Places for what is to be copied. False: there is no room, or there would be too many. */
@@ -308,7 +297,6 @@ static void drop_space(struct sv_pool *p, struct sv_folding *x)
 	if (x->slot != SV_NO_SLOT)
 		sv_slot_release(p, sv_xw_member(x->child), x->slot);
 	x->slot = SV_NO_SLOT;
-
 	for (i = 0; i < SV_FRAGS; i++)
 		if (x->fresh >> i & 1)
 			sv_frag_release(p, sv_xw_member(x->child), x->places.at[i]);
@@ -348,7 +336,7 @@ static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_co
 	c->to = (u8)sv_xw_member(to);
 	c->from_sector = sector_in(p, from, places_of(p, from), first);
 	if (x->f.flags & SV_FOLD_GROW)
-		c->to_sector = sector_of(p, c->to, x->slot, first);
+		c->to_sector = sv_sector_of(p, c->to, x->slot, first);
 	else
 		c->to_sector = sector_in(p, to, &x->places, first);
 	return true;

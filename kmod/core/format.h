@@ -183,12 +183,13 @@ struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN, FOLD */
 	__le64	arg;			/* FOLD: the parent; FRAG: SV_FRAG_ARG_* */
 };
 
+#define SV_EXTENTS_PER_SLOT	5u	/* numbers that a pool has: what the catalogue has room for */
+#define SV_FRAGS_MAX		(SV_FRAGS / 2)	/* an extent with more of them takes a slot */
+
 /*
  * A place is the 16th of a slot that holds a fragment: 16 times the slot, plus which one, plus 1. 0 is none, so the
  * last 16th of the last slot that a member can have holds none.
  */
-#define SV_EXTENTS_PER_SLOT	5u	/* numbers that a pool has: what the catalogue has room for */
-#define SV_FRAGS_MAX		(SV_FRAGS / 2)	/* an extent with more of them takes a slot */
 #define SV_FRAG_ARG_PLACE	0xffffffffull
 #define SV_FRAG_ARG_FRAG	32		/* from this bit, 8: which fragment of the extent */
 #define SV_FRAG_ARG_MEMBER	40		/* from this bit, 8: the extent's */

@@ -206,8 +206,7 @@ u32 sv_frags_run(const struct sv_pool *p, u32 member, const struct sv_partial *p
 	u32 frag = first / SV_FRAG_BLOCKS, len = SV_FRAG_BLOCKS - first % SV_FRAG_BLOCKS;
 	u32 place = READ_ONCE(places->at[frag]);
 
-	*sector = (p->members[member]->g.slot_off >> 9) + (u64)(place - 1) * (1u << (SV_FRAG_SHIFT - 9)) +
-		  (u64)(first % SV_FRAG_BLOCKS) * (SV_BLOCK_SIZE / 512);
+	*sector = sv_sector_in_place(p, member, place, first);
 	while (len < n && ++place && READ_ONCE(places->at[++frag]) == place)
 		len += SV_FRAG_BLOCKS;
 	return min_t(u32, len, n);

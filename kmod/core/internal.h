@@ -19,7 +19,6 @@
 #define SV_PT_PAGE		512u		/* such pages in one of the directory */
 #define SV_PT_TOP		(SV_XW_WHERE_MAX / SV_PARTIAL_CHUNK / SV_PT_PAGE)
 #define SV_NUMBER_RESERVE	2048u		/* extent numbers kept ready beyond one for each free slot */
-#define SV_CELLS_MAX		SV_XW_WHERE_MAX
 #define SV_PARTIAL_RESERVE	2048u		/* free partials kept ready */
 #define SV_STREAM_BYTES		(4u << 20)	/* records waiting for a commit */
 #define SV_VALID_REC		16u
@@ -37,8 +36,7 @@
 #define SV_TAKEN_BYTES		(SV_STREAM_BYTES / 2 / SV_MAX_MEMBERS)
 #define SV_TAKEN_MAX		(SV_TAKEN_BYTES / SV_VALID_REC)
 #define SV_POS_TAKEN		(1ull << 63)	/* in partial.pos: taken by the round of a member, as number n of it */
-
-#define SV_POS_FRAGS	(1ull << 62)	/* of a dead partial: its places go with it */
+#define SV_POS_FRAGS		(1ull << 62)	/* of a dead partial: its places go with it */
 
 /* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
 struct sv_node {
@@ -260,6 +258,21 @@ static inline union sv_cell *sv_cell_at(const struct sv_pool *p, u32 i)
 static inline struct sv_partial *sv_partial_at(const struct sv_pool *p, u32 i)
 {
 	return &sv_cell_at(p, i)->partial;
+}
+
+/* On the member, in 512 B. */
+static inline u64 sv_sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
+{
+	return (p->members[member]->g.slot_off >> 9) + ((u64)slot << (SV_EXTENT_SHIFT - 9)) +
+	       (u64)block * (SV_BLOCK_SIZE / 512);
+}
+
+/* Likewise, of a block of the fragment that has this place. */
+static inline u64 sv_sector_in_place(const struct sv_pool *p, u32 member, u32 place, u32 block)
+{
+	u32 part = (place - 1) % SV_FRAGS;
+
+	return sv_sector_of(p, member, (place - 1) / SV_FRAGS, part * SV_FRAG_BLOCKS + block % SV_FRAG_BLOCKS);
 }
 
 /* Of a partial extent whose word says FRAGS. */

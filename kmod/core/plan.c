@@ -16,14 +16,7 @@
  */
 #include "plan.h"
 
-#define SV_SECTORS_PER_BLOCK (SV_BLOCK_SIZE / 512)
 #define OWNS_ALL	0ull		/* the view of who reads: owned_since 0 */
-
-static u64 sector_of(const struct sv_pool *p, u32 member, u32 slot, u32 block)
-{
-	return (p->members[member]->g.slot_off >> 9) + ((u64)slot << (SV_EXTENT_SHIFT - 9)) +
-	       (u64)block * SV_SECTORS_PER_BLOCK;
-}
 
 /* As many of the blocks as lie one behind the other. */
 static void to_fragments(const struct sv_pool *p, u32 member, const struct sv_partial *pt, u32 first, u32 n,
@@ -41,7 +34,7 @@ static void to_slot(const struct sv_pool *p, u32 member, u32 slot, u32 first, u3
 	out->member = (u8)member;
 	out->first = (u8)first;
 	out->blocks = blocks;
-	out->sector = sector_of(p, out->member, slot, first);
+	out->sector = sv_sector_of(p, out->member, slot, first);
 	out->partial = NULL;
 	out->resv = 0;
 }

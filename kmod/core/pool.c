@@ -313,7 +313,7 @@ static bool wants_numbers(const struct sv_pool *p, u32 beyond)
 
 bool sv_pool_spare_cells(const struct sv_pool *p)
 {
-	u64 left = SV_CELLS_MAX - (u64)p->pt_chunks * SV_PARTIAL_CHUNK + p->pt_nfree;
+	u64 left = SV_XW_WHERE_MAX - (u64)p->pt_chunks * SV_PARTIAL_CHUNK + p->pt_nfree;
 
 	return left > p->free_slots + SV_PARTIAL_RESERVE;
 }

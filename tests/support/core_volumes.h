@@ -130,6 +130,26 @@ class CoreVolumes : public testing::Test {
     return all;
   }
 
+  template <typename T>
+  std::vector<T> dump(uint32_t op) {
+    std::vector<T> all(2000);
+    uint32_t n = 0;
+    EXPECT_EQ(0, p_.command(op, all.data(), 2000, &n));
+    all.resize(n);
+    return all;
+  }
+
+  // What a FOLD that has begun names to be copied; blocks.
+  uint64_t copy() {
+    sv_fold_copy c;
+    uint64_t blocks = 0;
+    while (sv_fold_next(p_.pool, &c)) {
+      for (uint32_t i = 0; i < c.blocks; i++) disk_[{c.to, c.to_sector + i * 8}] = disk_.at({c.from, c.from_sector + i * 8});
+      blocks += c.blocks;
+    }
+    return blocks;
+  }
+
   CorePool p_;
   sv_volume* v_ = nullptr;
   sv_volume* w_ = nullptr;

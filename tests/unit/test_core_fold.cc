@@ -35,14 +35,6 @@ class CoreFold : public sv::test::CoreVolumes {
 
   uint16_t gen_of(uint32_t extent) { return sv_xw_gen(*sv_xt_word(p_.pool, extent)); }
 
-  template <typename T>
-  std::vector<T> dump(uint32_t op) {
-    std::vector<T> all(2000);
-    uint32_t n = 0;
-    EXPECT_EQ(0, p_.command(op, all.data(), 2000, &n));
-    all.resize(n);
-    return all;
-  }
   std::vector<sv_extent> extents() { return dump<sv_extent>(SV_OP_DUMP_EXTENTS); }
   std::vector<sv_partial_bits> partials() { return dump<sv_partial_bits>(SV_OP_DUMP_PARTIALS); }
 
@@ -58,16 +50,6 @@ class CoreFold : public sv::test::CoreVolumes {
   int begin_folds(std::vector<sv_fold> folds) {
     p_.commit();
     return p_.command(SV_OP_FOLD, folds.data(), static_cast<uint32_t>(folds.size()));
-  }
-
-  uint64_t copy() {
-    sv_fold_copy c;
-    uint64_t blocks = 0;
-    while (sv_fold_next(p_.pool, &c)) {
-      for (uint32_t i = 0; i < c.blocks; i++) disk_[{c.to, c.to_sector + i * 8}] = disk_.at({c.from, c.from_sector + i * 8});
-      blocks += c.blocks;
-    }
-    return blocks;
   }
 
   void finish() { ASSERT_EQ(0, sv_fold_finish(p_.pool, 0)); }

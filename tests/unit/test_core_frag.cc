@@ -25,14 +25,6 @@ class CoreFrag : public sv::test::CoreVolumes {
     EXPECT_EQ(0, p_.command(SV_OP_POLICY, &policy));
   }
 
-  template <typename T>
-  std::vector<T> dump(uint32_t op) {
-    std::vector<T> all(2000);
-    uint32_t n = 0;
-    EXPECT_EQ(0, p_.command(op, all.data(), 2000, &n));
-    all.resize(n);
-    return all;
-  }
   sv_extent extent(uint32_t number) {
     for (const sv_extent& e : dump<sv_extent>(SV_OP_DUMP_EXTENTS))
       if (e.extent == number) return e;
@@ -67,12 +59,7 @@ class CoreFrag : public sv::test::CoreVolumes {
   uint32_t fold(sv_fold f) {
     p_.commit();
     EXPECT_EQ(0, p_.command(SV_OP_FOLD, &f));
-    sv_fold_copy c;
-    copied_ = 0;
-    while (sv_fold_next(p_.pool, &c)) {
-      for (uint32_t i = 0; i < c.blocks; i++) disk_[{c.to, c.to_sector + i * 8}] = disk_.at({c.from, c.from_sector + i * 8});
-      copied_ += c.blocks;
-    }
+    copied_ = copy();
     EXPECT_EQ(0, sv_fold_finish(p_.pool, 0));
     p_.commit();
     return sv_fold_end(p_.pool);
