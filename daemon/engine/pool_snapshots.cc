@@ -379,21 +379,23 @@ Status Pool::settle_what_is_owed(Pace &pace)
 	return tell_freed();
 }
 
-// Which of them the kernel has left as they were the journal says; until it is applied that may be any.
+// Which of them the kernel has left as they were the journal says; until it is applied that may be any. A kernel that
+// refuses has left them all.
 Status Pool::fold_pairs(std::vector<sv_fold> pairs)
 {
-	SV_ASSIGN(const auto result, channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size())));
+	const auto result = channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size()));
+	const uint64_t done = result.ok() ? result.value().done : 0;
 	kill_point("folded");
-	fold_.folded += result.done;
-	asked_ = asked_ || result.done != 0;	// what they no longer need the next checkpoint gives back
-	fold_.later = fold_.later || (!fold_.on && result.done != 0);	// there may be a chain
+	fold_.folded += done;
+	asked_ = asked_ || done != 0;	// what they no longer need the next checkpoint gives back
+	fold_.later = fold_.later || (!fold_.on && done != 0);	// there may be a chain
 	for (const sv_fold &f : pairs) {
-		if (result.done < pairs.size())
+		if (done < pairs.size())
 			put_off_fold(f.parent);
 		else
 			fold_.put_off.erase(f.parent);
 	}
-	return {};
+	return result.ok() ? Status() : result.error();
 }
 
 // It was being written, or a member cannot be read: each try holds writes, and may take that member long.
@@ -474,9 +476,11 @@ Status Pool::fold_again(const std::vector<uint32_t> &parents)
 	for (const uint32_t parent : parents)
 		if (!there.contains(parent))
 			fold_.put_off.erase(parent);
+	Status done;
 	for (const auto &[members, pairs] : step.pairs)
-		SV_TRY(fold_pairs(pairs));
-	return {};
+		if (Status one = fold_pairs(pairs); !one.ok())
+			done = std::move(one);
+	return done;
 }
 
 // With a catalogue that has all of the journal: it follows a checkpoint. An error is no reason to do nothing else.

@@ -3,6 +3,7 @@
 // one inside.
 #pragma once
 
+#include <cerrno>
 #include <functional>
 #include <memory>
 #include <span>
@@ -15,13 +16,20 @@ namespace svd {
 
 // Of each answer: op, elements, how many.
 using Lie = std::function<void(uint32_t op, void *payload, CommandResult &result)>;
+// Whether that one is not even asked of the kernel inside, which has no memory for it.
+using Refuse = std::function<bool(uint32_t op)>;
 
 class LyingPool : public KernelPool {
 public:
-	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie, const Refuse &refuse)
+		: honest_(std::move(honest)), lie_(lie), refuse_(refuse)
+	{
+	}
 
 	Result<CommandResult> command(uint32_t op, void *payload, uint32_t size, uint32_t count) override
 	{
+		if (refuse_ && refuse_(op))
+			return command_error(op, ENOMEM);
 		honest_->set_epoch(epoch());
 		auto result = honest_->command(op, payload, size, count);
 		if (result.ok() && lie_)
@@ -48,18 +56,22 @@ public:
 private:
 	std::unique_ptr<KernelPool> honest_;
 	const Lie &lie_;
+	const Refuse &refuse_;
 };
 
-// `lie` may be set and taken back at any time.
+// Both may be set and taken back at any time.
 class LyingKernel : public Kernel {
 public:
-	LyingKernel(std::unique_ptr<Kernel> honest, const Lie &lie) : honest_(std::move(honest)), lie_(lie) {}
+	LyingKernel(std::unique_ptr<Kernel> honest, const Lie &lie, const Refuse &refuse)
+		: honest_(std::move(honest)), lie_(lie), refuse_(refuse)
+	{
+	}
 
 	Status probe() override { return honest_->probe(); }
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
 	{
 		SV_ASSIGN(auto pool, honest_->open_pool(spec));
-		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_));
+		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_, refuse_));
 	}
 	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }
 	bool simulated() const override { return honest_->simulated(); }
@@ -68,6 +80,7 @@ public:
 private:
 	std::unique_ptr<Kernel> honest_;
 	const Lie &lie_;
+	const Refuse &refuse_;
 };
 
 }	// namespace svd

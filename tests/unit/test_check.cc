@@ -73,7 +73,8 @@ protected:
 
 	fs::path dir_;
 	Lie lie_;
-	LyingKernel kernel_{make_sim_kernel(), lie_};
+	Refuse refuse_;
+	LyingKernel kernel_{make_sim_kernel(), lie_, refuse_};
 	std::unique_ptr<Engine> engine_;
 	Pool *pool_ = nullptr;
 };

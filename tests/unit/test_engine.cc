@@ -40,7 +40,7 @@ protected:
 
 	void start(char digit = '1')
 	{
-		kernel_ = std::make_unique<LyingKernel>(make_failing_kernel(make_sim_kernel()), lie_);
+		kernel_ = std::make_unique<LyingKernel>(make_failing_kernel(make_sim_kernel()), lie_, refuse_);
 		engine_ = std::make_unique<Engine>(*kernel_, EngineOptions{dir_, {}, host(digit)});
 		EXPECT_TRUE(engine_->scan().ok());
 	}
@@ -101,6 +101,7 @@ protected:
 
 	fs::path dir_;
 	Lie lie_;
+	Refuse refuse_;
 	std::unique_ptr<Kernel> kernel_;
 	std::unique_ptr<Engine> engine_;
 };
@@ -186,6 +187,36 @@ TEST_F(EngineTest, freed_slots_are_recycled_once_and_after_their_discard)
 		EXPECT_EQ(1, times) << extent;
 	EXPECT_EQ(0u, tank->kernel().ask<sv_state>(SV_OP_STATE).value().freed_extents);
 	lie_ = nullptr;
+	expect(check(), "sound");
+}
+
+// Each try holds writes: one that failed is for later, and is not owed until then.
+TEST_F(EngineTest, folds_that_the_kernel_refuses_are_not_asked_for_again_at_once)
+{
+	pool();
+	const auto volume = engine_->find_volume("tank", "v").value();
+	Pool *tank = volume.first;
+	const auto block = [&](uint64_t at) {
+		const std::vector<uint8_t> data(4096, static_cast<uint8_t>(at >> 16));
+		ASSERT_TRUE(tank->kernel().write(volume.second.id, at, data, false).ok());
+	};
+	for (uint64_t extent = 0; extent < 3; extent++)	// by more fragments than an extent has
+		for (uint64_t at = 0; at < kMib; at += 65536)
+			block(extent * kMib + at);
+	int asked = 0;
+	refuse_ = [&](uint32_t op) { return op == SV_OP_FOLD && ++asked; };
+	for (int turn = 0; turn < 10; turn++)
+		tank->tick_with_checkpoint();
+	EXPECT_EQ(1, asked);
+	refuse_ = nullptr;
+	expect(check(), "sound");
+	stop();
+	start();	// which looks for all of them
+	tank = engine_->find_volume("tank", "v").value().first;
+	for (int turn = 0; turn < 10; turn++)
+		tank->tick_with_checkpoint();
+	const auto state = tank->kernel().ask<sv_state>(SV_OP_STATE).value();
+	EXPECT_EQ(3u, state.total_slots - state.free_slots);
 	expect(check(), "sound");
 }
 
