@@ -98,7 +98,10 @@ static void sv_copy_one(struct sv_copies *all, const struct sv_fold_copy *c)
 	}
 	*copy = (struct sv_copy){ .all = all, .fold = c->fold, .from = c->from, .to = c->to };
 	atomic_inc(&all->left);
-	dm_kcopyd_copy(kp->copier, &from, 1, &to, 0, sv_copied, copy);
+	if (c->zero)
+		dm_kcopyd_zero(kp->copier, 1, &to, 0, sv_copied, copy);
+	else
+		dm_kcopyd_copy(kp->copier, &from, 1, &to, 0, sv_copied, copy);
 }
 
 /* The number of copies that failed. */

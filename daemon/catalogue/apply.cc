@@ -365,26 +365,15 @@ Status Applier::fold(const sv_rec &r)
 		stats_.ignored++;
 		return {};
 	}
-	const bool partial = entry->partial();
-	uint32_t named = 0, grandparent = 0;
-	if (partial) {
+	uint32_t named = 0;
+	if (entry->partial()) {
 		SV_ASSIGN(named, pages_.parent(r.extent));
-	}
-	if (parent->partial()) {
-		SV_ASSIGN(grandparent, pages_.parent(r.parent));
-	}
-	const bool kept = (r.flags & SV_FOLD_KEPT) != 0;
-	if (named != r.parent && kept && (!partial || (parent->partial() && named == grandparent))) {
-		stats_.ignored++;	// it has been done
-		return {};
 	}
 	if (named != r.parent)
 		return damage(r, fmt::format("extent {} does not have {} as parent", r.extent, r.parent));
-	if (!kept && !parent->orphan())
+	if (!parent->orphan())
 		return damage(r, fmt::format("extent {} is freed, and a layer maps it", r.parent));
 	SV_TRY(take_over(r, *parent));
-	if (kept)
-		return reclaim_.lost_child(r.parent);
 	stats_.freed.push_back({r.parent, parent->gen, 0});
 	return reclaim_.free(r.parent, Reclaim::Kernel::kKnows);
 }

@@ -3,13 +3,20 @@
 // children needs it, and has one child only. Which side is copied is chosen by which copies less; but an extent is not moved to
 // a slower tier for that. One with fragments goes into the parent's slot, or takes over the fragments of a parent that has no
 // slot either; if together they are more than such an extent may have it gets a slot.
+//
+// Where the parent is needed, and a read of a block that the extent lacks would go through more than kNear extents below it,
+// the fragments in which it has others are filled: that takes no space. Fragments of 64 KiB that are written at random
+// between snapshots are then found in the first extent that has any of it, or kNear below that.
 #include <bit>
+#include <optional>
 
 #include "daemon/catalogue/catalogue_impl.h"
 
 namespace svd {
 
 namespace {
+
+constexpr int kNear = 4;
 
 class Folder {
  public:
@@ -28,6 +35,10 @@ class Folder {
 	};
 	Result<Row> row(Query &q);
 	Status family(uint32_t parent, const std::vector<Row> &children);
+	Status fold(uint32_t parent, const ExtentEntry &below, const Row &child);
+	Status fill(uint32_t parent, const Row &child);
+	uint32_t asked_of(uint32_t extent) const;
+	Result<std::optional<ValidBits>> near(uint32_t parent, const Row &child);
 	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
 	Result<bool> has_room(const Row &child, const ExtentEntry &entry, const ValidBits &more);
 	bool enough() const
@@ -59,6 +70,13 @@ ValidBits without(ValidBits bits, const ValidBits &other)
 	return bits;
 }
 
+void add_fragments(ValidBits &bits, uint32_t fragments)
+{
+	for (size_t i = 0; i < SV_FRAGS; i++)
+		if ((fragments >> i & 1) != 0)
+			bits.word[i / 4] |= uint64_t{SV_FRAG_BITS} << (i % 4 * SV_FRAG_BLOCKS);
+}
+
 Result<ValidBits> Folder::bits_of(uint32_t extent, const ExtentEntry &entry)
 {
 	ValidBits bits;
@@ -72,23 +90,81 @@ Result<ValidBits> Folder::bits_of(uint32_t extent, const ExtentEntry &entry)
 
 Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 {
-	if (children.size() != 1)
-		return {};
 	SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
-	if (!below->live() || !below->orphan())
+	if (!below->live())
 		return {};
-	const Row &child = children.front();
+	if (children.size() == 1 && below->orphan())
+		return fold(parent, *below, children.front());
+	for (const Row &child : children)
+		if (limits_.filling && !enough())
+			SV_TRY(fill(parent, child));
+	return {};
+}
+
+Status Folder::fold(uint32_t parent, const ExtentEntry &below, const Row &child)
+{
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
-	SV_ASSIGN(const ValidBits has, bits_of(parent, *below));
+	SV_ASSIGN(const ValidBits has, bits_of(parent, below));
 	const uint64_t fill = count(without(has, child.valid)), own = count(child.valid);
 	SV_ASSIGN(const bool room, has_room(child, *entry, without(has, child.valid)));
-	const bool slower = tier_.at(below->member) > tier_.at(entry->member);
-	const bool swap = !below->fragments() && !slower && (own < fill || !room), grow = !swap && !room;
-	if (grow && !below->fragments())
+	const bool slower = tier_.at(below.member) > tier_.at(entry->member);
+	const bool swap = !below.fragments() && !slower && (own < fill || !room), grow = !swap && !room;
+	if (grow && !below.fragments())
 		return {};
-	step_.pairs[{entry->member, below->member}].push_back({child.extent, parent, entry->gen, below->gen,
-							       swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0});
+	step_.pairs[{entry->member, below.member}].push_back({child.extent, parent, entry->gen, below.gen,
+							      swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0});
 	step_.blocks += swap ? own : grow ? own + fill : fill;
+	pairs_++;
+	return {};
+}
+
+uint32_t Folder::asked_of(uint32_t extent) const
+{
+	const auto found = limits_.filling->find(extent);
+	return found == limits_.filling->end() ? 0 : found->second;
+}
+
+// What is valid in the extent or in the next ones below it; nothing if the chain ends there.
+Result<std::optional<ValidBits>> Folder::near(uint32_t parent, const Row &child)
+{
+	ValidBits all = child.valid;
+	for (int i = 0; i < kNear; i++) {
+		SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
+		if (!below->partial())
+			return std::optional<ValidBits>();
+		SV_ASSIGN(const ValidBits *more, pages_.valid(parent));
+		for (size_t w = 0; w < all.word.size(); w++)
+			all.word[w] |= more->word[w];
+		add_fragments(all, asked_of(parent));
+		SV_ASSIGN(parent, pages_.parent(parent));
+		rows_++;
+		if (parent == 0)
+			return std::optional<ValidBits>();
+	}
+	return std::optional(all);
+}
+
+Status Folder::fill(uint32_t parent, const Row &child)
+{
+	SV_ASSIGN(const std::optional<ValidBits> found, near(parent, child));
+	uint32_t fragments = 0;
+	uint64_t blocks = 0;
+	for (size_t i = 0; found && i < SV_FRAGS; i++) {
+		const auto own = valid_in(child.valid, i);
+		if (own == 0 || (asked_of(child.extent) >> i & 1) != 0 || valid_in(*found, i) == SV_FRAG_BITS)
+			continue;
+		fragments |= 1u << i;
+		blocks += SV_FRAG_BLOCKS - static_cast<uint64_t>(std::popcount(own));
+	}
+	if (fragments == 0)
+		return {};
+	(*limits_.filling)[child.extent] |= fragments;
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
+	const ExtentEntry self = *entry;
+	SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
+	step_.pairs[{self.member, below->member}].push_back({child.extent, parent, self.gen, below->gen,
+							     SV_FOLD_FILL | fragments << SV_FOLD_FILL_SHIFT});
+	step_.blocks += blocks;
 	pairs_++;
 	return {};
 }
@@ -164,10 +240,10 @@ Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 	return Folder(*impl_->db, limits, rows).run(after);
 }
 
-Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents)
+Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents, const FoldLimits &limits)
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
-	return Folder(*impl_->db, {}, rows).run(parents);
+	return Folder(*impl_->db, limits, rows).run(parents);
 }
 
 }  // namespace svd

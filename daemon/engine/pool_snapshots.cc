@@ -11,7 +11,8 @@
 // told to free. All of that is in the catalogue first, and told again by the next svd if this one dies.
 //
 // What then lives on only as the parent of a partial extent the kernel folds into that one (fold_some), in rounds through the
-// catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here.
+// catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here. Rounds also follow new
+// snapshots, for long chains (FILL).
 #include <algorithm>
 #include <ctime>
 #include <utility>
@@ -147,6 +148,7 @@ Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const Snapshot
 	std::vector<uint32_t> ids;
 	for (const SnapshotRow &row : rows)
 		ids.push_back(row.id);
+	fold_.later = true;	// chains are longer by what was written since the last ones
 	if (done.ok())
 		done = catalogue_->finish_snapshots(ids);
 	if (done.ok())
@@ -427,10 +429,17 @@ bool Pool::folds_wait() const
 	return std::ranges::any_of(fold_.put_off, [](const auto &item) { return item.second.wait == Clock::duration(); });
 }
 
+FoldLimits Pool::fold_limits()
+{
+	FoldLimits limits;
+	limits.filling = (features_ & SV_FEATURE_FILL) != 0 ? &fold_.filling : nullptr;
+	return limits;
+}
+
 // Goes on with the round, whatever becomes of what it finds now. A chain shrinks by a link a round.
 Status Pool::fold_step()
 {
-	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after));
+	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after, fold_limits()));
 	if (fold_.after == 0)
 		fold_.folded = 0;
 	fold_.after = step.after;
@@ -438,6 +447,8 @@ Status Pool::fold_step()
 		std::erase_if(pairs, [this](const sv_fold &f) {
 			if (fold_.put_off.contains(f.parent))
 				return true;
+			if ((f.flags & SV_FOLD_FILL) != 0 && !fold_.touched.contains(f.extent))
+				return false;	// which changes nothing that another one depends on
 			if (!fold_.touched.contains(f.extent) && !fold_.touched.contains(f.parent)) {
 				fold_.touched.insert({f.extent, f.parent});
 				return false;
@@ -466,7 +477,7 @@ std::vector<uint32_t> Pool::folds_that_are_due() const
 
 Status Pool::fold_again(const std::vector<uint32_t> &parents)
 {
-	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parents));
+	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parents, fold_limits()));
 	std::set<uint32_t> there;
 	for (const auto &[members, pairs] : step.pairs)
 		for (const sv_fold &f : pairs) {
@@ -492,6 +503,7 @@ void Pool::fold_some()
 	}
 	fold_.on = std::exchange(fold_.later, false) || fold_.on;
 	fold_.touched.clear();
+	fold_.filling.clear();
 	const auto until = Clock::now() + kFoldFor;
 	Status done;
 	for (bool more = true; done.ok() && more && Clock::now() < until;) {

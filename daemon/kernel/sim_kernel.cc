@@ -281,7 +281,7 @@ private:
 	bool copy(const sv_fold_copy &c)
 	{
 		std::vector<uint8_t> bytes(static_cast<size_t>(c.blocks) << SV_BLOCK_SHIFT);
-		return members_[c.from].read(c.from_sector * 512, bytes.data(), bytes.size()) &&
+		return (c.zero || members_[c.from].read(c.from_sector * 512, bytes.data(), bytes.size())) &&
 		       members_[c.to].write(c.to_sector * 512, bytes.data(), bytes.size());
 	}
 

@@ -24,7 +24,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
 	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD |
-		      SV_FEATURE_FRAGMENTS;
+		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * FOLD: a partial extent takes over what its parent has, and so becomes whole, or the grandparent's child. That is how
- * extents of deleted snapshots go, which live on only because a partial one names them, and how chains stay short.
- * svd chooses the pairs; one that is not as it believes is left alone.
+ * extents of deleted snapshots go, which live on only because a partial one names them. svd chooses the pairs; one that
+ * is not as it believes is left alone.
  *
  *	begin	checks, and holds writes to the extents: HOLD in their words
  *	copy	once no I/O that was planned before is under way, what one of the two lacks is copied into its slot
@@ -34,6 +34,13 @@
  * HOLD (frag.c). All extents of one command wait for the members of all of them: svd asks for those of one pair of
  * members at a time.
  *
+ * FILL keeps the parent, which something else needs, and shortens the way that reads take: in some of the fragments in
+ * which the extent has blocks those that it lacks are copied from whichever ancestor has them, or zeroed. That is a write of
+ * ours: the copies' ends set the bits, and these become durable as those of any write, without a record of FOLD's. Both
+ * places have the same bytes, so it is all the same which of them a crash leaves; an overwrite in the new place finds
+ * the bit listed, and a flush after it makes both durable. Ancestors may be held by other folds of the command: they
+ * keep their bytes where they are until the end.
+ *
  * Crashes. Before the record is durable the copy is in a slot where nobody looks, or in blocks of the parent's where
  * nobody does. After it the catalogue's extent has all blocks of both, which were flushed before the record was
  * appended. A flush or a copy that fails leaves the extent as it was.
@@ -41,7 +48,7 @@
  * The caller keeps slots from being recycled from begin to end: copies may still write to those of an extent that is
  * freed meanwhile.
  */
-#include "internal.h"
+#include "plan.h"
 
 struct sv_folding {
 	struct sv_fold f;
@@ -51,7 +58,7 @@ struct sv_folding {
 	u32 fresh;			/* which of them are new */
 	u32 slot;			/* GROW, once copies have begun: the new one; SV_NO_SLOT */
 	u32 pos;			/* block where the next run is looked for */
-	bool held;			/* the child; and the parent, unless that is kept */
+	bool held;			/* the child; and the parent, unless that stays */
 	bool begun;			/* copies have */
 	bool off;			/* it comes to nothing */
 	bool folded;
@@ -73,10 +80,15 @@ static void let_go(u64 *word)
 		smp_store_release(word, *word & ~SV_XW_HOLD);	/* pairs with sv_look_up() */
 }
 
+static bool is_fill(const struct sv_folding *x)
+{
+	return x->f.flags & SV_FOLD_FILL;
+}
+
 static void let_both_go(struct sv_pool *p, const struct sv_folding *x)
 {
 	let_go(sv_xt_word(p, x->f.extent));
-	if (!(x->f.flags & SV_FOLD_KEEP))
+	if (!is_fill(x))
 		let_go(sv_xt_word(p, x->f.parent));
 }
 
@@ -102,13 +114,20 @@ static bool is_clean(const struct sv_pool *p, u64 word)
 
 static bool makes_sense(const struct sv_pool *p, const struct sv_fold *f)
 {
+	u32 how = f->flags & ((1u << SV_FOLD_FILL_SHIFT) - 1), frags = f->flags >> SV_FOLD_FILL_SHIFT;
+
 	return f->extent != f->parent && sv_xt_has(p, f->extent) && sv_xt_has(p, f->parent) &&
-	       (f->flags <= SV_FOLD_KEEP || f->flags == SV_FOLD_GROW);
+	       (how <= SV_FOLD_FILL || how == SV_FOLD_GROW) && (how == SV_FOLD_FILL) == (frags != 0);
+}
+
+static bool is_there(u64 word, u16 gen)
+{
+	return (word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE && sv_xw_gen(word) == gen;
 }
 
 static bool is_free_to_fold(u64 word, u16 gen)
 {
-	return (word & (SV_XW_LIVE | SV_XW_FREED | SV_XW_HOLD)) == SV_XW_LIVE && sv_xw_gen(word) == gen;
+	return is_there(word, gen) && !(word & SV_XW_HOLD);
 }
 
 /* Has it a slot where it must have one, or fragments? */
@@ -123,14 +142,16 @@ static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
 {
 	u64 *child = sv_xt_word(p, x->f.extent), *parent = sv_xt_word(p, x->f.parent);
 
-	if (!is_free_to_fold(*child, x->f.gen) || !is_free_to_fold(*parent, x->f.parent_gen) ||
-	    !(*child & SV_XW_PARTIAL) || sv_partial_at(p, sv_xw_where(*child))->parent != x->f.parent ||
-	    !fits(&x->f, *child, *parent) || !is_clean(p, *child))
+	if (!is_free_to_fold(*child, x->f.gen) || !(*child & SV_XW_PARTIAL) ||
+	    sv_partial_at(p, sv_xw_where(*child))->parent != x->f.parent)
+		return;
+	if (is_fill(x) ? !is_there(*parent, x->f.parent_gen) :
+	    !is_free_to_fold(*parent, x->f.parent_gen) || !fits(&x->f, *child, *parent) || !is_clean(p, *child))
 		return;		/* the last one: it would be held for nothing */
 	x->held = true;
 	/* Pair with sv_look_up(). The parent's keeps other pairs off it. */
 	smp_store_release(child, *child | SV_XW_HOLD);
-	if (!(x->f.flags & SV_FOLD_KEEP))
+	if (!is_fill(x))
 		smp_store_release(parent, *parent | SV_XW_HOLD);	/* likewise */
 	x->child = *child;
 	x->parent = *parent;
@@ -190,13 +211,25 @@ int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *do
 
 static bool unchanged(const struct sv_pool *p, const struct sv_folding *x)
 {
-	return *sv_xt_word(p, x->f.extent) == x->child && *sv_xt_word(p, x->f.parent) == x->parent;
+	return *sv_xt_word(p, x->f.extent) == x->child && (is_fill(x) || *sv_xt_word(p, x->f.parent) == x->parent);
 }
 
 static bool is_ready(const struct sv_pool *p, const struct sv_folding *x)
 {
-	return unchanged(p, x) && is_clean(p, x->child) && is_clean(p, x->parent) &&
+	return unchanged(p, x) && (is_fill(x) || (is_clean(p, x->child) && is_clean(p, x->parent))) &&
 	       !sv_partial_all_valid(sv_partial_at(p, sv_xw_where(x->child)));
+}
+
+/* FILL, of a word of valid bits: those that are to be added. */
+static u64 to_fill(const struct sv_folding *x, u64 bits, u32 w)
+{
+	u32 frags = x->f.flags >> SV_FOLD_FILL_SHIFT >> (w * 64 / SV_FRAG_BLOCKS), i;
+	u64 whole = 0;
+
+	for (i = 0; i < 64 / SV_FRAG_BLOCKS; i++)
+		if ((frags >> i & 1) && (bits >> (i * SV_FRAG_BLOCKS) & SV_FRAG_BITS))
+			whole |= SV_FRAG_BITS << (i * SV_FRAG_BLOCKS);
+	return whole & ~bits;
 }
 
 static bool is_own(const struct sv_pool *p, const struct sv_folding *x, u32 block)
@@ -208,10 +241,14 @@ static bool is_own(const struct sv_pool *p, const struct sv_folding *x, u32 bloc
 static bool is_due(const struct sv_pool *p, const struct sv_folding *x, u32 block)
 {
 	u64 own = bits_of(p, x->child, block / 64), below = bits_of(p, x->parent, block / 64);
-	u64 due = x->f.flags & SV_FOLD_SWAP ? own : below & ~own;
+	u64 due = below & ~own;
 
-	if (x->f.flags & SV_FOLD_GROW)
+	if (x->f.flags & SV_FOLD_SWAP)
+		due = own;
+	else if (x->f.flags & SV_FOLD_GROW)
 		due = own | below;
+	else if (is_fill(x))
+		due = to_fill(x, own, block / 64);
 	return due >> (block % 64) & 1;
 }
 
@@ -276,6 +313,8 @@ static bool add_places(struct sv_pool *p, struct sv_folding *x)
 	if (!(x->child & SV_XW_FRAGS) || (x->f.flags & SV_FOLD_SWAP))
 		return true;
 	x->places = *places_of(p, x->child);
+	if (is_fill(x))
+		return true;
 	have = sv_places_count(&x->places);
 	for (i = 0; i < SV_FRAGS; i++) {
 		if (x->places.at[i] || !is_fragment_due(p, x, i))
@@ -316,6 +355,26 @@ static bool begin_copy(struct sv_pool *p, struct sv_folding *x)
 	return false;
 }
 
+/* As many of the blocks as come from one place. */
+static bool next_fill(struct sv_pool *p, struct sv_folding *x, u32 first, u32 n, struct sv_fold_copy *c)
+{
+	struct sv_piece piece;
+	enum sv_plan plan = sv_plan_read_partial(p, x->child, first, n, &piece);
+
+	c->zero = plan == SV_PLAN_ZERO;
+	if (!c->zero && plan != SV_PLAN_REMAP) {
+		WRITE_ONCE(x->off, true);
+		return false;
+	}
+	c->blocks = piece.blocks;
+	x->pos = first + c->blocks;
+	c->to = (u8)sv_xw_member(x->child);
+	c->to_sector = sector_in(p, x->child, &x->places, first);
+	c->from = piece.member;
+	c->from_sector = piece.sector;
+	return true;
+}
+
 /* In the lock: what it looks at is there as long as the words are what they were. */
 static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_copy *c)
 {
@@ -331,6 +390,9 @@ static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_co
 	}
 	if (!next_run(p, x, &first, &c->blocks))
 		return false;
+	if (is_fill(x))
+		return next_fill(p, x, first, c->blocks, c);
+	c->zero = false;
 	from = is_own(p, x, first) ? x->child : x->parent;
 	c->from = (u8)sv_xw_member(from);
 	c->to = (u8)sv_xw_member(to);
@@ -376,7 +438,7 @@ u64 sv_fold_targets(const struct sv_pool *p)
 	u32 i;
 
 	for (i = 0; i < p->nr_folds; i++)
-		if (!READ_ONCE(p->folds[i].off))
+		if (!READ_ONCE(p->folds[i].off) && !is_fill(&p->folds[i]))
 			mask |= 1ull << target_of(&p->folds[i]);
 	return mask;
 }
@@ -385,7 +447,7 @@ u64 sv_fold_targets(const struct sv_pool *p)
 
 static void append_fold(struct sv_pool *p, const struct sv_folding *x)
 {
-	u8 rec[sizeof(struct sv_rec_move)], flags = 0;
+	u8 rec[sizeof(struct sv_rec_move)], flags = x->f.flags & SV_FOLD_SWAP ? SV_FOLD_SWAPPED : 0;
 	u32 i;
 
 	if (x->f.flags & SV_FOLD_GROW)
@@ -393,10 +455,6 @@ static void append_fold(struct sv_pool *p, const struct sv_folding *x)
 	for (i = 0; i < SV_FRAGS; i++)
 		if (x->fresh >> i & 1)
 			sv_frag_append(p, x->f.extent, x->f.gen, sv_xw_member(x->child), i, x->places.at[i]);
-	if (x->f.flags & SV_FOLD_SWAP)
-		flags = SV_FOLD_SWAPPED;
-	else if (x->f.flags & SV_FOLD_KEEP)
-		flags = SV_FOLD_KEPT;
 	sv_stream_append(p, rec, sv_put_small(rec, SV_REC_FOLD, flags, x->f.gen, x->f.extent, x->f.parent));
 }
 
@@ -476,6 +534,26 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 		sv_partial_quarantine(p, x->old);
 }
 
+/* As plan.c:first_write_done() does. */
+static void fill(struct sv_pool *p, struct sv_folding *x)
+{
+	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(x->child));
+	u64 words = 0;
+	u32 resv, w;
+
+	for (w = 0; w < SV_VALID_WORDS; w++)
+		if (to_fill(x, (u64)atomic64_read(&pt->valid[w]), w))
+			words |= 1ull << w;
+	resv = (u32)hweight64(words);
+	if (!sv_ring_reserve(p, (u64)resv * SV_RESV_VALID))
+		return;
+	smp_mb();	/* the places, which are from long ago, then the bits: pairs with plan.c:to_partial() */
+	for (w = 0; w < SV_VALID_WORDS; w++)
+		atomic64_or((s64)to_fill(x, (u64)atomic64_read(&pt->valid[w]), w), &pt->valid[w]);
+	sv_partial_mark(p, pt, sv_xw_member(x->child), words, resv);
+	x->folded = true;
+}
+
 int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
 {
 	sv_lock_flags_t f;
@@ -486,7 +564,9 @@ int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
 
 		sv_lock(&p->lock, f);
 		if (!x->off && unchanged(p, x) && !(not_flushed >> target_of(x) & 1) && p->mode < SV_MODE_READ_ONLY) {
-			if (sv_stream_room(p, RECORDS))
+			if (is_fill(x))
+				fill(p, x);
+			else if (sv_stream_room(p, RECORDS))
 				fold(p, x);
 			else
 				r = -EAGAIN;
@@ -518,7 +598,7 @@ static void free_parent(struct sv_pool *p, const struct sv_folding *x)
 
 static void end_one(struct sv_pool *p, struct sv_folding *x)
 {
-	if (x->folded && !(x->f.flags & SV_FOLD_KEEP))
+	if (x->folded && !is_fill(x))
 		free_parent(p, x);
 	if (!x->folded)
 		drop_space(p, x);

@@ -28,6 +28,7 @@
 #define SV_VALID_WORDS		(SV_EXTENT_BLOCKS / 64)				/* 4 */
 #define SV_FRAGS		(1u << (SV_EXTENT_SHIFT - SV_FRAG_SHIFT))	/* 16 */
 #define SV_FRAG_BLOCKS		(1u << (SV_FRAG_SHIFT - SV_BLOCK_SHIFT))	/* 16 */
+#define SV_FRAG_BITS		((1ull << SV_FRAG_BLOCKS) - 1)	/* of a fragment's blocks */
 
 #define SV_MAX_MEMBERS		64u
 #define SV_MAX_SLOTS		(1u << 28)	/* per member: 256 TiB */
@@ -141,7 +142,6 @@ struct sv_rec_head {
 #define SV_MAP_PARENT		0x02u	/* parent names the extent below this one */
 #define SV_MAP_FRAGS		0x04u	/* with PARTIAL: FRAG records say where it is, on member; slot is 0 */
 #define SV_FOLD_SWAPPED		0x01u	/* flags of FOLD: it has taken the parent's slot */
-#define SV_FOLD_KEPT		0x02u	/* the parent stays; otherwise it is free, with the slot that is left over */
 
 struct sv_rec_map {
 	struct sv_rec_head h;

@@ -177,7 +177,7 @@ static const char *read_fold(const struct sv_rec_small *d, struct sv_rec *r)
 
 	r->extent = le32_to_cpu(d->h.extent);
 	r->parent = (u32)parent;
-	if (r->flags > SV_FOLD_KEPT)
+	if (r->flags & ~SV_FOLD_SWAPPED)
 		return "FOLD has an unknown flag";
 	if (!r->extent || !parent || parent >> 32 || parent == r->extent)
 		return "FOLD names extents out of range";

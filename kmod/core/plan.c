@@ -98,9 +98,8 @@ static noinline enum sv_plan read_unmapped(const struct sv_volume *v, u64 block,
  * An ancestor may be freed meanwhile, once its child has become whole: its word then still says where it lies, and slot
  * and partial stay what they are until we are gone (cmd.c:recycle_one).
  */
-static noinline enum sv_plan read_partial(const struct sv_volume *v, u64 word, u32 first, u32 n, struct sv_piece *out)
+noinline enum sv_plan sv_plan_read_partial(const struct sv_pool *p, u64 word, u32 first, u32 n, struct sv_piece *out)
 {
-	const struct sv_pool *p = v->pool;
 	u32 hops = 0;
 
 	while (word & SV_XW_PARTIAL) {
@@ -135,7 +134,7 @@ enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_
 	if (!word)
 		return read_unmapped(v, block, blocks, out);
 	if (word & SV_XW_PARTIAL)
-		return read_partial(v, word, first, n, out);
+		return sv_plan_read_partial(v->pool, word, first, n, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (n < blocks)
 		extend(v, block, blocks, OWNS_ALL, sv_xw_where(word), out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the planners of reads and writes (plan.c) and of discards (unmap.c) share; for these two alone. */
+/* What the planners of reads and writes (plan.c), of discards (unmap.c) and of copies (fold.c) share; for these alone. */
 #ifndef SV_CORE_PLAN_H
 #define SV_CORE_PLAN_H
 
@@ -37,6 +37,9 @@ static inline bool sv_no_ring(struct sv_pool *p)
 	sv_pool_raise(p, SV_EVENT_RING);
 	return false;
 }
+
+/* In an RCU read section, or the pool's lock. REMAP, ZERO or IOERR. */
+enum sv_plan sv_plan_read_partial(const struct sv_pool *p, u64 word, u32 first, u32 n, struct sv_piece *out);
 
 static inline void sv_zero_piece(struct sv_piece *out, u32 blocks)
 {

@@ -211,6 +211,7 @@ int sv_snapshot_finish(struct sv_pool *p, bool done);	/* !done: the volumes coul
 struct sv_fold_copy {
 	u32 fold;		/* which one it is for: for sv_fold_failed() */
 	u32 blocks;
+	bool zero;		/* nobody has them: zeroes are to be written */
 	u8 from, to;		/* members */
 	u64 from_sector;	/* in 512 B */
 	u64 to_sector;

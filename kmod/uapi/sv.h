@@ -42,6 +42,7 @@
 #define SV_FEATURE_HISTOGRAMS	(1ull << 5)	/* there is HISTOGRAMS */
 #define SV_FEATURE_FOLD		(1ull << 6)	/* there is FOLD, and its records */
 #define SV_FEATURE_FRAGMENTS	(1ull << 7)	/* extents may have fragments, and there are FRAG records */
+#define SV_FEATURE_FILL		(1ull << 8)	/* FOLD knows SV_FOLD_FILL */
 
 struct sv_cmd {
 	__u32	op;
@@ -218,15 +219,20 @@ struct sv_fold {
 	__u32	parent;		/* of it */
 	__u16	gen;
 	__u16	parent_gen;
-	__u32	flags;		/* SV_FOLD_*, one of them at most */
+	__u32	flags;		/* SV_FOLD_*: one of the low ones at most */
 };
 
 /*
  * Without a flag the blocks of the parent that the extent lacks are copied, and the parent is freed: that nothing else
- * needs it is for the caller to know, and KEEP makes the extent one more child of the parent's parent.
+ * needs it is for the caller to know.
  */
 #define SV_FOLD_SWAP	(1u << 0)	/* the extent's blocks are copied to the parent, whose place it takes */
-#define SV_FOLD_KEEP	(1u << 1)	/* something else needs the parent: it stays */
+/*
+ * Of SV_FEATURE_FILL: the parent stays. In fragments in which the extent has any blocks, those that it lacks are copied
+ * from whichever of its ancestors has them. Which fragments the flags say, from SV_FOLD_FILL_SHIFT on: one or more.
+ */
+#define SV_FOLD_FILL		(1u << 1)
+#define SV_FOLD_FILL_SHIFT	16
 /* Of SV_FEATURE_FRAGMENTS: what both have is copied to a new slot, as more than 8 fragments are too many. */
 #define SV_FOLD_GROW	(1u << 2)
 

@@ -319,6 +319,40 @@ def test_rolling_snapshots_take_no_more_space_than_what_they_have(host):
     host.svctl("check", "tank")
 
 
+def fragments(host):
+    """How many blocks are valid in each fragment that extents of the pool have, of those that are partly valid or wholly."""
+    words = [line.split() for line in host.svctl("dump", "tank").splitlines() if line.startswith("partial ")]
+    lanes = [int(bits[at:at + 4], 16).bit_count() for _, _, bits, *_ in words for at in range(0, 64, 4)]
+    return sorted(lane for lane in lanes if lane)
+
+
+def test_fragments_far_from_what_is_below_them_are_filled(host):
+    """With 11 snapshots that all stay: the fragment of the 5th extent over the whole one, and of the 5th over that. That takes no
+    space."""
+    host.pool()
+    shadow = Shadow(host)
+    shadow.all["tank/v"] = bytearray(MIB)
+    shadow.write("tank/v", 0, os.urandom(MIB))
+    for i in range(11):
+        host.svctl("create-snapshot", f"tank/v@{i}")
+        host.svctl("activate", f"tank/v@{i}")
+        shadow.all[f"tank/v@{i}"] = bytearray(shadow.all["tank/v"])
+        shadow.write("tank/v", i * BLOCK, os.urandom(BLOCK))
+    before = used(host)
+    wait_for(lambda: fragments(host) == 9 * [1] + 2 * [16], seconds=60)
+    assert used(host) == before
+    shadow.check()
+    host.svctl("check", "tank")
+    shadow.write("tank/v", 14 * BLOCK, os.urandom(BLOCK))    # over what was filled
+    host.flush("tank/v")
+    host.kill()
+    host.start()
+    for i in range(11):
+        host.svctl("activate", f"tank/v@{i}")
+    shadow.check()
+    host.svctl("check", "tank")
+
+
 def test_discards_do_not_bring_back_what_a_snapshot_has(host):
     host.pool()
     write(host, "tank/v", 0, b"a" * (2 * MIB))

@@ -144,7 +144,8 @@ class CoreVolumes : public testing::Test {
     sv_fold_copy c;
     uint64_t blocks = 0;
     while (sv_fold_next(p_.pool, &c)) {
-      for (uint32_t i = 0; i < c.blocks; i++) disk_[{c.to, c.to_sector + i * 8}] = disk_.at({c.from, c.from_sector + i * 8});
+      for (uint32_t i = 0; i < c.blocks; i++)
+        disk_[{c.to, c.to_sector + i * 8}] = c.zero ? 0 : disk_.at({c.from, c.from_sector + i * 8});
       blocks += c.blocks;
     }
     return blocks;

@@ -305,7 +305,7 @@ class LayerKernel {
 			return false;
 		sv_rec r = {};
 		r.type = SV_REC_FOLD;
-		r.flags = f.flags == SV_FOLD_SWAP ? SV_FOLD_SWAPPED : f.flags == SV_FOLD_KEEP ? SV_FOLD_KEPT : 0;
+		r.flags = f.flags == SV_FOLD_SWAP ? SV_FOLD_SWAPPED : 0;
 		r.extent = f.extent;
 		r.gen = f.gen;
 		r.parent = f.parent;
@@ -319,8 +319,7 @@ class LayerKernel {
 		e.parent = e.partial ? below.parent : 0;
 		if (f.flags == SV_FOLD_SWAP)
 			std::swap(e.slot, below.slot);
-		if (f.flags != SV_FOLD_KEEP)
-			free({f.parent, f.parent_gen, 0});
+		free({f.parent, f.parent_gen, 0});
 		return true;
 	}
 

@@ -573,7 +573,7 @@ class World {
       x.member = below.member, x.slot = below.slot, x.fragments = false;
     }
     for (uint32_t i = 0; x.fragments && i < 256; i++) ASSERT_TRUE(!x.valid[i] || x.places[i / SV_FRAG_BLOCKS]);
-    if (!(f->h.flags & SV_FOLD_KEPT)) s.exts.erase(parent);
+    s.exts.erase(parent);
   }
 
   static bool whole(const Ext& x) { return std::find(x.valid.begin(), x.valid.end(), false) == x.valid.end(); }
@@ -746,7 +746,8 @@ class World {
     for (auto& [number, x] : catalogue_.exts) {
       if (!x.parent || r_() % 2) continue;
       const bool orphan = !mapped.count(x.parent) && children[x.parent] == 1;
-      const uint32_t flags = !orphan ? SV_FOLD_KEEP : x.fragments && r_() % 2 ? SV_FOLD_GROW : r_() % 2 ? SV_FOLD_SWAP : 0;
+      const uint32_t fill = SV_FOLD_FILL | (1 + static_cast<uint32_t>(r_() % 0xffff)) << SV_FOLD_FILL_SHIFT;
+      const uint32_t flags = !orphan || r_() % 4 == 0 ? fill : x.fragments && r_() % 2 ? SV_FOLD_GROW : r_() % 2 ? SV_FOLD_SWAP : 0;
       pairs.push_back({.extent = number, .parent = x.parent, .gen = x.gen, .parent_gen = catalogue_.exts[x.parent].gen, .flags = flags});
     }
     if (pairs.empty()) return;
@@ -764,7 +765,8 @@ class World {
       fold_.step = Fold::Step::kCopied;
       return;
     }
-    for (uint64_t i = 0; i < c.blocks; i++) disks_[c.to].write(c.to_sector / 8 + i, disks_[c.from].read(c.from_sector / 8 + i), false);
+    for (uint64_t i = 0; i < c.blocks; i++)
+      disks_[c.to].write(c.to_sector / 8 + i, c.zero ? 0 : disks_[c.from].read(c.from_sector / 8 + i), false);
     if (r_() % 32 == 0) sv_fold_failed(pool_, c.fold);
   }
 

@@ -144,28 +144,108 @@ TEST_F(CoreFold, a_partial_parent_hands_on_its_own_parent) {
   }
 }
 
-TEST_F(CoreFold, a_parent_that_is_needed_stays_as_it_is) {
+// ---- FILL ----
+
+constexpr uint32_t fill_of(uint32_t fragments) { return SV_FOLD_FILL | fragments << SV_FOLD_FILL_SHIFT; }
+
+TEST_F(CoreFold, fragments_are_filled_and_the_parent_stays_as_it_is) {
   overlay();
   sv_volume* s = view_of(9, 1, frozen_, SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY);
-  sv_fold f = pair_at(0, SV_FOLD_KEEP);
+  const sv_fold f = pair_at(0, fill_of(0xffff));
   ASSERT_EQ(0, begin_folds({f}));
-  copy();
+  EXPECT_EQ(14u + 15u, copy()) << "of fragments 0 and 12, in which it has blocks";
+  EXPECT_EQ(0u, sv_fold_targets(p_.pool)) << "they need no flush of their own";
   finish();
-  EXPECT_EQ(SV_FOLD_KEPT, records().at(0).flags);
   EXPECT_EQ(1u, sv_fold_end(p_.pool));
   expect_overlay();
+  const auto all = records();
+  ASSERT_EQ(2u, all.size());
+  for (const sv_rec& r : all) EXPECT_EQ(std::tuple(SV_REC_VALID, f.extent, f.gen), std::tuple(r.type, r.extent, r.gen));
+  EXPECT_EQ(0xffffu, all[0].bits);
+  EXPECT_EQ(0xffffu, all[1].bits);
+  for (const sv_partial_bits& b : partials()) EXPECT_EQ(f.parent, b.parent);
   for (uint32_t b = 0; b < kBlocks; b++) ASSERT_EQ(1, read(s, b)) << b;
   EXPECT_EQ(0u, p_.state().freed_extents);
   write(v_, 1, 1, 4);
   EXPECT_EQ(1, read(s, 1));
+  EXPECT_EQ(4, read(v_, 1));
+  p_.commit();
+  EXPECT_EQ(0, sv_test_reserved(p_.pool));
+  ASSERT_EQ(0, begin_folds({f}));
+  EXPECT_EQ(0u, copy()) << "there is nothing left to fill";
+  finish();
+  sv_fold_end(p_.pool);
+}
+
+TEST_F(CoreFold, but_for_fragments_that_were_not_asked_for) {
+  overlay();
+  ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1 << 12 | 1 << 5))}));
+  EXPECT_EQ(15u, copy());
+  finish();
+  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  expect_overlay();
+  EXPECT_EQ(3ull << 7, partials().at(0).valid[0]);
+  EXPECT_EQ(0xffffull, partials().at(0).valid[3]);
+}
+
+TEST_F(CoreFold, they_are_filled_from_whichever_ancestor_has_the_blocks) {
+  write(v_, 0, 1, 1);
+  write(v_, 6, 1, 1);
+  for (uint32_t n = 2; n < 8; n++) {
+    snapshot(1, 5 + n);
+    write(v_, n, 1, n);
+  }
+  ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1))}));
+  EXPECT_EQ(15u, copy());
+  finish();
+  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(0xffffull, partials().at(0).valid[0] | partials().back().valid[0]);
+  const int64_t want[16] = {1, 0, 2, 3, 4, 5, 6, 7};
+  for (uint32_t b = 0; b < 16; b++) EXPECT_EQ(want[b], read(v_, b)) << b << ": what nobody has is zeroes";
+  EXPECT_EQ(0, read(v_, 16));
+}
+
+// All of a chain in one command: each is filled from what the others had before.
+TEST_F(CoreFold, extents_of_one_chain_are_filled_together) {
+  overlay();
+  std::vector<sv_fold> all;
+  for (uint32_t n = 0; n < 5; n++) {
+    if (n) snapshot(1, 10 + n), write(v_, 2 * n, 1, 50 + n);
+    p_.commit();
+    all.push_back(pair_at(0, fill_of(0xffff)));
+  }
+  EXPECT_EQ(5u, fold(all));
+  for (uint32_t b = 0; b < kBlocks; b++) {
+    const int64_t base = b == 7 || b == 8 ? 2 : b == 200 ? 3 : 1;
+    ASSERT_EQ(b % 2 == 0 && b && b < 10 ? 50 + b / 2 : base, read(v_, b)) << b;
+  }
+}
+
+TEST_F(CoreFold, a_fill_that_fails_sets_no_bit) {
+  overlay();
+  const auto image = p_.image();
+  for (const bool read_only : {false, true}) {
+    ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1))}));
+    copy();
+    if (!read_only) sv_fold_failed(p_.pool, 0);
+    else sv_pool_degrade(p_.pool, SV_MODE_READ_ONLY);
+    finish();
+    EXPECT_EQ(0u, sv_fold_end(p_.pool));
+    auto after = p_.image();
+    std::get<5>(after.state) = std::get<5>(image.state);
+    EXPECT_EQ(image, after);
+    expect_overlay();
+    EXPECT_EQ(0, sv_test_reserved(p_.pool));
+  }
 }
 
 TEST_F(CoreFold, writes_to_the_extent_wait_from_begin_to_end_and_nothing_else_does) {
-  for (const uint32_t flags : {0u, SV_FOLD_SWAP + 0u, SV_FOLD_KEEP + 0u}) {
+  uint32_t layer = 5;
+  for (const uint32_t flags : {0u, SV_FOLD_SWAP + 0u, fill_of(0xffff)}) {
     SetUp();
     write(v_, 0, 2 * kBlocks, 1);
     p_.commit();
-    snapshot(1, 5 + flags);
+    snapshot(1, layer++);
     write(v_, 7, 1, 2);
     write(v_, kBlocks, 1, 2);
     sv_piece piece{};
@@ -327,8 +407,9 @@ TEST_F(CoreFold, what_cannot_be_is_refused_and_changes_nothing) {
     return f;
   };
   for (const sv_fold& f : {with([](auto& f) { f.extent = 0; }), with([](auto& f) { f.parent = 1 << 30; }),
-                           with([](auto& f) { f.parent = f.extent; }), with([](auto& f) { f.flags = SV_FOLD_SWAP | SV_FOLD_KEEP; }),
-                           with([](auto& f) { f.flags = SV_FOLD_GROW | SV_FOLD_SWAP; }), with([](auto& f) { f.flags = 8; })})
+                           with([](auto& f) { f.parent = f.extent; }), with([](auto& f) { f.flags = SV_FOLD_SWAP | fill_of(1); }),
+                           with([](auto& f) { f.flags = SV_FOLD_GROW | SV_FOLD_SWAP; }), with([](auto& f) { f.flags = 8; }),
+                           with([](auto& f) { f.flags = SV_FOLD_FILL; }), with([](auto& f) { f.flags = 1 << SV_FOLD_FILL_SHIFT; })})
     EXPECT_EQ(-EINVAL, begin_folds({good, f}));
   for (const sv_fold& f : {with([](auto& f) { f.gen++; }), with([](auto& f) { f.parent_gen++; }),
                            with([](auto& f) { std::swap(f.extent, f.parent), std::swap(f.gen, f.parent_gen); })}) {
@@ -460,7 +541,7 @@ class FoldRun : public CoreFold {
     EXPECT_EQ(0, sv_test_reserved(p_.pool));
   }
 
-  uint64_t folded_ = 0, swapped_ = 0, kept_ = 0;
+  uint64_t folded_ = 0, swapped_ = 0, filled_ = 0;
   std::map<uint32_t, Contents> expected_{{1, {}}, {2, {}}};
 
  private:
@@ -549,12 +630,13 @@ class FoldRun : public CoreFold {
 
   void fold_some() {
     if (r_() % 4) return fold_all(r_() % 2);
-    std::vector<sv_fold> kept;
+    std::vector<sv_fold> fills;
     for (const sv_partial_bits& b : partials())
       if (b.parent && r_() % 3 == 0)
-        kept.push_back({.extent = b.extent, .parent = b.parent, .gen = gen_of(b.extent), .parent_gen = gen_of(b.parent), .flags = SV_FOLD_KEEP});
-    if (kept.empty()) return;
-    kept_ += fold(kept);
+        fills.push_back({.extent = b.extent, .parent = b.parent, .gen = gen_of(b.extent), .parent_gen = gen_of(b.parent),
+                         .flags = fill_of(1 + static_cast<uint32_t>(r_() % 0xffff))});
+    if (fills.empty()) return;
+    filled_ += fold(fills);
     free_unneeded();
   }
 
@@ -587,7 +669,7 @@ TEST_F(FoldRun, random_histories_read_as_plain_copies_would) {
   settle();
   EXPECT_GT(folded_, steps / 40);
   EXPECT_GT(swapped_, steps / 80);
-  EXPECT_GT(kept_, steps / 100);
+  EXPECT_GT(filled_, steps / 100);
 }
 
 }  // namespace

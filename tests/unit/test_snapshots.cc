@@ -618,17 +618,50 @@ TEST(Fold, a_parent_that_stays_is_the_snapshots)
 	SnapshotBench b;
 	const VolumeRow v = b.volume("a");
 	b.must({b.map(v, 0, 1)});
-	const SnapshotRow s = b.snapshot(v, "s");
+	b.snapshot(v, "s");
 	b.must({b.over(v, 0, 2, 1)});
 	EXPECT_TRUE(b.c->fold_step(0)->pairs.empty());
 	EXPECT_FALSE(b.apply({FoldBench::folded(0)}).ok()) << "a layer maps it";
-	for (int i = 0; i < 2; i++)	// and again
-		b.must({FoldBench::folded(SV_FOLD_KEPT)});
-	EXPECT_EQ(b.c->usage()->partials, 0u);
+	EXPECT_EQ(b.c->usage()->partials, 1u);
 	EXPECT_EQ(b.c->usage()->extents, 2u);
 	expect_sound(*b.c);
-	b.remove(s);
-	EXPECT_EQ(b.freeing(), "1");
+}
+
+// What is below it is near, or goes no further, or has no blocks of its own there.
+TEST(Fold, fills_fragments_for_which_reads_would_go_far)
+{
+	SnapshotBench b;
+	const VolumeRow v = b.volume("a");
+	b.must({b.map(v, 0, 1)});
+	std::map<uint32_t, uint32_t> filling;
+	const FoldLimits limits{.filling = &filling};
+	const auto plan = [&] {
+		std::string text;
+		filling.clear();
+		for (const sv_fold &f : all_pairs(b.c->fold_step(0, limits).value()))
+			text += fmt::format("{}/{} over {}/{} {:x};", f.extent, f.gen, f.parent, f.parent_gen, f.flags);
+		return text;
+	};
+	for (uint32_t n = 2; n <= 6; n++) {
+		EXPECT_EQ("", plan()) << n;
+		b.snapshot(v, fmt::format("s{}", n));
+		b.must({b.over(v, 0, n, n - 1), bits_rec(SV_REC_VALID, n, static_cast<uint16_t>(n), 0, n == 6 ? 0xffff0001 : 1),
+			bits_rec(SV_REC_VALID, n, static_cast<uint16_t>(n), 3, n == 3 ? ~0ull : 1)});
+	}
+	EXPECT_EQ("6/6 over 5/5 10002;", plan()) << "fragment 1 is its own, 12 is in 3, and of 0 all but a block is in 1";
+	filling.clear();
+	EXPECT_EQ(15u, b.c->fold_step(0, limits)->blocks);
+	EXPECT_EQ(0u, b.c->fold_step(0, limits)->blocks) << "that has been asked for";
+	for (uint32_t n = 7; n <= 12; n++) {
+		b.snapshot(v, fmt::format("s{}", n));
+		b.must({b.over(v, 0, n, n - 1), bits_rec(SV_REC_VALID, n, static_cast<uint16_t>(n), 0, 1)});
+	}
+	EXPECT_EQ("6/6 over 5/5 10002;11/11 over 10/10 10002;", plan()) << "others are near these";
+	EXPECT_TRUE(b.c->fold_step(0)->pairs.empty()) << "the kernel does not know how";
+	b.must({bits_rec(SV_REC_VALID, 6, 6, 0, 0xffff)});
+	EXPECT_EQ("11/11 over 10/10 10002;", plan());
+	b.must({bits_rec(SV_REC_VALID, 11, 11, 0, 0xffff)});
+	EXPECT_EQ("", plan());
 	expect_sound(*b.c);
 }
 

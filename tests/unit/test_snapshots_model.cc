@@ -65,7 +65,6 @@ class Pool {
 	void tell_own();
 	void tell_freeing();
 	void fold();
-	void fold_keeping();
 	void commit_bits() { kernel_.commit_bits(below(2) == 0); }
 	void apply_some() { apply(below(kernel_.stream().size() + 1)); }
 	void apply(size_t count);
@@ -360,20 +359,6 @@ void Pool::fold()
 		done["fold round"]++;
 }
 
-// Whatever else needs the parent. The grandparent has a child more then, which is to be known before that one is given up.
-void Pool::fold_keeping()
-{
-	const Shown now = shown();
-	for (const auto &[number, p] : now.partials)
-		if (p.parent != 0 && below(4) == 0 &&
-		    kernel_.fold({number, p.parent, now.extents.at(number).gen, now.extents.at(p.parent).gen, SV_FOLD_KEEP})) {
-			committed_ = kernel_.stream().size();
-			done["folded, parent kept"]++;
-		}
-	if (committed_ != 0)
-		apply(committed_);
-}
-
 // Sometimes as after a crash between two readings of the ring: any part of it before, or all of it again [I31]. But not what
 // was folded: that is applied once, with the position behind it.
 void Pool::apply(size_t count)
@@ -567,7 +552,7 @@ void Pool::step()
 		{8, &Pool::take},	 {14, &Pool::take_on},	    {3, &Pool::write_late},   {1, &Pool::give_up_taking},
 		{2, &Pool::clone},	 {6, &Pool::delete_snapshot}, {1, &Pool::delete_volume}, {4, &Pool::delete_step},
 		{12, &Pool::merge},	 {8, &Pool::tell_own},	    {4, &Pool::tell_freeing}, {5, &Pool::commit_bits},
-		{5, &Pool::apply_some},	 {2, &Pool::settle},	    {6, &Pool::fold},	      {1, &Pool::fold_keeping},
+		{5, &Pool::apply_some},	 {2, &Pool::settle},	    {6, &Pool::fold},
 	};
 	uint64_t rest = below(125);
 	for (const auto &[weight, run] : choices) {
