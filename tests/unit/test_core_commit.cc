@@ -134,6 +134,29 @@ int count(const std::vector<sv_rec>& records, uint8_t type) {
 
 using Tickets = std::set<sv_ticket*>;
 
+// To a block that is valid for long: not its own bit, but what else its volume has in the stream. [I13]
+TEST_F(CoreCommit, fua_waits_for_all_records_of_its_volume_and_not_for_others) {
+  make(3);
+  const sv_piece old = write(0, 0);
+  write(1, 0);
+  sv_commit_all(pool_);
+  run();
+  EXPECT_EQ(Tickets(), done());
+  sv_ticket t{};
+  ASSERT_FALSE(sv_fua_ticket(volumes_[0], &old, &t)) << "all of it is durable";
+  const sv_piece now = write(0, 0);
+  write(1, SV_EXTENT_BLOCKS);
+  ASSERT_FALSE(sv_fua_ticket(volumes_[0], &now, &t)) << "only another volume has records";
+  write(0, SV_EXTENT_BLOCKS);
+  ASSERT_TRUE(sv_fua_ticket(volumes_[0], &now, &t)) << "a MAP of its own volume is not durable";
+  EXPECT_EQ(Tickets(), done());
+  EXPECT_GE(count(batch(), SV_REC_MAP), 1);
+  EXPECT_EQ(Tickets{&t}, done()) << "the flush of the other block's member is not its business";
+  EXPECT_EQ(0, t.error);
+  sv_commit_all(pool_);
+  run();
+}
+
 TEST_F(CoreCommit, flush_does_not_wait_for_another_volumes_member) {
   make(3);
   sv_ticket slow{}, fast{};
