@@ -192,6 +192,50 @@ Status Pool::once_still(Pace &pace, const std::function<Status(Pace &)> &work)
 	}
 }
 
+// All but what only the kernel counts.
+std::string text_of_volume(const sv_volume_info &v)
+{
+	return fmt::format("volume {} layer {} owned since {} flags {} size {} tiers {:x}", v.id, v.layer, v.owned_since, v.flags,
+			   v.size, v.tiers);
+}
+
+Status Pool::compare_volumes(const std::vector<VolumeRow> &volumes, const std::vector<VolumeSpec> &snapshots,
+			     std::vector<std::string> *problems)
+{
+	std::map<uint32_t, std::string> here, there;
+	for (const VolumeRow &volume : volumes)
+		here[volume.id] = text_of_volume(volume_info(volume));
+	SV_ASSIGN(const auto infos, volumes_in_kernel());
+	for (const sv_volume_info &info : infos)
+		if (std::ranges::none_of(snapshots, [&](const VolumeSpec &s) { return s.id == info.id; }))
+			there[info.id] = text_of_volume(info);
+	for (const auto &[id, text] : here)
+		if (const auto found = there.find(id); found == there.end())
+			problems->push_back("only the catalogue has " + text);
+		else if (found->second != text)
+			problems->push_back("kernel: " + found->second + "; catalogue: " + text);
+	for (const auto &[id, text] : there)
+		if (!here.contains(id))
+			problems->push_back("only the kernel has " + text);
+	return {};
+}
+
+// Where nothing is on its way back: else the catalogue has more.
+Status Pool::compare_space(std::vector<std::string> *problems)
+{
+	std::map<uint32_t, uint64_t> free;
+	SV_ASSIGN(const auto ranges, catalogue_->free_ranges());
+	for (const FreeRange &range : ranges)
+		free[range.member] += range.count;
+	const auto states = member_states();
+	SV_ASSIGN(const auto state, channel_->ask<sv_state>(SV_OP_STATE));
+	for (const auto &[member, now] : states)
+		if (state.freed_extents == 0 && now.free_slots != free[member])
+			problems->push_back(fmt::format("member {}: kernel has {} free slots; catalogue: {}", member, now.free_slots,
+							free[member]));
+	return {};
+}
+
 Result<std::vector<std::string>> Pool::differences(Pace &pace)
 {
 	std::vector<std::string> problems;
@@ -211,6 +255,9 @@ Result<std::vector<std::string>> Pool::differences(Pace &pace)
 	SV_ASSIGN(const auto snapshots, active_snapshots());
 	for (const VolumeSpec &snapshot : snapshots)
 		maps[snapshot.id] = UINT32_MAX;
+	SV_TRY(compare_volumes(volumes, snapshots, &problems));
+	if (state_ == PoolState::kActive)
+		SV_TRY(compare_space(&problems));
 	pace.begin({"comparing volumes", 0, maps.size(), "volumes"});
 	uint64_t done = 0;
 	for (const auto &[id, owned_since] : maps) {

@@ -158,6 +158,9 @@ private:
 
 	// check.cc
 	Result<std::vector<std::string>> differences(Pace &pace);
+	Status compare_volumes(const std::vector<VolumeRow> &volumes, const std::vector<VolumeSpec> &snapshots,
+			       std::vector<std::string> *problems);
+	Status compare_space(std::vector<std::string> *problems);
 	Status once_still(Pace &pace, const std::function<Status(Pace &)> &work);
 
 	Status refuse_open_device(const char *attempt, const std::string &object, const std::string &called,
@@ -253,6 +256,7 @@ private:
 	void note_discard(const Discards::Done &done);
 	Status drain_deletions();
 	Status admit_members();
+	Status stack_volumes_again();
 	bool owes() const;		// work that a command left behind
 	Status do_what_is_owed();
 

@@ -379,6 +379,16 @@ TEST_F(EngineTest, check_names_each_difference_between_kernel_and_catalogue)
 	differs("kernel: volume 1 index 0 extent 1, of an older layer; ");
 	forges(SV_OP_DUMP_MAP, [](void *all, CommandResult &) { static_cast<sv_map_entry *>(all)[1].index++; });
 	differs("only the catalogue has volume 1 index 3 ");
+	forges(SV_OP_VOLUMES, [](void *all, CommandResult &) { static_cast<sv_volume_info *>(all)->owned_since++; });
+	differs("kernel: volume 1 layer 1 owned since 2 ");
+	forges(SV_OP_VOLUMES, [](void *all, CommandResult &) { static_cast<sv_volume_info *>(all)->size += 4096; });
+	differs("kernel: volume 1 layer 1 owned since 1 flags 0 size 67112960 ");
+	forges(SV_OP_VOLUMES, [](void *, CommandResult &result) { result.count = 0; });
+	differs("only the catalogue has volume 1 ");
+	forges(SV_OP_VOLUMES, [](void *all, CommandResult &result) { static_cast<sv_volume_info *>(all)[result.count++] = {7, 1, 1, 0, 4096, 0, ~0ull}; });
+	differs("only the kernel has volume 7 ");
+	forges(SV_OP_MEMBERS, [](void *all, CommandResult &) { static_cast<sv_member_state *>(all)->free_slots--; });
+	differs("member 0: kernel has ");
 }
 
 }	// namespace
