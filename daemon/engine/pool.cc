@@ -146,6 +146,19 @@ void Pool::add_member(const FoundMember &added)
 		log::warning(Id::kMemberPending, "pool {}: {} is a member, but not in use yet: {}", name_, added.path, done.error().message());
 }
 
+// What a volume takes (NOWAIT, the alignment of buffers) is what all members take when its table is loaded: so before any of
+// its data goes to a new one.
+Status Pool::stack_volumes_again()
+{
+	SV_ASSIGN(const auto all, devices());
+	for (const VolumeSpec &device : all) {
+		SV_ASSIGN(const bool exists, channel_->volume_exists(device));
+		if (exists)
+			SV_TRY(channel_->resize_volume(device));
+	}
+	return {};
+}
+
 // Catalogue, kernel and the other labels learn of members whose own label is all that they have so far.
 Status Pool::admit_members()
 {
@@ -159,8 +172,10 @@ Status Pool::admit_members()
 	}
 	SV_TRY(catalogue_new_members());
 	kill_point("add-device-in-catalogue");
-	if (!all([](const auto &item) { return item.second.granted; }))
+	if (!all([](const auto &item) { return item.second.granted; })) {
 		SV_TRY(channel_->reload(spec()));
+		SV_TRY(stack_volumes_again());
+	}
 	kill_point("add-device-in-kernel");
 	for (auto &[index, member] : members_) {
 		if (!member.granted)

@@ -113,6 +113,7 @@ def test_svd_killed_while_it_adds_devices(bench):
     disks = three_disks(bench, "file")
     spare = [bench.disk(f"more{i}", "64M") for i in range(10)]
     with bench.boot(disks + spare) as guest:
+        guest.run("for d in /sys/block/vd*; do echo 0 > $d/queue/rotational; done")
         s = Pools(guest, disks + spare)
         s.disks = disks
         s.create()
@@ -122,6 +123,10 @@ def test_svd_killed_while_it_adds_devices(bench):
         def pool():
             return json.loads(s.run("svctl --json list"))["pools"][0]
 
+        # What the volume takes is what the new ones take, too.
+        rotational = "/sys/block/$(basename $(readlink -f {}))/queue/rotational"
+        s.run(f"for d in {' '.join(disk.dev for disk in spare)}; do echo 1 > {rotational.format('$d')}; done\n"
+              f"test $(< {rotational.format('/dev/sv/tank/a')}) = 0")
         for i, point in enumerate(("partitioned", "labelled", "in-catalogue", "in-kernel", "granted")):
             one, two = (disk.dev for disk in spare[2 * i:2 * i + 2])
             add = f"svctl add-device tank slow={one},{two}"
@@ -140,6 +145,7 @@ def test_svd_killed_while_it_adds_devices(bench):
                 s.run(f"{add}; svctl check tank")
                 assert pool()["free"] == before["free"] + 2 * gained, point
             assert len(pool()["devices"]) == len(before["devices"]) + 2, point
+            s.run(f"test $(< {rotational.format('/dev/sv/tank/a')}) = 1")
         s.run("svctl deactivate tank; svctl activate tank; svctl check tank; sha256sum -c /tmp/sums")
         assert len(pool()["devices"]) == 3 + len(spare)
 
