@@ -35,11 +35,11 @@
  * members at a time.
  *
  * FILL keeps the parent, which something else needs, and shortens the way that reads take: in some of the fragments in
- * which the extent has blocks those that it lacks are copied from whichever ancestor has them, or zeroed. That is a write of
- * ours: the copies' ends set the bits, and these become durable as those of any write, without a record of FOLD's. Both
- * places have the same bytes, so it is all the same which of them a crash leaves; an overwrite in the new place finds
- * the bit listed, and a flush after it makes both durable. Ancestors may be held by other folds of the command: they
- * keep their bytes where they are until the end.
+ * which the extent has blocks those that it lacks are copied from whichever ancestor has them, or zeroed. That is a
+ * write of ours: the copies' ends set the bits, and these become durable as those of any write, without a record of
+ * FOLD's. Both places have the same bytes, so it is all the same which of them a crash leaves; an overwrite in the new
+ * place finds the bit listed, and a flush after it makes both durable. Ancestors may be held by other folds of the
+ * command: they keep their bytes where they are until the end.
  *
  * Crashes. Before the record is durable the copy is in a slot where nobody looks, or in blocks of the parent's where
  * nobody does. After it the catalogue's extent has all blocks of both, which were flushed before the record was
