@@ -53,6 +53,7 @@ class Host:
         self.options = []   # of svd
         self.prefix = []    # and what runs it
         self.popen = {}     # how it is started
+        self.checked = True     # the pools, at the end
 
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix="svctl-e2e-")
@@ -66,6 +67,15 @@ class Host:
             self.svd.wait()
         self.log.close()
         shutil.rmtree(self.dir)
+
+    def check_at_end(self):
+        """svd has not crashed, and of each pool that is up the kernel's state is what catalogue and journal say."""
+        ended = self.svd.poll() if self.svd else 0
+        assert ended is None or ended >= 0 or -ended in (signal.SIGTERM, signal.SIGKILL), f"svd ended with {ended}"
+        if ended is None and self.checked:
+            for pool in self.json("list")["pools"]:
+                if pool["state"] in ("active", "read-only"):
+                    self.svctl("check", pool["name"])
 
     def log_tail(self):
         with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
