@@ -801,8 +801,8 @@ static int op_policy(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	const struct sv_policy *y = payload;
 
-	if (*count != 1 || y->commit_ms < 100 || y->commit_ms > 60000 || y->no_space_ms > 86400000 ||
-	    (y->flags & ~SV_POLICY_FRAGMENTS) || y->pad)
+	if (*count != 1 || y->commit_ms < SV_COMMIT_MS_MIN || y->commit_ms > SV_COMMIT_MS_MAX ||
+	    y->no_space_ms > SV_NO_SPACE_MS_MAX || (y->flags & ~SV_POLICY_FRAGMENTS) || y->pad)
 		return -EINVAL;
 	WRITE_ONCE(p->no_space_ms, y->no_space_ms);
 	WRITE_ONCE(p->commit_ms, y->commit_ms);

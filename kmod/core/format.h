@@ -184,6 +184,15 @@ struct sv_rec_small {			/* FRAG, UNFRAG, SNAPDONE, OWN, FOLD */
 };
 
 #define SV_EXTENTS_PER_SLOT	5u	/* numbers that a pool has: what the catalogue has room for */
+#define SV_MAX_EXTENTS		(~0u - 512u)	/* the kernel counts whole pages of 512 in 32 bits */
+
+/* Numbers of extents are 1 to this - 1 in a pool of so many slots. */
+static inline u32 sv_max_extents(u64 slots)
+{
+	return (u32)min_t(u64, slots * SV_EXTENTS_PER_SLOT + 1, SV_MAX_EXTENTS);
+}
+
+#define SV_MAX_CHAIN		65536u	/* parents, one above the other: more are taken for a circle */
 #define SV_FRAGS_MAX		(SV_FRAGS / 2)	/* an extent with more of them takes a slot */
 
 /*

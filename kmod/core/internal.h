@@ -13,7 +13,6 @@
 #define SV_NODE_SHIFT		9
 #define SV_NODE_ENTRIES		(1u << SV_NODE_SHIFT)
 #define SV_MAX_DEPTH		4u		/* 2^36 extents: 64 PiB */
-#define SV_MAX_CHAIN		65536u		/* parents that a read follows: more is a circle */
 #define SV_NODE_RESERVE		64u		/* map nodes kept ready */
 #define SV_PARTIAL_CHUNK	64u		/* partials in a 4 KiB page */
 #define SV_PT_PAGE		512u		/* such pages in one of the directory */
@@ -230,6 +229,8 @@ struct sv_pool {
 /* Of a live word SV_XW_HOLD: writes wait. In the lock, where a discard looks for writers; or for a FOLD. */
 #define SV_XT_SHIFT	9		/* a page of words, so that a reserve of them can be filled at any time */
 #define SV_XT_CHUNK	(1u << SV_XT_SHIFT)
+
+static_assert(SV_MAX_EXTENTS <= ~0u - SV_XT_CHUNK, "words, in whole pages, are counted in 32 bits");
 
 /* The word of an extent, or NULL where there is no such number. */
 static inline bool sv_xt_has(const struct sv_pool *p, u32 extent)

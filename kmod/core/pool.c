@@ -118,7 +118,7 @@ static void replace_directory(struct sv_pool *p, u64 **dir, u64 **numbers, u64 *
 /* Room for SV_EXTENTS_PER_SLOT extents a slot, and words for one each. */
 static int grow_extents(struct sv_pool *p, u64 slots)
 {
-	u32 max = (u32)min_t(u64, slots * SV_EXTENTS_PER_SLOT + 1, ~0u - SV_XT_CHUNK);
+	u32 max = sv_max_extents(slots);
 	u64 **dir, **numbers, **old_numbers, ***keep, ***old_keep;
 	size_t pages = DIV_ROUND_UP((u64)max, SV_XT_CHUNK);
 	sv_lock_flags_t f;

@@ -259,12 +259,15 @@ struct sv_freed {
 };
 
 struct sv_policy {
-	__u32	no_space_ms;	/* how long a write waits for space before ENOSPC; 0: not at all */
-	__u32	commit_ms;	/* commit by itself after this long, 100 to 60000 */
+	__u32	no_space_ms;	/* how long a write waits for space before ENOSPC, up to SV_NO_SPACE_MS_MAX */
+	__u32	commit_ms;	/* commit by itself after this long, SV_COMMIT_MS_MIN to SV_COMMIT_MS_MAX */
 	__u32	flags;		/* SV_POLICY_* */
 	__u32	pad;
 };
 
+#define SV_NO_SPACE_MS_MAX	86400000u
+#define SV_COMMIT_MS_MIN	100u
+#define SV_COMMIT_MS_MAX	60000u
 #define SV_POLICY_FRAGMENTS	(1u << 0)	/* small writes may take fragments of SV_FEATURE_FRAGMENTS */
 
 #define SV_EVENT_RING		(1ull << 0)	/* a quarter of the ring is used: checkpoint */
