@@ -295,6 +295,8 @@ class Catalogue {
 	// Its steps count bytes. Into a catalogue just created (no volumes); pool and members of the text must fit those that are there:
 	// member sizes at least those named. uuids and incarnation of this catalogue stay.
 	Status restore(std::istream &in, Pace &pace = NoPace::instance());
+	// What restore() would say of it. Others may use this catalogue at its steps. Takes as much memory as the text's catalogue.
+	Status try_restore(std::istream &in, Pace &pace = NoPace::instance());
 
  private:
 	class Impl;

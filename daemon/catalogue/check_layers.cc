@@ -111,6 +111,9 @@ void LayerChecker::snapshot(const SnapshotRow &s)
 		found("snapshot {}: a volume has its number", s.id);
 	if (s.state != SnapshotState::kDone && s.state != SnapshotState::kPending && s.state != SnapshotState::kDeleting)
 		found("snapshot {}: there is no state {}", s.id, static_cast<int>(s.state));
+	const auto of = volumes_.find(s.volume);
+	if (s.state == SnapshotState::kDone && (of == volumes_.end() || of->second.state != VolumeState::kActive))
+		found("snapshot {}: its volume {} is not there, or is being deleted", s.id, s.volume);
 	const bool begun = layers_.contains(s.next_layer);
 	if (s.state == SnapshotState::kPending && !begun) {
 		waiting(s);

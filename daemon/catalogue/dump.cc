@@ -4,7 +4,7 @@
 //
 //	svctl-dump 1
 //	pool NAME UUID CREATED INCARNATION GENERATION NO_SPACE_MS COMMIT_MS [pass]
-//	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained
+//	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained; only compared with the pool's own
 //	next VOLUME LAYER                           numbers not used yet
 //	member INDEX UUID TIER TIER_NAME SLOTS FLAGS
 //	snapshot ID VOLUME NAME SIZE done|pending|deleting LAYER LOWEST PARENT NEXT_LAYER CREATED [held]

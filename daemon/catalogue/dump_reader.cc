@@ -11,9 +11,9 @@
 
 namespace svd {
 
-Error DumpReader::bad(std::string cause) const
+Error DumpReader::bad(uint64_t line, std::string cause)
 {
-	return Error(Code::kUsage, "restore", fmt::format("line {}", line_), std::move(cause),
+	return Error(Code::kUsage, "restore", fmt::format("line {}", line), std::move(cause),
 		     "nothing was restored; the line must be as svctl dump writes it");
 }
 

@@ -23,7 +23,9 @@ class DumpReader {
 	Result<std::string_view> word();
 	Result<uint64_t> number(uint64_t max);
 	Result<uint32_t> number32(uint32_t max);
-	Error bad(std::string cause) const;
+	uint64_t line() const { return line_; }
+	Error bad(std::string cause) const { return bad(line_, std::move(cause)); }
+	static Error bad(uint64_t line, std::string cause);
 
  private:
 	std::istream &in_;

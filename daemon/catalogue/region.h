@@ -79,6 +79,7 @@ class Region {
 
 	uint64_t size(File file) const { return file == File::kMain ? now_.main_size : now_.wal_size; }
 	uint64_t capacity(File file) const { return file == File::kMain ? now_.main_cap : now_.wal_cap; }
+	uint64_t length() const { return now_.region_len; }
 	bool read_only() const { return read_only_; }
 	uint32_t in_sync() const;  // mask of the copies as given
 

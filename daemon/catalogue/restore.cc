@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 // The text of dump.cc becomes a catalogue again. Each line is checked as it comes; the first bad one refuses all of it.
+// What gets through the kernel can be loaded with (kmod/core/cmd.c refuses it otherwise, and the pool would stay down), and
+// check.cc finds nothing to complain of.
 #include <fmt/format.h>
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <charconv>
 #include <unordered_set>
 
+#include "daemon/base/memory_file.h"
+#include "daemon/catalogue/ancestry.h"
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
 #include "daemon/catalogue/dump_reader.h"
@@ -27,6 +34,18 @@ class Restorer {
 	struct Map {
 		uint32_t layer = 0;
 		uint64_t extents = 0;  // indexes
+		bool head = false;     // a volume writes it
+	};
+	struct Layer {
+		uint32_t parent = 0;
+		uint64_t extents = 0;
+		bool frozen = false;  // by a snapshot
+	};
+	// A snapshot's line says something of another one that may be yet to come.
+	struct Promise {
+		uint64_t line = 0;
+		SnapshotRow snapshot;
+		bool begun = false;  // its next layer has been made
 	};
 
 	Status check_target();
@@ -44,14 +63,17 @@ class Restorer {
 	Status orphan();
 	Status fragment();
 	Status partial();
-	Result<ExtentEntry> space(uint64_t count);
+	Result<ExtentEntry> space();
 	Status claim_place(uint32_t member, uint32_t slot, uint32_t part);
 	Status parent_of(uint32_t extent, Partial &partial);
+	Status claim_parent(uint32_t extent, uint32_t parent);
 	Status freeing();
+	Status keep(const Promise &promise);
 	Status end();
 	Status claim_slots(uint64_t member, uint64_t first, uint64_t count);
-	Status add_layer(uint32_t id, const LayerRow &layer, uint64_t size);
-	Status add_snapshot(const SnapshotRow &s);
+	Status claim_numbers(uint64_t first, uint64_t count);
+	Status add_layer(uint32_t id, const LayerRow &layer, uint64_t size, bool head);
+	Status add_snapshot(const SnapshotRow &s, bool begun);
 	Status head_of_snapshot(SnapshotRow &s);
 	Result<const Map *> claim_indexes(uint64_t id, uint64_t index, uint64_t count);
 	Status used(Status s);
@@ -65,12 +87,16 @@ class Restorer {
 	bool end_ = false;
 	std::vector<MemberRow> members_;
 	std::vector<std::vector<bool>> used_;  // slots, by member
+	uint64_t max_extents_ = 0;             // numbers are below it
 	std::unordered_map<uint64_t, Map> maps_;     // by number of volume or snapshot
-	std::unordered_set<uint32_t> frozen_;        // layers of snapshots
+	std::unordered_map<uint32_t, Layer> layers_;
+	std::unordered_set<uint32_t> active_;        // volumes that are not being deleted
+	std::vector<Promise> promises_;
+	std::vector<bool> written_;                  // extents in heads
+	Ancestry ancestry_;
 	std::unordered_set<uint32_t> orphans_;       // without a child as yet
 	std::unordered_map<uint32_t, Places> fragments_;  // of extents whose partial line has not come yet
 	std::map<std::pair<uint32_t, uint32_t>, uint16_t> parts_;  // by member and slot: which 16ths are fragments
-	uint64_t without_slot_ = 0;  // extents with fragments
 	uint64_t next_extent_ = 1;
 	uint64_t next_volume_ = 1;
 	uint64_t next_layer_ = 1;
@@ -83,8 +109,12 @@ Status Restorer::check_target()
 	if (volumes != 0 || pages != 0)
 		return Error(Code::kBusy, "restore", "pool", "it already has volumes", "restore into a new pool");
 	SV_ASSIGN(members_, catalogue_.members());
-	for (const MemberRow &m : members_)
+	uint64_t slots = 0;
+	for (const MemberRow &m : members_) {
 		used_.emplace_back(m.nr_slots);
+		slots += m.nr_slots;
+	}
+	max_extents_ = sv_max_extents(slots);
 	return {};
 }
 
@@ -97,10 +127,10 @@ Status Restorer::pool()
 	SV_TRY(text_.number(~0ull));
 	SV_TRY(text_.number(~0ull));
 	SV_TRY(text_.number(~0ull));
-	SV_ASSIGN(const uint64_t no_space, text_.number(UINT32_MAX));
-	SV_ASSIGN(const uint64_t commit, text_.number(UINT32_MAX));
-	p.no_space_ms = static_cast<uint32_t>(no_space);
-	p.commit_ms = static_cast<uint32_t>(commit);
+	SV_ASSIGN(p.no_space_ms, text_.number32(SV_NO_SPACE_MS_MAX));
+	SV_ASSIGN(p.commit_ms, text_.number32(SV_COMMIT_MS_MAX));
+	if (p.commit_ms < SV_COMMIT_MS_MIN)
+		return bad(fmt::format("commits cannot come every {} ms, but every {} or more", p.commit_ms, SV_COMMIT_MS_MIN));
 	p.pass_discards = false;
 	if (text_.more()) {
 		SV_ASSIGN(const std::string_view discard, text_.word());
@@ -111,8 +141,8 @@ Status Restorer::pool()
 	return catalogue_.set_pool(p);
 }
 
-// Means something only for the ring that it was written about, and only forward: what lies before this catalogue's own
-// position was trimmed, and must not be applied to what is restored.
+// Means something only for the ring that it was written about. This catalogue's own position stays: what lies before it was
+// trimmed, and must not be applied to what is restored. A text with more than that is of a later time than the members are.
 Status Restorer::journal()
 {
 	SV_ASSIGN(const PoolRow p, catalogue_.pool());
@@ -121,10 +151,9 @@ Status Restorer::journal()
 	SV_ASSIGN(const uint64_t off, text_.number(~0ull));
 	SV_ASSIGN(const uint64_t crc, text_.number(UINT32_MAX));
 	SV_ASSIGN(const sv_ring_cursor now, catalogue_.applied());
-	if (incarnation != p.incarnation || seq < now.seq)
+	if (incarnation != p.incarnation || seq < now.seq || (seq == now.seq && off == now.off && crc == now.prev_crc))
 		return {};
-	SV_ASSIGN(Query q, db_.query("UPDATE pool SET applied_seq = ?, applied_off = ?, applied_crc = ?"));
-	return q.bind(seq).bind(off).bind(crc).run();
+	return bad(fmt::format("this pool's journal has no such batch {}; its last one is {}", seq, now.seq));
 }
 
 Status Restorer::next()
@@ -158,14 +187,18 @@ Status Restorer::used(Status s)
 	return !s && s.error().code == Code::kBusy ? bad("its number, name or layer is already used") : std::move(s);
 }
 
-Status Restorer::add_layer(uint32_t id, const LayerRow &layer, uint64_t size)
+Status Restorer::add_layer(uint32_t id, const LayerRow &layer, uint64_t size, bool head)
 {
 	if (id == 0 || layer.layer == 0 || layer.low == 0 || layer.parent >= layer.low || size == 0 ||
-	    size % SV_BLOCK_SIZE != 0 || extents_in(size) > uint64_t{1} << SV_INDEX_BITS)
+	    size % SV_BLOCK_SIZE != 0 || size > SV_VOLUME_SIZE_MAX)
 		return bad("number, layer or size are out of range");
-	if (layer.parent != 0 && !frozen_.contains(layer.parent))
+	const auto parent = layers_.find(layer.parent);
+	if (layer.parent != 0 && (parent == layers_.end() || !parent->second.frozen))
 		return bad(fmt::format("there is no line before it for layer {}", layer.parent));
-	if (!maps_.emplace(id, Map{layer.layer, extents_in(size)}).second)
+	if (layer.parent != 0 && parent->second.extents > extents_in(size))
+		return bad(fmt::format("it is smaller than layer {}, over which it lies", layer.parent));
+	if (!maps_.emplace(id, Map{layer.layer, extents_in(size), head}).second ||
+	    !layers_.emplace(layer.layer, Layer{layer.parent, extents_in(size), !head}).second)
 		return bad("its number, name or layer is already used");
 	next_volume_ = std::max<uint64_t>(next_volume_, id + 1);
 	next_layer_ = std::max<uint64_t>(next_layer_, layer.layer + 1);
@@ -185,8 +218,10 @@ Status Restorer::head_of_snapshot(SnapshotRow &s)
 	return {};
 }
 
-Status Restorer::add_snapshot(const SnapshotRow &s)
+Status Restorer::add_snapshot(const SnapshotRow &s, bool begun)
 {
+	if (s.state != SnapshotState::kDeleting || s.next_layer != 0)
+		promises_.push_back({text_.line(), s, begun});
 	next_volume_ = std::max<uint64_t>(next_volume_, s.id + 1);
 	next_layer_ = std::max<uint64_t>(next_layer_, s.next_layer + 1);
 	return used(insert_snapshot(db_, s));
@@ -216,9 +251,8 @@ Status Restorer::snapshot()
 				       : SnapshotState::kDeleting;
 	s.layer = layer.layer;
 	layer.volume = s.volume;
-	SV_TRY(add_layer(s.id, layer, s.size));
-	frozen_.insert(s.layer);
-	return add_snapshot(s);
+	SV_TRY(add_layer(s.id, layer, s.size, false));
+	return add_snapshot(s, true);
 }
 
 Status Restorer::wanted()
@@ -230,11 +264,11 @@ Status Restorer::wanted()
 	SV_ASSIGN(s.next_layer, text_.number32(kTombstone - 1));
 	SV_ASSIGN(s.created, text_.number(~0ull));
 	const auto volume = maps_.find(s.volume);
-	if (volume == maps_.end() || volume->second.layer != s.layer || frozen_.contains(s.layer))
+	if (volume == maps_.end() || volume->second.layer != s.layer || !volume->second.head)
 		return bad(fmt::format("there is no line before it for volume {} with layer {}", s.volume, s.layer));
 	if (s.next_layer <= s.layer || !maps_.emplace(s.id, Map()).second)
 		return bad("its number or layer is already used");
-	return add_snapshot(s);
+	return add_snapshot(s, false);
 }
 
 Status Restorer::volume_options(VolumeRow &v)
@@ -270,9 +304,22 @@ Status Restorer::volume()
 		return bad(s.error().message());
 	if (state != "active" && state != "deleting")
 		return bad(fmt::format("'{}' is no state of a volume", state.substr(0, 20)));
+	if ((v.flags & ~SV_VOLUME_READ_ONLY) != 0)
+		return bad(fmt::format("{} are no flags of a volume", v.flags));
 	v.state = state == "active" ? VolumeState::kActive : VolumeState::kDeleting;
-	SV_TRY(add_layer(v.id, {v.layer, v.id, v.parent_layer, v.owned_since}, v.size));
+	SV_TRY(add_layer(v.id, {v.layer, v.id, v.parent_layer, v.owned_since}, v.size, true));
+	if (v.state == VolumeState::kActive)
+		active_.insert(v.id);
 	return used(insert_volume(db_, v));
+}
+
+// There are as many as the kernel has words for.
+Status Restorer::claim_numbers(uint64_t first, uint64_t count)
+{
+	if (first == 0 || count >= max_extents_ || first > max_extents_ - count)
+		return bad(fmt::format("extents of this pool have numbers from 1 to {}", max_extents_ - 1));
+	next_extent_ = std::max(next_extent_, first + count);
+	return {};
 }
 
 Status Restorer::claim_slots(uint64_t member, uint64_t first, uint64_t count)
@@ -297,8 +344,8 @@ Result<const Restorer::Map *> Restorer::claim_indexes(uint64_t id, uint64_t inde
 	return &map->second;
 }
 
-// MEMBER SLOT of so many extents, the first one's. The slots are to be claimed.
-Result<ExtentEntry> Restorer::space(uint64_t count)
+// MEMBER SLOT of an extent, or of the first of some. The slots are to be claimed.
+Result<ExtentEntry> Restorer::space()
 {
 	ExtentEntry e;
 	SV_ASSIGN(const uint64_t member, text_.number(SV_MAX_MEMBERS - 1));
@@ -309,11 +356,6 @@ Result<ExtentEntry> Restorer::space(uint64_t count)
 		e.flags |= ExtentEntry::kFragments;
 		if (member >= used_.size())
 			return bad(fmt::format("this pool has no member {}", member));
-		uint64_t most = 0;	// as many as a kernel has numbers for
-		for (const MemberRow &m : members_)
-			most += uint64_t{m.nr_slots} * SV_EXTENTS_PER_SLOT;
-		if (count > most || (without_slot_ += count) > most)
-			return bad(fmt::format("this pool can have no more than {} extents", most));
 		return e;
 	}
 	SV_ASSIGN(e.slot, text_.number32(SV_MAX_SLOTS));
@@ -325,7 +367,7 @@ Status Restorer::map()
 	SV_ASSIGN(const uint64_t id, text_.number(SV_VOLUME_ID_MAX));
 	SV_ASSIGN(const uint64_t index, text_.number(~0ull));
 	SV_ASSIGN(const uint64_t count, text_.number(UINT32_MAX));
-	SV_ASSIGN(ExtentEntry at, space(count));
+	SV_ASSIGN(ExtentEntry at, space());
 	uint64_t extent = next_extent_;
 	uint64_t gen = 1;
 	if (text_.more()) {
@@ -335,8 +377,9 @@ Status Restorer::map()
 	SV_ASSIGN(const Map *target, claim_indexes(id, index, count));
 	if (!at.fragments())
 		SV_TRY(claim_slots(at.member, at.slot, count));
-	if (extent == 0 || extent + count > kTombstone)
-		return bad("its extent numbers are out of range");
+	SV_TRY(claim_numbers(extent, count));
+	if (target->head)
+		written_.resize(std::max(written_.size(), extent + count));
 	for (uint64_t i = 0; i < count; i++) {
 		if (i % kEntriesOfPage == kEntriesOfPage - 1)	// a line may stand for very many
 			SV_TRY(pace_.breathe());
@@ -349,12 +392,13 @@ Status Restorer::map()
 		*mapped = number;
 		at.gen = static_cast<uint16_t>(gen);
 		*entry = at;
+		if (target->head)
+			written_[number] = true;
 		if (at.fragments())
 			fragments_[number] = Places();
 		else
 			at.slot++;
 	}
-	next_extent_ = std::max(next_extent_, extent + count);
 	return {};
 }
 
@@ -380,20 +424,20 @@ Status Restorer::orphan()
 {
 	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
 	SV_ASSIGN(const uint32_t gen, text_.number32(UINT16_MAX));
-	SV_ASSIGN(ExtentEntry at, space(1));
+	SV_ASSIGN(ExtentEntry at, space());
 	if (!at.fragments())
 		SV_TRY(claim_slots(at.member, at.slot, 1));
+	SV_TRY(claim_numbers(extent, 1));
 	SV_TRY(pages_.relieve());
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
-	if (extent == 0 || entry->live())
-		return bad(fmt::format("extent {} is there already, or cannot be", extent));
+	if (entry->live())
+		return bad(fmt::format("extent {} is there already", extent));
 	at.gen = static_cast<uint16_t>(gen);
 	at.flags |= ExtentEntry::kOrphan;
 	*entry = at;
 	orphans_.insert(extent);
 	if (at.fragments())
 		fragments_[extent] = Places();
-	next_extent_ = std::max<uint64_t>(next_extent_, extent + 1);
 	return {};
 }
 
@@ -401,10 +445,27 @@ Status Restorer::parent_of(uint32_t extent, Partial &partial)
 {
 	SV_ASSIGN(partial.parent, text_.number32(kTombstone - 1));
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(partial.parent, false));
-	if (!entry->live() || partial.parent == extent)
-		return bad(fmt::format("extent {} cannot have {} as parent", extent, partial.parent));
+	if (!entry->live())
+		return bad(fmt::format("extent {} cannot have {} as parent, which is not there", extent, partial.parent));
+	if (partial.parent < written_.size() && written_[partial.parent])
+		return bad(fmt::format("extent {} cannot have {} as parent, which a volume writes", extent, partial.parent));
 	orphans_.erase(partial.parent);
 	return {};
+}
+
+// Whoever reads what is not valid goes from parent to parent.
+Status Restorer::claim_parent(uint32_t extent, uint32_t parent)
+{
+	if (parent == 0)
+		return {};
+	switch (ancestry_.add(extent, parent)) {
+	case Ancestry::Answer::kCircle:
+		return bad(fmt::format("extent {} would be among its own parents", extent));
+	case Ancestry::Answer::kTooLong:
+		return bad(fmt::format("more than {} parents would lie one above the other", SV_MAX_CHAIN));
+	default:
+		return {};
+	}
 }
 
 Status Restorer::freeing()
@@ -412,8 +473,8 @@ Status Restorer::freeing()
 	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
 	SV_ASSIGN(const uint32_t gen, text_.number32(UINT16_MAX));
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
-	if (extent == 0 || entry->live())
-		return bad(fmt::format("extent {} is there", extent));
+	if (extent == 0 || extent >= max_extents_ || entry->live())
+		return bad(fmt::format("extent {} is there, or cannot be", extent));
 	SV_ASSIGN(Query q, db_.query("INSERT INTO freeing (extent, gen) VALUES (?, ?)"));
 	return used(q.bind(extent).bind(gen).run());
 }
@@ -475,14 +536,32 @@ Status Restorer::partial()
 		if (!covers(partial.places, bits))
 			return bad(fmt::format("extent {} has valid blocks in fragments that are nowhere", extent));
 	}
+	SV_TRY(claim_parent(extent, partial.parent));
 	entry->flags |= ExtentEntry::kPartial;
 	pages_.set_partial(extent, partial);
+	return {};
+}
+
+// The kernel reads through a snapshot that is done, and svd finds it by its volume; one that is pending is settled by whether
+// there is a layer above it.
+Status Restorer::keep(const Promise &promise)
+{
+	const SnapshotRow &s = promise.snapshot;
+	const auto next = layers_.find(s.next_layer);
+	if (s.state == SnapshotState::kDone && !active_.contains(s.volume))
+		return DumpReader::bad(promise.line, fmt::format("there is no line for an active volume {}", s.volume));
+	if (!promise.begun && next != layers_.end())
+		return DumpReader::bad(promise.line, fmt::format("layer {} is already used", s.next_layer));
+	if (promise.begun && (next == layers_.end() ? s.state == SnapshotState::kPending : next->second.parent != s.layer))
+		return DumpReader::bad(promise.line, fmt::format("there is no line for layer {} over layer {}", s.next_layer, s.layer));
 	return {};
 }
 
 Status Restorer::end()
 {
 	end_ = true;
+	for (const Promise &promise : promises_)
+		SV_TRY(keep(promise));
 	if (!orphans_.empty())
 		return bad(fmt::format("no partial extent has the orphan {} as parent", *orphans_.begin()));
 	if (!fragments_.empty())
@@ -538,6 +617,23 @@ Status Catalogue::restore(std::istream &in, Pace &pace)
 	ToTheEnd paced(pace);
 	const PacedRegion region(impl_->db->region(), paced);
 	return impl_->large_transaction([&] { return Restorer(*this, *impl_->db, in, pace).run(); });
+}
+
+// Into a catalogue like this one, in a memory file that has no more pages than are written to it.
+Status Catalogue::try_restore(std::istream &in, Pace &pace)
+{
+	const uint64_t size = impl_->db->region().length();
+	SV_ASSIGN(const UniqueFd memory, create_memory_file("svctl-restore"));
+	if (ftruncate(memory.get(), static_cast<off_t>(size)) < 0)
+		return errno_error(errno, "make a catalogue in", "memory");
+	SV_ASSIGN(const auto file, BlockFile::open(fmt::format("/proc/self/fd/{}", memory.get()), BlockFile::Mode::kReadWrite));
+	const CatalogueCopy copy = {file.get(), 0, size};
+	SV_ASSIGN(const PoolRow row, pool());
+	SV_ASSIGN(const auto rows, members());
+	SV_ASSIGN(const sv_ring_cursor position, applied());
+	SV_ASSIGN(const auto other, create({&copy, 1}, row, rows));
+	SV_ASSIGN(const ApplyStats none, other->apply_batch({}, position));
+	return other->restore(in, pace);
 }
 
 }  // namespace svd

@@ -311,6 +311,21 @@ Result<UniqueFd> Pool::dump(Pace &pace)
 	return file;
 }
 
+static Status read_text(int text, Pace &pace, const std::function<Status(std::istream &)> &fn)
+{
+	struct stat about{};
+	fstat(text, &about);
+	pace.begin({"reading the dump", 0, static_cast<uint64_t>(about.st_size), "bytes"});
+	FdBuffer buffer(text);
+	std::istream in(&buffer);
+	return fn(in);
+}
+
+Status Pool::try_restore(int text, Pace &pace)
+{
+	return read_text(text, pace, [&](std::istream &in) { return catalogue_->try_restore(in, pace); });
+}
+
 // The kernel has to forget its free space, so the pool goes down first. Until it is up again it is nobody else's. What is
 // in the catalogue is done: should the pool not come up now, it does with the engine's next attempt.
 Status Pool::restore(int text, Pace &pace)
@@ -320,12 +335,7 @@ Status Pool::restore(int text, Pace &pace)
 	SV_TRY(channel_->remove());
 	channel_.reset();
 	state_ = PoolState::kRestoring;
-	struct stat about{};
-	fstat(text, &about);
-	pace.begin({"reading the dump", 0, static_cast<uint64_t>(about.st_size), "bytes"});
-	FdBuffer buffer(text);
-	std::istream in(&buffer);
-	const Status restored = catalogue_->restore(in, pace);
+	const Status restored = read_text(text, pace, [&](std::istream &in) { return catalogue_->restore(in, pace); });
 	ToTheEnd rest(pace);
 	rest.begin({restored.ok() ? "loading the kernel" : "undoing it", 0, 0, ""});
 	const Status closed = catalogue_->close(rest);

@@ -547,9 +547,11 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run, Jo
 	if (!volumes.empty() || !snapshots.empty())
 		return Error{Code::kBusy, "restore pool", name, volumes.empty() ? "its snapshots are still being deleted" : "it has volumes",
 			     "restore into a pool just created"};
-	if (dry_run)
-		return done("dry run", fmt::format("pool {} would be restored", name));
 	const Claim claim(*pool, job);
+	if (dry_run) {
+		SV_TRY(pool->try_restore(text, job));
+		return done("dry run", fmt::format("pool {} would be restored", name));
+	}
 	SV_TRY(pool->restore(text, job));
 	if (!pool->up())
 		return done("restored", fmt::format("pool {} restored; it is not up yet: {}; svd tries again: svctl status", name,

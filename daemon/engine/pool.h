@@ -128,6 +128,7 @@ public:
 
 	// ---- check, dump, restore: long ----
 	Status restore(int text, Pace &pace);	// a file; into a pool without volumes; goes down and up again
+	Status try_restore(int text, Pace &pace);	// what that would say of the text; changes nothing
 	Result<std::vector<std::string>> check(Pace &pace);	// what is wrong, a line each
 	Result<UniqueFd> dump(Pace &pace);	// a sealed memory file
 	const Job *job() const { return job_; }		// that runs on it

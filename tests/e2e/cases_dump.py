@@ -107,6 +107,45 @@ def test_bad_dumps_are_refused_with_their_line(host):
     host.refused(5, "restore", "tank", write_lines(host, good), says="has volumes")
 
 
+def test_bad_dumps_that_the_kernel_would_refuse_are_refused_with_their_line(host):
+    """They were committed: "restored; it is not up yet", and the pool stayed down for good."""
+    host.pool()
+    host.svctl("delete-volume", "tank/v", "--yes")
+    before = host.svctl("dump", "tank")
+    incarnation = before.split("\npool ")[1].split()[3]
+    seq, off, crc = map(int, before.split("\njournal ")[1].split()[1:4])
+    none = "0" * 64
+    good = ["svctl-dump 1", "volume 1 a 1073741824 active 1 1 0 0 0", "map 1 0 1 0 0 2 1", "orphan 3 1 0 1", "orphan 4 1 0 2",
+            f"partial 2 {none} 3"]
+    for bad, says in (("volume 2 b 144115188075855872 active 2 2 0 0 0", "out of range"),
+                      ("volume 2 b 4096 active 2 2 0 255 0", "no flags"),
+                      ("map 1 7 1 0 9 4294967290 1", "have numbers from 1 to"),
+                      (f"partial 3 {none} 3", "own parents"),
+                      (f"partial 3 {none} 4\npartial 4 {none} 3", "own parents"),
+                      (f"partial 3 {none} 2", "which a volume writes"),
+                      (f"journal {incarnation} {seq + 1} {off} {crc}", "no such batch"),
+                      (f"journal {incarnation} {seq} {off + 4096} {crc}", "no such batch"),
+                      (f"journal {incarnation} {seq} {off} {crc ^ 1}", "no such batch"),
+                      (f"journal {incarnation} {(1 << 64) - 1} 0 0", "no such batch"),
+                      ("pool tank x 1 1 1 60000 10", "commits"),
+                      ("snapshot 2 7 s 1048576 done 2 2 0 0 0", "active volume 7"),
+                      ("snapshot 2 1 s 1048576 pending 2 2 0 0 0", "layer 0 over layer 2"),
+                      ("snapshot 2 1 s 2097152 done 2 2 0 0 0\nvolume 3 b 1048576 active 3 3 0 0 0 over 2", "smaller than layer 2")):
+        text = write_lines(host, [*good, bad, "end"])
+        for dry_run in (["--dry-run"], []):
+            answer = host.refused(2, "restore", "tank", text, *dry_run, says=f"line {len(good) + len(bad.splitlines())}")
+            assert says in answer, answer
+            assert host.svctl("dump", "tank") == before
+            assert host.json("status")["pools"][0]["state"] == "active"
+        host.svctl("check", "tank")
+    text = write_lines(host, [*good, f"partial 3 {none} 4", f"journal {incarnation} {seq} {off} {crc}",
+                              "snapshot 2 7 s 1048576 deleting 2 2 0 0 0", "end"])
+    assert "would be restored" in host.svctl("restore", "tank", text, "--dry-run")
+    assert host.svctl("dump", "tank") == before
+    assert host.svctl("restore", "tank", text).strip() == "pool tank restored"
+    host.svctl("check", "tank")
+
+
 def test_text_that_cannot_be_read_to_its_end_is_refused(host):
     """svctl took an error in the middle of a file, or of standard input, for its end."""
     host.pool()

@@ -41,6 +41,14 @@ struct Bench {
 		EXPECT_TRUE(r.ok()) << (r.ok() ? "" : r.error().message());
 		c = std::move(*r);
 	}
+	// As if all that it had were deleted: its journal goes on.
+	void create_anew()
+	{
+		const auto position = c->applied();
+		ASSERT_TRUE(position.ok()) << position.error().message();
+		create();
+		EXPECT_TRUE(c->apply_batch({}, *position).ok());
+	}
 	void reopen()
 	{
 		c.reset();
@@ -54,6 +62,21 @@ struct Bench {
 		std::ostringstream out;
 		EXPECT_TRUE(c->dump(out).ok());
 		return out.str();
+	}
+	// What restore says, and try_restore, which says the same and changes nothing.
+	Status restore(const std::string &text)
+	{
+		const std::string before = dump();
+		std::istringstream first(text), second(text);
+		const Status tried = c->try_restore(first);
+		EXPECT_EQ(dump(), before);
+		const Status done = c->restore(second);
+		EXPECT_EQ(tried.ok(), done.ok()) << text;
+		if (!tried.ok() && !done.ok()) {
+			EXPECT_EQ(tried.error().message(), done.error().message());
+			EXPECT_EQ(dump(), before);
+		}
+		return done;
 	}
 	VolumeRow volume(const std::string &name, uint64_t size = kTiB)
 	{

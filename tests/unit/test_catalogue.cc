@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <random>
 #include <sstream>
 
+#include "daemon/catalogue/ancestry.h"
 #include "daemon/catalogue/catalogue.h"
 #include "tests/support/catalogue_bench.h"
 
@@ -106,7 +108,7 @@ class Stream {
 	Stream(uint64_t seed, std::vector<VolumeRow> volumes) : random_(seed), volumes_(std::move(volumes))
 	{
 		for (uint32_t i = 1; i < 400; i++)
-			numbers_.push_back(i * (i % 3 == 0 ? 700 : 1));
+			numbers_.push_back(i * (i % 3 == 0 ? 120 : 1));  // fewer than 10 * kSlots
 		for (uint32_t m = 0; m < 2; m++)
 			for (uint32_t s = 0; s < 300; s++)
 				slots_.push_back({m, s});
@@ -517,9 +519,8 @@ TEST(Dump, restore_and_dump_are_an_identity)
 		ASSERT_TRUE(b.c->begin_delete_volume(volumes[2].id).ok());
 		const Oracle content = read_back(*b.c);
 		const std::string text = b.dump();
-		b.create();
-		std::istringstream in(text);
-		const Status s = b.c->restore(in);
+		b.create_anew();
+		const Status s = b.restore(text);
 		ASSERT_TRUE(s.ok()) << s.error().message();
 		EXPECT_EQ(b.dump(), text);
 		EXPECT_EQ(read_back(*b.c), content);
@@ -542,8 +543,7 @@ TEST(Dump, bad_text_is_refused_and_changes_nothing)
 	      head + "volume 1 b 4096 active 2 2 0 0 0\n", head + "volume 2 ../x 4096 active 2 2 0 0 0\n",
 	      head + "what 1\n", std::string("svctl-dump 1\nmember 0 x 0 fast 5001 0\n"),
 	      std::string("svctl-dump 1\nmember 9 x 0 fast 1 0\n")}) {
-		std::istringstream in(text);
-		const Status s = b.c->restore(in);
+		const Status s = b.restore(text);
 		ASSERT_FALSE(s.ok()) << text;
 		EXPECT_EQ(s.error().code, Code::kUsage) << text << s.error().message();
 		EXPECT_EQ(b.dump(), before);
@@ -551,6 +551,80 @@ TEST(Dump, bad_text_is_refused_and_changes_nothing)
 	b.volume("x");
 	std::istringstream in(head);
 	EXPECT_EQ(b.c->restore(in).error().code, Code::kBusy);
+}
+
+// What the kernel would refuse when it is loaded: kmod/core/cmd.c.
+TEST(Dump, text_that_no_kernel_can_be_loaded_with_is_refused_with_its_line)
+{
+	Bench b;
+	const std::string bits(64, '0');
+	const std::string head = "svctl-dump 1\nvolume 1 a 104857600 active 1 1 0 0 0\nmap 1 0 1 0 0 2 1\nmap 1 1 1 0 1 3 1\n"
+				 "orphan 4 1 0 2\norphan 5 1 0 3\npartial 2 " + bits + " 4\n";	// 7 lines
+	for (const auto &[line, says] : std::vector<std::pair<std::string, std::string>>{
+		     {fmt::format("volume 2 b {} active 2 2 0 0 0", SV_VOLUME_SIZE_MAX + SV_BLOCK_SIZE), "out of range"},
+		     {"volume 2 b 144115188075855872 active 2 2 0 0 0", "out of range"},
+		     {"volume 2 b 4096 active 2 2 0 2 0", "no flags"},
+		     {"volume 2 b 4096 active 2 2 0 255 0", "no flags"},
+		     {"map 1 5 1 0 9 0 1", "from 1 to 50000"},
+		     {"map 1 5 1 0 9 50001 1", "from 1 to 50000"},
+		     {"map 1 5 2 0 9 50000 1", "from 1 to 50000"},
+		     {"map 1 5 1 0 9 4294967290 1", "from 1 to 50000"},
+		     {"map 1 5 1 0 - 4294967290 1", "from 1 to 50000"},
+		     {"orphan 50001 1 0 9", "from 1 to 50000"},
+		     {"freeing 50001 1", "cannot be"},
+		     {"partial 3 " + bits + " 2", "which a volume writes"},
+		     {"partial 4 " + bits + " 4", "own parents"},
+		     {"partial 4 " + bits + " 5\npartial 5 " + bits + " 4", "own parents"},
+		     {"pool tank x 7 42 1 60000 99", "commits"},
+		     {"pool tank x 7 42 1 60000 60001", "from 0 to 60000"},
+		     {"pool tank x 7 42 1 86400001 1000", "from 0 to 86400000"},
+		     {"journal 42 1 0 0", "no such batch 1"},
+		     {"journal 42 0 4096 0", "no such batch 0"},
+		     {"journal 42 0 0 1", "no such batch 0"},
+		     {"snapshot 2 1 s 209715200 done 7 7 0 0 7\nvolume 3 b 104857600 active 8 8 0 0 0 over 7", "smaller than layer 7"}}) {
+		const Status s = b.restore(head + line + "\nend\n");
+		ASSERT_FALSE(s.ok()) << line;
+		EXPECT_EQ(s.error().code, Code::kUsage) << line;
+		const auto number = 8 + std::ranges::count(line, '\n');
+		EXPECT_NE(s.error().message().find(fmt::format("line {}:", number)), std::string::npos) << line << ": " << s.error().message();
+		EXPECT_NE(s.error().message().find(says), std::string::npos) << line << ": " << s.error().message();
+	}
+	const Status s = b.restore(head + fmt::format("volume 2 b {} active 2 2 0 1 0\n", SV_VOLUME_SIZE_MAX) + "map 2 68719476735 1 0 9 50000 1\n"
+				   "partial 4 " + bits + " 5\npool tank x 7 43 1 86400000 100\njournal 42 0 0 0\njournal 41 9 9 9\nend\n");
+	ASSERT_TRUE(s.ok()) << s.error().message();
+	expect_sound(*b.c);
+}
+
+// As long as the kernel follows them, and against one that counts.
+TEST(Ancestry, finds_circles_and_chains_that_are_too_long)
+{
+	for (const bool upward : {false, true}) {
+		Ancestry chain;
+		for (uint32_t i = 1; i <= SV_MAX_CHAIN; i++) {
+			const uint32_t n = upward ? i : SV_MAX_CHAIN + 1 - i;
+			ASSERT_EQ(chain.add(n, n + 1), Ancestry::Answer::kFine) << n;
+		}
+		EXPECT_EQ(upward ? chain.add(SV_MAX_CHAIN + 1, SV_MAX_CHAIN + 2) : chain.add(SV_MAX_CHAIN + 2, 1),
+			  Ancestry::Answer::kTooLong);
+	}
+	std::mt19937 random(1);
+	uint32_t circles = 0;
+	for (int round = 0; round < 300; round++) {
+		Ancestry ancestry;
+		std::map<uint32_t, uint32_t> parents;
+		for (Ancestry::Answer answer = Ancestry::Answer::kFine; answer == Ancestry::Answer::kFine && parents.size() < 40;) {
+			const uint32_t extent = 1 + random() % 1000, parent = 1 + random() % 60;
+			if (!parents.emplace(extent, parent).second)
+				continue;
+			uint32_t at = parent;
+			for (auto up = parents.find(at); at != extent && up != parents.end(); up = parents.find(at))
+				at = up->second;
+			answer = ancestry.add(extent, parent);
+			ASSERT_EQ(answer == Ancestry::Answer::kCircle, at == extent);
+			circles += at == extent;
+		}
+	}
+	EXPECT_GT(circles, 10u);
 }
 
 // A dump that was cut off, at a line or within one, restored as a pool without what was behind the cut.
@@ -562,7 +636,7 @@ TEST(Dump, text_cut_anywhere_is_refused_and_changes_nothing)
 	ASSERT_TRUE(b.c->apply_batch(records, {2, 4096, 1, 0}).ok());
 	const std::string text = b.dump();
 	ASSERT_TRUE(text.ends_with("\nend\n")) << text;
-	b.create();
+	b.create_anew();
 	const std::string before = b.dump();
 	for (size_t n = 0; n < text.size(); n++) {
 		std::istringstream in(text.substr(0, n));

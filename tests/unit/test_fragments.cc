@@ -190,9 +190,8 @@ TEST_F(Fragments, a_dump_restores_to_the_same)
 	const std::string text = b_.dump();
 	EXPECT_NE(std::string::npos, text.find("\norphan 1 1 0 -\n")) << text;
 	EXPECT_NE(std::string::npos, text.find("\nfragment 1 1 7 4\n")) << text;
-	b_.create();
-	std::istringstream in(text);
-	const Status s = b_.c->restore(in);
+	b_.create_anew();
+	const Status s = b_.restore(text);
 	ASSERT_TRUE(s.ok()) << s.error().message();
 	EXPECT_EQ(text, b_.dump());
 }
@@ -218,8 +217,7 @@ TEST_F(Fragments, bad_text_is_refused_and_changes_nothing)
 		     {head + "partial 1" + none + "fragment 1 0 7 3\n" + rest, "no line before it"},
 		     {head + "map 1 20 1 7 - 20 1\n" + rest, "no member 7"}}) {
 		b_.create();
-		std::istringstream in(text);
-		const Status s = b_.c->restore(in);
+		const Status s = b_.restore(text);
 		ASSERT_EQ(says.empty(), s.ok()) << text << (s.ok() ? "" : s.error().message());
 		if (s.ok())
 			continue;

@@ -414,9 +414,8 @@ void Pool::crash()
 void Pool::dump_and_restore()
 {
 	const std::string text = bench_.dump();
-	bench_.create();
-	std::istringstream in(text);
-	const Status s = c().restore(in);
+	bench_.create_anew();
+	const Status s = bench_.restore(text);
 	ASSERT_TRUE(s.ok()) << s.error().message() << "\n" << text;
 	ASSERT_EQ(bench_.dump(), text);
 	done["dump"]++;

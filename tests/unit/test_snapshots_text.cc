@@ -51,6 +51,8 @@ TEST(Check, finds_every_inconsistency_of_layers)
 		{"UPDATE snapshots SET layer = 1", "layer 1: more than one volume or snapshot has it\n"},
 		{"UPDATE snapshots SET name = '-' WHERE id = 2", "snapshot 2: cannot use '-' as name of a snapshot"},
 		{"UPDATE snapshots SET state = 7 WHERE id = 2", "snapshot 2: there is no state 7\n"},
+		{"UPDATE snapshots SET volume = 9 WHERE id = 2", "snapshot 2: its volume 9 is not there, or is being deleted\n"},
+		{"UPDATE volumes SET state = 1", "snapshot 3: its volume 1 is not there, or is being deleted\n"},
 		{"UPDATE snapshots SET state = 1 WHERE id = 2", "snapshot 2: volume 1 does not write layer 1\n"},
 		{"UPDATE snapshots SET next_layer = 3 WHERE id = 2", "snapshot 2: layer 3 does not lie above its layer 1\n"},
 		{"UPDATE partials SET parent = 4 WHERE extent = 4", "partial extent 4: it is among its own parents\n"},
@@ -101,9 +103,8 @@ TEST(Dump, of_snapshots_is_an_identity)
 				 "partial 4 0000000000000000000000000000000000000000000000000000000000000000 3\n",
 				 "freeing 2 2\nfreeing 9 9\n"})
 		EXPECT_NE(text.find(line), std::string::npos) << line << text;
-	b.create();
-	std::istringstream in(text);
-	const Status restored = b.c->restore(in);
+	b.create_anew();
+	const Status restored = b.restore(text);
 	ASSERT_TRUE(restored.ok()) << restored.error().message();
 	EXPECT_EQ(b.dump(), text);
 	expect_sound(*b.c);
@@ -129,19 +130,29 @@ TEST(Dump, bad_text_of_snapshots_is_refused_with_its_line)
 	      "wanted 4 1 w 1048576 2 5 7", "wanted 4 1 s 1048576 3 5 7", "wanted 4 9 w 1048576 3 5 7",
 	      "wanted 2 1 w 1048576 3 5 7", "wanted 4 1 w 1048576 3 3 7", "map 2 1 1 0 5 9 1", "orphan 1 1 0 9",
 	      "orphan 0 1 0 9", "orphan 9 1 0 0", "orphan 9 1 7 9", "partial 2 00 3", "freeing 3 1", "freeing 0 1", "end"}) {
-		std::istringstream in(head + line + "\n");
-		const Status s = b.c->restore(in);
+		const Status s = b.restore(head + line + "\n");
 		ASSERT_FALSE(s.ok()) << line;
 		EXPECT_EQ(s.error().code, Code::kUsage) << line;
 		EXPECT_NE(s.error().message().find("line 7"), std::string::npos) << line << ": " << s.error().message();
 		EXPECT_EQ(b.dump(), before);
 	}
+	// What is seen at the end only.
+	for (const std::string lines :
+	     {"snapshot 4 9 t 1048576 done 2 2 0 0 7", "snapshot 4 2 t 1048576 done 2 2 0 0 7",
+	      "snapshot 4 9 t 1048576 done 2 2 0 0 7\nvolume 9 b 1048576 deleting 5 5 0 0 0",
+	      "snapshot 4 1 t 1048576 pending 2 2 0 0 7", "snapshot 4 1 t 1048576 pending 2 2 0 6 7",
+	      "snapshot 4 1 t 1048576 pending 2 2 0 3 7", "snapshot 4 1 t 1048576 done 2 2 0 3 7",
+	      "wanted 4 1 t 1048576 3 5 7\nvolume 9 b 1048576 active 5 5 0 0 0"}) {
+		const Status s = b.restore(head + lines + "\npartial 2 " + bits + " 3\nend\n");
+		ASSERT_FALSE(s.ok()) << lines;
+		EXPECT_EQ(s.error().code, Code::kUsage) << lines;
+		EXPECT_NE(s.error().message().find("line 7:"), std::string::npos) << lines << ": " << s.error().message();
+	}
 	for (const std::string parent : {"2", "9", "x"}) {
 		std::istringstream in(head + "partial 2 " + bits + " " + parent + "\n");
 		EXPECT_EQ(b.c->restore(in).error().code, Code::kUsage) << parent;
 	}
-	std::istringstream in(good);
-	EXPECT_TRUE(b.c->restore(in).ok());
+	EXPECT_TRUE(b.restore(good).ok());
 	expect_sound(*b.c);
 }
 
