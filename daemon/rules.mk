@@ -4,7 +4,7 @@ DAEMON_OBJ := $(BUILD)/daemon
 DAEMON_LIB := $(BUILD)/lib/libsvd.a
 DAEMON_SRC := $(filter-out daemon/main.cc,$(wildcard daemon/base/*.cc daemon/catalogue/*.cc daemon/kernel/*.cc \
 	daemon/engine/*.cc daemon/api/*.cc))
-CXXFLAGS ?= -O2 -g
+CXXFLAGS ?= -O2 -g1
 SVD_CXXFLAGS = $(CPPFLAGS) $(CXXFLAGS) -std=c++20 -Wall -Wextra -Werror -I. -MMD -MP
 SVD_LIBS = -lsqlite3 -lfmt -lblkid -lfdisk -ldevmapper -lsystemd -ludev -lkmod -lpthread
 include mk/core.mk

@@ -8,7 +8,7 @@ UNIT_OUT := $(BUILD)/tests/unit
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.cc))
 UNIT_TESTS := $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OUT)/%)
 UNIT_OF_DAEMON := $(shell grep -l '^.include "daemon/' /dev/null $(UNIT_SRC))
-UNIT_CXXFLAGS := -std=c++20 -g -O1 -Wall -Wextra -Werror -I.
+UNIT_CXXFLAGS := -std=c++20 -g1 -O1 -Wall -Wextra -Werror -I.
 # Under sanitizers GCC 12 takes the insides of std::regex for uninitialized.
 UNIT_ASAN_FLAGS = $(UNIT_CXXFLAGS) $(SANITIZE) -Wno-maybe-uninitialized
 UNIT_LIBS := -lgtest_main -lgtest -lpthread
