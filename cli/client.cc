@@ -183,7 +183,13 @@ Answer call(const std::string &socket_path, const std::string &method, const jso
 	json request = {{"method", method}, {"parameters", parameters}};
 	if (report)
 		request["more"] = true;
-	std::string message = request.dump();
+	std::string message;
+	try {
+		message = request.dump();
+	} catch (const json::type_error &) {
+		return failed(kExitUsage, "a name or a path is not UTF-8, and svd takes no other: type it in a terminal whose "
+					  "locale is UTF-8 (locale charmap); a device has other paths in /dev/disk");
+	}
 	message.push_back('\0');
 	const auto end = Clock::now() + timeout;
 	while (true) {

@@ -2,10 +2,11 @@
 // See commands.h.
 #include "cli/commands.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <sstream>
+#include <filesystem>
 
 #include <fcntl.h>
 #include <fmt/core.h>
@@ -49,16 +50,37 @@ uint64_t size_argument(const std::string &text)
 	return bytes.value().v;
 }
 
+// svd's working directory is another one. A symlink stays what it is: it may be the name that lasts.
+std::string device_argument(const std::string &path)
+{
+	if (path.empty())
+		throw UsageError("the name of a device is empty");
+	std::error_code error;
+	const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+	if (error)
+		throw UsageError(fmt::format("{}: the working directory is gone ({}): write the whole path", path, error.message()));
+	return absolute;
+}
+
+json wipe_argument(const Values &v)
+{
+	json devices = json::array();
+	for (const std::string &device : v.all("wipe"))
+		devices.push_back(device_argument(device));
+	return devices;
+}
+
 // "fast=/dev/a,/dev/b" as {"name": "fast", "devices": [...]}
 json tier_argument(const std::string &text)
 {
 	const size_t equals = text.find('=');
-	if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
-		throw UsageError(fmt::format("--tier {}: write NAME=DEVICE[,DEVICE...]", text));
+	const std::vector<std::string> names = split(equals == std::string::npos ? "" : text.substr(equals + 1));
+	if (equals == 0 || std::find(names.begin(), names.end(), "") != names.end() || names.empty())
+		throw UsageError(fmt::format("'{}' does not name a tier and its devices, with one comma between two: write "
+					     "TIER=DEVICE[,DEVICE...]", text));
 	json devices = json::array();
-	std::stringstream list(text.substr(equals + 1));
-	for (std::string device; std::getline(list, device, ',');)
-		devices.push_back(device);
+	for (const std::string &name : names)
+		devices.push_back(device_argument(name));
 	return {{"name", text.substr(0, equals)}, {"devices", devices}};
 }
 
@@ -118,7 +140,7 @@ Request create_pool(const Values &v, const std::string &)
 	json tiers = json::array();
 	for (const std::string &tier : v.all("tier"))
 		tiers.push_back(tier_argument(tier));
-	Request request{"CreatePool", {{"pool", v.text("NAME")}, {"tiers", tiers}, {"wipe", v.all("wipe")}},
+	Request request{"CreatePool", {{"pool", v.text("NAME")}, {"tiers", tiers}, {"wipe", wipe_argument(v)}},
 			!v.all("wipe").empty()};
 	add_discard(v, request);
 	return request;
@@ -135,7 +157,7 @@ Request add_device(const Values &v, const std::string &)
 {
 	const json tier = tier_argument(v.text("TIER=DEVICE"));
 	return {"AddDevice", {{"pool", v.text("POOL")}, {"tier", tier["name"]},
-		{"devices", tier["devices"]}, {"wipe", v.all("wipe")}}, !v.all("wipe").empty()};
+		{"devices", tier["devices"]}, {"wipe", wipe_argument(v)}}, !v.all("wipe").empty()};
 }
 
 Request restore(const Values &v, const std::string &)

@@ -6,6 +6,8 @@
 #include <functional>
 #include <map>
 
+#include <fmt/core.h>
+
 #include "cli/client.h"
 #include "cli/list.h"
 #include "cli/parse.h"
@@ -153,12 +155,29 @@ std::vector<Candidate> behind_comma(const std::string &word, const std::vector<s
 	return candidates;
 }
 
+// "jobs" is "job list", too.
+std::span<const Column> columns_of(const CLI::App &command)
+{
+	if (command.get_name() == "jobs" || command.get_parent()->get_name() == "job")
+		return job_columns();
+	return command.get_name() == "status" ? problem_columns() : list_columns();
+}
+
 std::vector<Candidate> columns(const Place &place, const std::string &word)
 {
 	std::vector<std::string> all;
-	for (const Column &column : place.app->get_name() == "status" ? problem_columns() : list_columns())
+	for (const Column &column : columns_of(*place.app))
 		all.push_back(column.name);
 	return behind_comma(word, all);
+}
+
+std::vector<Candidate> jobs(const Place &place)
+{
+	const Answer answer = call(place.socket, "io.svctl.Jobs", json::object(), {}, kPatience);
+	std::vector<Candidate> all;
+	for (const json &job : answer.parameters.value("jobs", json::array()))
+		all.push_back({std::to_string(job.value("id", 0u)), fmt::format("{} {}", job.value("what", ""), job.value("pool", ""))});
+	return all;
 }
 
 std::vector<Candidate> codes()
@@ -183,6 +202,8 @@ std::vector<Candidate> fitting(const Place &place, const std::string &what, cons
 	static const std::vector<Candidate> kFiles = {{":files", ""}};
 	const std::map<std::string, Fit> fits = {
 		{"POOL", [&] { return names(place, {"pool"}); }},
+		{"POOL|UUID", [&] { return names(place, {"pool"}); }},
+		{"JOB", [&] { return jobs(place); }},
 		{"POOL/VOLUME", [&] { return volumes(place); }},
 		{"POOL[/VOLUME[@SNAPSHOT]]", [&] { return names(place, {"pool", "volume", "snapshot"}); }},
 		{"POOL/VOLUME@SNAPSHOT", [&] { return names(place, {"snapshot"}); }},

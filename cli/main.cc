@@ -30,8 +30,9 @@ int report(const Options &options, const Request &request, const Answer &answer)
 		out["schema"] = kSchema;
 		if (answer.exit != kExitOk) {
 			out["error"] = {{"code", answer.exit}, {"id", answer.id}, {"message", answer.message}};
-			if (answer.parameters.contains("problems"))
-				out["problems"] = answer.parameters["problems"];
+			for (const char *more : {"problems", "destroys"})
+				if (answer.parameters.contains(more))
+					out[more] = answer.parameters[more];
 		}
 		fmt::print("{}\n", out.dump(2, ' ', false, json::error_handler_t::replace));
 	} else if (answer.exit != kExitOk) {
@@ -52,20 +53,27 @@ int report(const Options &options, const Request &request, const Answer &answer)
 	return answer.exit;
 }
 
-bool confirmed(const json &plan)
+// Exit code 0: what the plan says may be destroyed.
+Answer confirm(const Options &options, const json &plan)
 {
-	fmt::print(stderr, "This destroys:\n");
-	for (const json &item : plan.value("destroys", json::array()))
-		fmt::print(stderr, "  {}\n", item.get<std::string>());
-	if (!isatty(STDIN_FILENO)) {
-		fmt::print(stderr, "svctl: nothing was changed: repeat with --yes\n");
-		return false;
-	}
-	const InterruptNotice notice("svctl: nothing was changed");
-	fmt::print(stderr, "Type yes to go on: ");
+	const bool asks = isatty(STDIN_FILENO);
+	if (asks || !options.json)
+		fmt::print(stderr, "This destroys:\n");
+	for (const json &item : plan["destroys"])
+		if (asks || !options.json)
+			fmt::print(stderr, "  {}\n", item.get<std::string>());
 	std::string line;
-	std::getline(std::cin, line);
-	return line == "yes";
+	if (asks) {
+		const InterruptNotice notice("svctl: nothing was changed");
+		fmt::print(stderr, "Type yes to go on: ");
+		std::getline(std::cin, line);
+	}
+	if (line == "yes")
+		return {};
+	Answer refusal = failed(kExitUsage, asks ? "nothing was changed: the answer was not yes" :
+						   "nothing was changed: repeat with --yes");
+	refusal.parameters["destroys"] = plan["destroys"];
+	return refusal;
 }
 
 // The dump is text, also with --json.
@@ -116,9 +124,10 @@ int run(const Options &options, const Request &request)
 		const Answer plan = ask(plan_only, request);
 		if (plan.exit != kExitOk)
 			return report(options, request, plan);
-		if (plan.parameters.contains("destroys") && !plan.parameters["destroys"].empty() &&
-		    !confirmed(plan.parameters))
-			return kExitUsage;
+		const json destroys = plan.parameters.value("destroys", json::array());
+		const Answer allowed = destroys.empty() ? Answer() : confirm(options, plan.parameters);
+		if (allowed.exit != kExitOk)
+			return report(options, request, allowed);
 	}
 	const Answer answer = ask(options, request);
 	if (answer.exit == kExitOk && !answer.fds.empty())
@@ -145,9 +154,25 @@ bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &wo
 	return script != nullptr || man;
 }
 
-int parse_and_run(int argc, char **argv)
+std::string what_is_wrong(const CLI::App &app, const CLI::ParseError &e)
 {
-	Options options;
+	const std::vector<std::string> rest = app.remaining(true);
+	if (dynamic_cast<const CLI::RequiredError *>(&e) != nullptr && !rest.empty())
+		return fmt::format("there is no command {}: svctl --help lists them", rest.front());
+	return fmt::format("{} (--help says what there is)", e.what());
+}
+
+// Also where the command line is wrong, so that it is not parsed to its end.
+bool asks_for_json(int argc, char **argv)
+{
+	for (int i = 1; i < argc && std::string(argv[i]) != "--"; i++)
+		if (std::string(argv[i]) == "--json")
+			return true;
+	return false;
+}
+
+int parse_and_run(int argc, char **argv, Options &options)
+{
 	Values values;
 	Request request;
 	CLI::App app("svctl: thin volumes on pools of fast and slow devices", "svctl");
@@ -159,7 +184,9 @@ int parse_and_run(int argc, char **argv)
 	try {
 		app.parse(argc, argv);
 	} catch (const CLI::ParseError &e) {
-		return app.exit(e) == 0 ? kExitOk : kExitUsage;
+		if (e.get_exit_code() == 0)	// --help
+			return app.exit(e);
+		return report(options, request, failed(kExitUsage, what_is_wrong(app, e)));
 	} catch (const UsageError &e) {
 		return report(options, request, failed(kExitUsage, e.what()));
 	}
@@ -172,13 +199,18 @@ int parse_and_run(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	int code = kExitFailure;
+	Options options;
+	options.json = asks_for_json(argc, argv);
 	try {
-		code = parse_and_run(argc, argv);
+		code = parse_and_run(argc, argv, options);
 		if (fflush(stdout) != 0 || ferror(stdout) != 0)
 			throw std::runtime_error("the answer cannot be written to standard output");
 		return code;
 	} catch (const std::exception &e) {
+		code = code == kExitOk ? kExitFailure : code;
+		if (options.json && std::cout && ferror(stdout) == 0)
+			return report(options, {}, failed(code, e.what()));
 		fputs(("svctl: " + std::string(e.what()) + "\n").c_str(), stderr);
-		return code == kExitOk ? kExitFailure : code;
+		return code;
 	}
 }

@@ -92,6 +92,8 @@ std::vector<std::string> split(const std::string &list)
 	std::stringstream in(list);
 	for (std::string one; std::getline(in, one, ',');)
 		all.push_back(one);
+	if (list.ends_with(','))	// something was to follow
+		all.emplace_back();
 	return all;
 }
 

@@ -50,9 +50,13 @@ static Code code_of_errno(int err)
 	case EROFS:
 		return Code::kPermission;
 	case ENOENT:
+	case ENOTDIR:
 	case ENODEV:
 	case ENXIO:
 		return Code::kNotFound;
+	case ELOOP:
+	case ENAMETOOLONG:
+		return Code::kUsage;
 	case EBUSY:
 	case EEXIST:
 		return Code::kBusy;

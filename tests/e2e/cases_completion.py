@@ -107,6 +107,8 @@ def try_words(host, complete):
     assert complete(host, "svctl add-device tank ") == ["fast=", "slow="]
     assert complete(host, "svctl list -o name,u") == ["name,used", "name,uuid"]
     assert complete(host, "svctl status --columns se") == ["severity"]
+    assert complete(host, "svctl job list -o wh") == complete(host, "svctl jobs -o wh") == ["what"]
+    assert complete(host, "svctl import-pool ") == ["attic", "tank"]
     assert complete(host, "svctl explain SV-POOL-FU") == ["SV-POOL-FULL"]
     assert complete(host, "svctl deactivate tank ") == []
     assert complete(host, "svctl restore tank slow") == ["slow1", "slow2"]
@@ -164,3 +166,34 @@ def test_completion_waits_for_no_svd_that_hangs(host):
     done = cases_cli.svctl("--complete", "--socket", host.socket, "deactivate", "")
     host.svd.send_signal(cases_cli.signal.SIGCONT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and time.monotonic() - begin < 5
+
+
+NEW = {"NAME", "NEW", "SIZE", "SECONDS", "TIER=DEVICE[,DEVICE...]"}    # what is there yet has no such value
+
+
+def parameters(name):
+    """Of a command, what help calls its words and its options' values: with the words that stand before the value."""
+    text = cases_cli.svctl(name, "--help").stdout
+    words, _, options = text.partition("\nOptions:\n")
+    for word in re.findall(r"^  (\S+)(?: REQUIRED)?(?: \.\.\.)?(?: |$)", words.partition("Positionals:\n")[2], re.M):
+        yield word, []
+    for option, value in re.findall(r"^  (?:-\w,)?(--[a-z-]+) ([A-Z]\S*|\w+\|\w+)", options.partition("\nExample:")[0], re.M):
+        yield value, [option]
+
+
+def test_each_value_has_a_completion(host):
+    """Of every command, in a pool that has one of everything."""
+    names(host)
+    host.svctl("create-snapshot", "tank/v@one")
+    host.svctl("check", "tank")
+    seen = set()
+    for name in [*cases_cli.commands(), ""]:
+        given = []
+        for value, option in parameters(name) if name else [("PATH", ["--socket"]), ("SECONDS", ["--timeout"])]:
+            words = [name] * bool(name) + given + option + [""]
+            offered = cases_cli.svctl("--complete", *words, env={**os.environ, "SVCTL_SOCKET": host.socket}).stdout
+            assert (offered == "") == (value in NEW), (words, value, offered)
+            seen.add(value)
+            if not option:
+                given.append("tank/v" if "/" in value else "tank")
+    assert {"POOL", "POOL|UUID", "JOB", "COLUMN", "VOLUME@SNAPSHOT", "TIER=DEVICE", "FILE", "pass|keep", "PATH"} <= seen, seen

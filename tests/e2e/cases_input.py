@@ -27,6 +27,11 @@ def test_refuses_missing_tiny_duplicate_and_read_only_devices(host):
         os.chmod(read_only, 0o444)
         host.refused(4, *create(host, read_only), says="read-only")
         host.refused(2, *create(host, host.dir), says="not a block device")
+        os.symlink("loop", f"{host.dir}/loop")
+        for code, path, says in ((3, f"{twice}/under", "Not a directory"), (2, f"{host.dir}/loop", "symbolic links"),
+                                 (2, f"{host.dir}/{'x' * 300}", "too long")):
+            host.refused(code, *create(host, path), says=says)
+            host.refused(code, "add-device", "tank", f"slow={path}", says=says)
 
 
 def sums(*paths):
@@ -136,18 +141,57 @@ def test_svctl_without_svd(host):
 
 
 def test_usage_errors(host):
-    host.refused(2)
-    host.refused(2, "no-such-command")
-    host.refused(2, "create-pool", "p")
-    host.refused(2, "create-pool", "p", "--tier", "no-equals-sign")
+    host.refused(2, says="subcommand")
+    host.refused(2, "no-such-command", says="no-such-command")
+    host.refused(2, "create-pool", "p", says="--tier")
+    for tier in ("no-equals-sign", "=/a", "t=", "t=/a,,/b", "t=,/a", "t=/a,"):
+        host.refused(2, "create-pool", "p", "--tier", tier, says="write TIER=DEVICE")
+        host.refused(2, "add-device", "p", tier, says="write TIER=DEVICE")
+    host.refused(2, "create-pool", "p", "--tier", "t=/a", "--wipe", "", says="is empty")
+    host.refused(2, "list", "-o", "name,", says="there is no column ''")
+
+
+NOT_UTF8 = os.fsdecode(b"\xff")
+
+
+def test_what_is_not_utf8_is_refused(host):
+    host.used_pool()
+    os.symlink(host.disk("d"), f"{host.dir}/{NOT_UTF8}")
+    with host.unchanged():
+        for words in (["show", f"tank/{NOT_UTF8}"], ["create-volume", f"tank/{NOT_UTF8}", "--size", "1M"],
+                      ["rename-volume", "tank/v", NOT_UTF8], create(host, f"{host.dir}/{NOT_UTF8}"), ["check", NOT_UTF8]):
+            host.refused(2, *words, says="not UTF-8")
 
 
 def test_json_errors_have_schema_and_code(host):
+    """And nothing else is printed."""
+    host.used_pool()
+    with host.unchanged():
+        for code, *words in ((3, "show", "nix"), (2, "delete-volume", "tank/v"), (2, "no-such-command"), (2,), (2, "volume", "fly"),
+                             (2, "create-pool", "p"), (2, "create-pool", "p", "--tier", "t"), (2, "list", "-H"), (2, "list", "--nix"),
+                             (2, "scan", "--dry-run"), (2, "show", NOT_UTF8), (2, "explain", "SV-NIX"), (2, "list", "--timeout", "x"),
+                             (2, "restore", "tank", f"{host.dir}/absent"), (5, "create-volume", "tank/v", "--size", "1G"),
+                             (20, "--socket", f"{host.dir}/absent", "list"), (2, "--socket", "x" * 200, "list")):
+            done = subprocess.run([f"{harness.BIN}/svctl", "--json", *words], stdin=subprocess.DEVNULL, capture_output=True,
+                                  text=True, env={**os.environ, "SVCTL_SOCKET": host.socket})
+            answer = json.loads(done.stdout)
+            assert done.returncode == code and answer["schema"] == 1 and not done.stderr, (words, done)
+            assert answer["error"]["code"] == code and answer["error"]["id"] and answer["error"]["message"], (words, done)
+            assert (words[0:1] == ["delete-volume"]) == ("destroys" in answer), (words, done)
+
+
+def test_relative_paths_are_those_of_svctl(host):
+    host.disk("d")
+    os.symlink("d", f"{host.dir}/link")
+    os.mkdir(f"{host.dir}/sub")
     host.start()
-    done = subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, "--json", "show", "nix"],
-                          capture_output=True, text=True)
-    answer = json.loads(done.stdout)
-    assert done.returncode == 3 and answer["schema"] == 1 and answer["error"]["code"] == 3
+    for directory, words in ((host.dir, ["create-pool", "tank", "--tier", "t=link", "--wipe", "link", "--yes"]),
+                             (f"{host.dir}/sub", ["create-pool", "tank", "--tier", "t=../d"])):
+        subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, *words], cwd=directory, check=True)
+    assert [d["path"] for d in host.json("show", "tank")["devices"]] == [f"{host.dir}/link"]
+    host.disk("sub/e")
+    subprocess.run([f"{harness.BIN}/svctl", "--socket", host.socket, "add-device", "tank", "t=e"], cwd=f"{host.dir}/sub", check=True)
+    assert [d["path"] for d in host.json("show", "tank")["devices"]][1] == f"{host.dir}/sub/e"
 
 
 def try_hostile_clients(host):

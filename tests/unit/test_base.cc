@@ -105,7 +105,9 @@ TEST(Error, keeps_code_and_hint_within_an_outer_one)
 	EXPECT_EQ(outer.message(), "cannot create volume tank/a: cannot write /dev/x: it is full (delete something)");
 	EXPECT_EQ(outer.exit_code(), 6);
 	EXPECT_EQ(Error(Code::kBusy, "plain").message(), "plain");
-	EXPECT_EQ(errno_error(EACCES, "open", "x").code, Code::kPermission);
+	for (const auto &[error, code] : {std::pair(EACCES, Code::kPermission), {ENOENT, Code::kNotFound}, {ENOTDIR, Code::kNotFound},
+					  {ELOOP, Code::kUsage}, {ENAMETOOLONG, Code::kUsage}, {EIO, Code::kFailure}})
+		EXPECT_EQ(errno_error(error, "open", "x").code, code) << strerror(error);
 }
 
 TEST(BlockFile, reads_what_was_written_and_refuses_ranges)
