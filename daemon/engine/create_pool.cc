@@ -432,9 +432,12 @@ Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 	}
 	for (const auto &[index, member] : pool->members())
 		destroys.push_back(fmt::format("pool {}'s data on {}", name, member.path));
-	if (dry_run)
+	if (dry_run) {
+		if (pool->up())
+			SV_TRY(pool->refuse_open_volumes("deactivate pool"));
 		return Json{{"result", "dry run"}, {"destroys", lines(destroys)},
 			    {"message", fmt::format("pool {} would be deleted", name)}};
+	}
 	SV_TRY(pool->deactivate());
 	SV_TRY(pool->erase_labels());
 	keep_down(pool->uuid(), false);

@@ -165,6 +165,10 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 	rescan();
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	if (pool->up()) {
+		if (read_only && !missing && !pool->absent().empty())
+			return Error{Code::kNotFound, "activate pool", name, "it is up without members that are missing",
+				     fmt::format("attach them, then: svctl deactivate {0}; svctl activate {0} --read-only", name)}
+				.with(Id::kMemberMissing);
 		const bool same = (pool->state() == PoolState::kReadOnly) == read_only;
 		if (!same)
 			return Error{Code::kBusy, "activate pool", name,
@@ -178,8 +182,10 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 		SV_TRY(refuse_holder("activate pool", *pool));
 	if (const Pool *const other = namesake(*pool); other != nullptr && other->up())
 		SV_TRY(refuse_name("activate pool", *pool, pool->name()));
-	if (dry_run)
+	if (dry_run) {
+		SV_TRY(pool->refuse_activation({read_only, missing}));
 		return done("dry run", fmt::format("pool {} would be activated", name));
+	}
 	SV_TRY(no_longer_down(*pool, [&] { return pool->activate({read_only, missing}); }));
 	std::string message = fmt::format("pool {} is {}", name, state_name(pool->state()));
 	for (const Json &problem : problems_json(*pool))
@@ -192,8 +198,10 @@ Result<Json> Engine::deactivate(const std::string &name, bool dry_run)
 	SV_ASSIGN(Pool *const pool, find_pool(name));
 	SV_TRY(refuse_job(*pool, "deactivate"));
 	const bool was_up = pool->up();
+	if (dry_run && was_up)
+		SV_TRY(pool->refuse_open_volumes("deactivate pool"));
 	if (dry_run)
-		return done("dry run", fmt::format("pool {} would be taken down", name));
+		return done("dry run", fmt::format("pool {} would {}", name, was_up ? "be taken down" : "stay down"));
 	const Status down = pool->deactivate();
 	if (!pool->up())
 		keep_down(pool->uuid(), true);
@@ -217,6 +225,7 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 			     fmt::format("it exists with {}", format_size(Bytes(existing.value().size))),
 			     "to grow it: svctl resize-volume"};
 	SV_TRY(pool_to_change(pool_name));
+	SV_TRY(check_volume_size(rounded, volume));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} of {} would be created", pool_name, volume,
 						   format_size(Bytes(rounded))));
@@ -238,6 +247,7 @@ Result<Json> Engine::resize_volume(const std::string &pool_name, const std::stri
 	if (rounded < row.size)
 		return Error{Code::kUsage, "resize volume", name,
 			     fmt::format("it has {}: volumes do not shrink", format_size(Bytes(row.size))), ""};
+	SV_TRY(check_volume_size(rounded, row.name));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {} would grow to {}", name, format_size(Bytes(rounded))));
 	SV_TRY(pool->grow_volume(row, rounded));
@@ -274,6 +284,7 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 			     fmt::format("it has {} snapshot(s), {}@{} for one", snapshots.size(), volume, snapshots[0].name),
 			     fmt::format("svctl list -t snapshot {}; svctl delete-snapshot for each", name)};
 	if (dry_run) {
+		SV_TRY(pool->refuse_open("delete volume", row));
 		SV_ASSIGN(const uint64_t mapped, pool->catalogue().mapped(row.id));
 		Json json = done("dry run", fmt::format("volume {} would be deleted", name));
 		json["destroys"] = {fmt::format("volume {} ({}, {} written)", name, format_size(Bytes(row.size)),
@@ -306,8 +317,10 @@ Result<Json> Engine::deactivate_volume(const std::string &pool_name, const std::
 	if (!row.active)
 		return done("no change", fmt::format("volume {}: no change", name));
 	SV_TRY(refuse_job(*pool, "change"));
-	if (dry_run)
+	if (dry_run) {
+		SV_TRY(pool->refuse_open("deactivate volume", row));
 		return done("dry run", fmt::format("volume {} would be deactivated", name));
+	}
 	SV_TRY(pool->deactivate_volume(row));
 	return done("deactivated", fmt::format("volume {} is inactive{}", name, row.autoactivate ?
 					       ", until its pool comes up the next time" : ""));

@@ -207,6 +207,11 @@ Status Pool::refuse_open_device(const char *attempt, const std::string &object, 
 	return Error{Code::kBusy, attempt, object, fmt::format("{} is in use: {}", called, use.by), use.next};
 }
 
+Status Pool::refuse_open(const char *attempt, const VolumeRow &volume) const
+{
+	return refuse_open_device(attempt, name_ + "/" + volume.name, "it", volume_spec(volume));
+}
+
 Result<std::vector<VolumeSpec>> Pool::devices()
 {
 	SV_ASSIGN(std::vector<VolumeSpec> all, active_snapshots());
@@ -407,7 +412,7 @@ Status Pool::activate_volume(const VolumeRow &volume)
 
 Status Pool::deactivate_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open_device("deactivate volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
+	SV_TRY(refuse_open("deactivate volume", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	kill_point("deactivate-volume-removed");
 	const Status done = catalogue_->set_active(volume.id, false);
@@ -420,7 +425,7 @@ Status Pool::deactivate_volume(const VolumeRow &volume)
 // the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open_device("delete volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
+	SV_TRY(refuse_open("delete volume", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	const Status begun = catalogue_->begin_delete_volume(volume.id);
 	if (!begun.ok()) {

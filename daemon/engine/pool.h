@@ -73,9 +73,12 @@ public:
 		bool read_only = false;			// nothing is written to members; the journal is applied in memory
 		bool missing = false;			// read_only: go on without members; what lies on them is EIO
 	};
+	Status refuse_activation(How how);		// as far as that shows before anything is opened; the pool is down
 	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
 	Status activate(How how, Pace &pace = NoPace::instance());	// kNeedsCheck, kNotFound (a member is missing) ...
 	Status refuse_open_volumes(const char *attempt);	// nor snapshots; the pool is up
+	Status refuse_open(const char *attempt, const VolumeRow &volume) const;
+	Status refuse_open(const char *attempt, const VolumeRow &of, const SnapshotRow &snapshot) const;
 	Status deactivate();				// kBusy: a volume is open, nothing changed
 	Status erase_labels();				// delete-pool; the pool is down
 	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
@@ -198,6 +201,7 @@ private:
 	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
 
 	// recovery.cc
+	Status refuse_activation(How how, const RunningPool &running) const;
 	Status bring_up(How how);
 	void take_back_devices();
 	std::string missing_list() const;

@@ -225,9 +225,8 @@ Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, con
 // its own goes as that of a deleted one does. Until the catalogue says so nothing has changed but that the device was away.
 Result<VolumeRow> Pool::rollback_volume(const VolumeRow &volume, const SnapshotRow &to)
 {
-	const std::string object = name_ + "/" + volume.name;
 	SV_TRY(refuse_old_module("volume " + volume.name));
-	SV_TRY(refuse_open_device("roll back volume", object, "it", volume_spec(volume)));
+	SV_TRY(refuse_open("roll back volume", volume));
 	if (unresolved_)
 		SV_TRY(resolve_snapshots());
 	VolumeRow wanted = volume;
@@ -268,7 +267,7 @@ Result<VolumeRow> Pool::rollback_volume(const VolumeRow &volume, const SnapshotR
 
 Result<HeadUse> Pool::written_since_snapshot(const VolumeRow &volume)
 {
-	SV_TRY(refuse_open_device("roll back volume", name_ + "/" + volume.name, "it", volume_spec(volume)));
+	SV_TRY(refuse_open("roll back volume", volume));
 	SV_TRY(unresolved_ ? resolve_snapshots() : checkpoint());
 	return catalogue_->head_use(volume.id);
 }
@@ -307,10 +306,16 @@ Status Pool::activate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot)
 	return done;
 }
 
+Status Pool::refuse_open(const char *attempt, const VolumeRow &of, const SnapshotRow &snapshot) const
+{
+	const VolumeSpec spec = snapshot_spec(of, snapshot);
+	return refuse_open_device(attempt, name_ + "/" + spec.name, "it", spec);
+}
+
 Status Pool::deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot)
 {
 	const VolumeSpec spec = snapshot_spec(of, snapshot);
-	SV_TRY(refuse_open_device("deactivate snapshot", name_ + "/" + spec.name, "it", spec));
+	SV_TRY(refuse_open("deactivate snapshot", of, snapshot));
 	SV_TRY(channel_->remove_volume(spec));
 	kill_point("deactivate-snapshot-removed");
 	SV_TRY(drop_from_kernel(snapshot.id));

@@ -115,29 +115,45 @@ Status Pool::refuse_missing() const
 				 "--missing", name_)}.with(Id::kMemberMissing);
 }
 
-Status Pool::bring_up(How how)
+Status Pool::refuse_activation(How how)
+{
+	SV_TRY(kernel_.probe());
+	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
+	return refuse_activation(how, running);
+}
+
+Status Pool::refuse_activation(How how, const RunningPool &running) const
 {
 	if (!conflict_.empty())
 		return Error{Code::kBusy, "activate pool", name_, conflict_, "take one of them away"}.with(Id::kMemberDuplicate);
+	if (running.exists && how.read_only && !running.read_only)
+		return Error{Code::kBusy, "activate pool", name_, "the kernel serves it, and writes to it", "svctl activate " + name_};
+	if (!how.missing && !running.read_only)
+		SV_TRY(refuse_missing());
+	for (const auto &[index, member] : members_) {
+		if (sv_label_read_only(&member.label) && !how.read_only && !running.read_only)
+			return Error{Code::kMissingFeature, "activate pool", name_,
+				     member.path + " was written by a newer version that this one may only read",
+				     "use activate --read-only"};
+		if (member.label_state == LabelState::kFrontBad)
+			SV_TRY(refuse_reused(member));
+	}
+	return {};
+}
+
+Status Pool::bring_up(How how)
+{
+	SV_TRY(kernel_.probe());
+	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
+	SV_TRY(refuse_activation(how, running));
 	SV_TRY(end_discards("activate pool", {}));	// of before its device was removed
 	discards_.forget();
 	discards_.open();
 	discard_errors_.clear();
-	SV_TRY(kernel_.probe());
-	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
 	// svd was restarted over a read-only pool: that it stays, and members may be missing.
-	if (running.exists && how.read_only && !running.read_only)
-		return Error{Code::kBusy, "activate pool", name_, "the kernel serves it, and writes to it", "svctl activate " + name_};
 	if (running.read_only)
 		how = {true, true};
 	read_only_ = how.read_only;  // volume devices are made on the way
-	if (!how.missing)
-		SV_TRY(refuse_missing());
-	for (const auto &[index, member] : members_)
-		if (sv_label_read_only(&member.label) && !read_only_)
-			return Error{Code::kMissingFeature, "activate pool", name_,
-				     member.path + " was written by a newer version that this one may only read",
-				     "use activate --read-only"};
 	SV_TRY(open_members());
 	SV_TRY(open_catalogue(how.missing));
 	SV_TRY(compare_members(how.missing));
@@ -197,8 +213,6 @@ Status Pool::open_members()
 {
 	for (auto &[index, member] : members_) {
 		const log::Scope scope({name_, "", member.path});
-		if (member.label_state == LabelState::kFrontBad)
-			SV_TRY(refuse_reused(member));
 		const auto mode = read_only_ ? BlockFile::Mode::kReadOnly : BlockFile::Mode::kReadWrite;
 		SV_ASSIGN(member.file, BlockFile::open(member.path, mode));
 		if (member.label_state == LabelState::kSound || read_only_)

@@ -96,6 +96,7 @@ Result<Json> Engine::create_clone(const std::string &pool_name, const std::strin
 	if (existing.ok())
 		return Error{Code::kBusy, "create volume", name, "it exists, and is not such a clone", "choose another name"};
 	SV_TRY(pool_to_change(pool_name));
+	SV_TRY(check_volume_size(wanted, volume));
 	if (wanted < origin.snapshot.size)
 		return Error{Code::kUsage, "create volume", name,
 			     fmt::format("{} is less than the snapshot's {}", format_size(Bytes(wanted)),
@@ -189,8 +190,10 @@ Result<Json> Engine::deactivate_snapshot(const std::string &pool_name, const Sna
 	if (!found.snapshot.active)
 		return done("no change", fmt::format("snapshot {}: no change", full));
 	SV_TRY(refuse_job(*found.pool, "change"));
-	if (dry_run)
+	if (dry_run) {
+		SV_TRY(found.pool->refuse_open("deactivate snapshot", found.volume, found.snapshot));
 		return done("dry run", fmt::format("snapshot {} would be deactivated", full));
+	}
 	SV_TRY(found.pool->deactivate_snapshot(found.volume, found.snapshot));
 	return done("deactivated", fmt::format("snapshot {} is inactive", full));
 }

@@ -18,11 +18,13 @@ namespace svd {
 using Lie = std::function<void(uint32_t op, void *payload, CommandResult &result)>;
 // Whether that one is not even asked of the kernel inside, which has no memory for it.
 using Refuse = std::function<bool(uint32_t op)>;
+// Whether somebody has that volume open, in words.
+using Use = std::function<std::string(const std::string &volume)>;
 
 class LyingPool : public KernelPool {
 public:
-	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie, const Refuse &refuse)
-		: honest_(std::move(honest)), lie_(lie), refuse_(refuse)
+	LyingPool(std::unique_ptr<KernelPool> honest, const Lie &lie, const Refuse &refuse, const Use &use)
+		: honest_(std::move(honest)), lie_(lie), refuse_(refuse), use_(use)
 	{
 	}
 
@@ -42,7 +44,11 @@ public:
 	Status resize_volume(const VolumeSpec &v) override { return honest_->resize_volume(v); }
 	Status rename_volume(const VolumeSpec &v, const std::string &to) override { return honest_->rename_volume(v, to); }
 	Status remove_volume(const VolumeSpec &v) override { return honest_->remove_volume(v); }
-	Result<VolumeUse> volume_use(const VolumeSpec &v) override { return honest_->volume_use(v); }
+	Result<VolumeUse> volume_use(const VolumeSpec &v) override
+	{
+		const std::string by = use_ ? use_(v.name) : "";
+		return by.empty() ? honest_->volume_use(v) : VolumeUse{true, by, "umount"};
+	}
 	Result<bool> volume_exists(const VolumeSpec &v) override { return honest_->volume_exists(v); }
 	std::string volume_path(const VolumeSpec &v) const override { return honest_->volume_path(v); }
 	int event_fd() const override { return honest_->event_fd(); }
@@ -57,13 +63,14 @@ private:
 	std::unique_ptr<KernelPool> honest_;
 	const Lie &lie_;
 	const Refuse &refuse_;
+	const Use &use_;
 };
 
-// Both may be set and taken back at any time.
+// All may be set and taken back at any time.
 class LyingKernel : public Kernel {
 public:
-	LyingKernel(std::unique_ptr<Kernel> honest, const Lie &lie, const Refuse &refuse)
-		: honest_(std::move(honest)), lie_(lie), refuse_(refuse)
+	LyingKernel(std::unique_ptr<Kernel> honest, const Lie &lie, const Refuse &refuse, const Use &use)
+		: honest_(std::move(honest)), lie_(lie), refuse_(refuse), use_(use)
 	{
 	}
 
@@ -71,7 +78,7 @@ public:
 	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
 	{
 		SV_ASSIGN(auto pool, honest_->open_pool(spec));
-		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_, refuse_));
+		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_, refuse_, use_));
 	}
 	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }
 	bool simulated() const override { return honest_->simulated(); }
@@ -81,6 +88,7 @@ private:
 	std::unique_ptr<Kernel> honest_;
 	const Lie &lie_;
 	const Refuse &refuse_;
+	const Use &use_;
 };
 
 }	// namespace svd

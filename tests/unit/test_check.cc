@@ -74,7 +74,8 @@ protected:
 	fs::path dir_;
 	Lie lie_;
 	Refuse refuse_;
-	LyingKernel kernel_{make_sim_kernel(), lie_, refuse_};
+	Use use_;
+	LyingKernel kernel_{make_sim_kernel(), lie_, refuse_, use_};
 	std::unique_ptr<Engine> engine_;
 	Pool *pool_ = nullptr;
 };

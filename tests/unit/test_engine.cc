@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/failing_kernel.h"
@@ -40,7 +41,7 @@ protected:
 
 	void start(char digit = '1')
 	{
-		kernel_ = std::make_unique<LyingKernel>(make_failing_kernel(make_sim_kernel()), lie_, refuse_);
+		kernel_ = std::make_unique<LyingKernel>(make_failing_kernel(make_sim_kernel()), lie_, refuse_, use_);
 		engine_ = std::make_unique<Engine>(*kernel_, EngineOptions{dir_, {}, host(digit)});
 		EXPECT_TRUE(engine_->scan().ok());
 	}
@@ -102,6 +103,7 @@ protected:
 	fs::path dir_;
 	Lie lie_;
 	Refuse refuse_;
+	Use use_;
 	std::unique_ptr<Kernel> kernel_;
 	std::unique_ptr<Engine> engine_;
 };
@@ -153,6 +155,73 @@ TEST_F(EngineTest, dry_runs_write_nothing)
 	EXPECT_EQ(before, disks());
 	EXPECT_EQ(listed, pools());
 	EXPECT_EQ(std::string::npos, contents(d).find_first_not_of('\0')) << "written to the device that would be added";
+}
+
+// As the command itself, with the same words; and nothing has changed.
+TEST_F(EngineTest, dry_runs_refuse_what_the_command_refuses)
+{
+	pool();
+	const std::string d = disk("d"), tiny = disk("tiny", 1);
+	ASSERT_TRUE(engine_->create_snapshots("tank", {{"v", "one"}}, false).ok());
+	ASSERT_TRUE(engine_->activate_snapshot("tank", {"v", "one"}, false).ok());
+	ASSERT_TRUE(engine_->create_volume("tank", "w", kMib, false).ok());
+	use_ = [](const std::string &volume) { return volume == "w" || volume == "v@one" ? "it is mounted on /mnt" : ""; };
+	const uint64_t too_large = (64ull << 50) + 4096;
+	using Command = std::function<Result<Json>(bool dry_run)>;
+	const std::vector<std::pair<const char *, Command>> up = {
+		{"64 PiB", [&](bool dry) { return engine_->create_volume("tank", "x", too_large, dry); }},
+		{"64 PiB", [&](bool dry) { return engine_->create_clone("tank", "x", {"v", "one"}, too_large, dry); }},
+		{"64 PiB", [&](bool dry) { return engine_->resize_volume("tank", "v", too_large, dry); }},
+		{"shrink", [&](bool dry) { return engine_->resize_volume("tank", "v", kMib, dry); }},
+		{"4 KiB", [&](bool dry) { return engine_->create_volume("tank", "x", 0, dry); }},
+		{"exists", [&](bool dry) { return engine_->create_volume("tank", "v", kMib, dry); }},
+		{"exists", [&](bool dry) { return engine_->rename_volume("tank", "v", "w", dry); }},
+		{"exists", [&](bool dry) { return engine_->create_snapshots("tank", {{"v", "one"}}, dry); }},
+		{"not allowed", [&](bool dry) { return engine_->create_volume("tank", "a/b", kMib, dry); }},
+		{"not allowed", [&](bool dry) { return engine_->create_pool("a/b", {{"t", {d}}}, {}, dry); }},
+		{"no such volume", [&](bool dry) { return engine_->resize_volume("tank", "nix", kMib, dry); }},
+		{"mounted", [&](bool dry) { return engine_->delete_volume("tank", "w", dry); }},
+		{"mounted", [&](bool dry) { return engine_->deactivate_volume("tank", "w", dry); }},
+		{"mounted", [&](bool dry) { return engine_->deactivate_snapshot("tank", {"v", "one"}, dry); }},
+		{"mounted", [&](bool dry) { return engine_->deactivate("tank", dry); }},
+		{"mounted", [&](bool dry) { return engine_->export_pool("tank", dry); }},
+		{"mounted", [&](bool dry) { return engine_->delete_pool("tank", dry); }},
+		{"snapshot", [&](bool dry) { return engine_->delete_volume("tank", "v", dry); }},
+		{"active", [&](bool dry) { return engine_->delete_snapshot("tank", {"v", "one"}, dry); }},
+		{"active", [&](bool dry) { return engine_->activate("tank", true, false, dry); }},
+		{"--read-only", [&](bool dry) { return engine_->activate("tank", false, true, dry); }},
+		{"named twice", [&](bool dry) { return engine_->add_device("tank", {"slow", {d, d}}, {}, dry); }},
+		{"No such file", [&](bool dry) { return engine_->add_device("tank", {"slow", {d, dir_ / "nix"}}, {}, dry); }},
+		{"no such tier", [&](bool dry) { return engine_->add_device("tank", {"nix", {d}}, {}, dry); }},
+		{"too small", [&](bool dry) { return engine_->create_pool("p", {{"t", {d, tiny}}}, {}, dry); }},
+		{"member of pool tank", [&](bool dry) { return engine_->create_pool("p", {{"t", {d, dir_ / "b"}}}, {}, dry); }},
+	};
+	const auto try_all = [&](const std::vector<std::pair<const char *, Command>> &commands) {
+		for (size_t i = 0; i < commands.size(); i++) {
+			SCOPED_TRACE(i);
+			const Json listed = pools();
+			const auto dry = commands[i].second(true);
+			EXPECT_EQ(listed, pools());
+			const auto wet = commands[i].second(false);
+			refused(dry, wet.ok() ? Code::kOk : wet.error().code, commands[i].first);
+			EXPECT_EQ(wet.ok() ? "" : wet.error().message(), dry.ok() ? "" : dry.error().message());
+			EXPECT_EQ(listed, pools());
+		}
+	};
+	try_all(up);
+	use_ = nullptr;
+	stop();
+	fs::rename(dir_ / "c", dir_ / "away");
+	start();
+	try_all({{"member 2 of 3 is missing", [&](bool dry) { return engine_->activate("tank", false, false, dry); }},
+		 {"member 2 of 3 is missing", [&](bool dry) { return engine_->activate("tank", true, false, dry); }},
+		 {"member 2 of 3 is missing", [&](bool dry) { return engine_->export_pool("tank", dry); }}});
+	expect(engine_->activate("tank", true, true, false), "activated");
+	try_all({{"without members", [&](bool dry) { return engine_->activate("tank", true, false, dry); }},
+		 {"read-only", [&](bool dry) { return engine_->activate("tank", false, false, dry); }},
+		 {"read-only", [&](bool dry) { return engine_->create_volume("tank", "x", kMib, dry); }}});
+	expect(engine_->activate("tank", true, true, false), "no change");
+	EXPECT_EQ(std::string::npos, contents(d).find_first_not_of('\0'));
 }
 
 // RECYCLE of what is on its way to its member would grant it before its discard has ended [I25]; twice, to two extents.
