@@ -92,14 +92,19 @@ Result<std::vector<Engine::Candidate>> Engine::probe_all(const std::vector<TierR
 							 const std::vector<std::string> &wipe)
 {
 	std::vector<Candidate> candidates;
-	std::set<std::string> identities;
 	uint32_t rank = 0;
 	for (const TierRequest &tier : tiers) {
 		for (const std::string &path : tier.devices) {
 			Candidate candidate;
 			SV_ASSIGN(candidate.device, probe_device(path, kernel_.simulated()));
-			if (!identities.insert(candidate.device.identity).second)
+			const auto other = std::find_if(candidates.begin(), candidates.end(), [&](const Candidate &before) {
+				return overlap(before.device, candidate.device); });
+			if (other != candidates.end() && other->device.identity == candidate.device.identity)
 				return Error{Code::kUsage, "use", path, "this device is named twice", ""};
+			if (other != candidates.end())
+				return Error{Code::kUsage, "use", path,
+					     fmt::format("one of it and {} is a disk, and the other a partition on it", other->device.path),
+					     "name only one of them"};
 			candidate.tier = rank;
 			candidate.tier_name = tier.name;
 			candidate.wipe = std::find(wipe.begin(), wipe.end(), path) != wipe.end();

@@ -171,6 +171,11 @@ BlockFacts read_block_facts(const std::string &sysfs_directory)
 	return facts;
 }
 
+std::string disk_of_partition(const fs::path &sysfs_directory)
+{
+	return read_block_facts(sysfs_directory).partition ? first_line(sysfs_directory.parent_path() / "dev") : "";
+}
+
 bool is_of_a_pool(const fs::path &sysfs_directory)
 {
 	return first_line(sysfs_directory / "dm/uuid").starts_with("SV-");

@@ -27,6 +27,8 @@ struct BlockFacts {
 };
 BlockFacts read_block_facts(const std::string &sysfs_directory);
 bool is_whole_disk(const BlockFacts &facts);
+// Of a partition, "MAJOR:MINOR" of the disk that it is on; empty: it is none.
+std::string disk_of_partition(const std::filesystem::path &sysfs_directory);
 
 // Is it a volume or a pool's own device?
 bool is_of_a_pool(const std::filesystem::path &sysfs_directory);

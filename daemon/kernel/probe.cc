@@ -11,6 +11,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "daemon/base/unique_fd.h"
 #include "daemon/base/waiting.h"
@@ -81,7 +82,13 @@ Result<std::string> device_identity(const std::string &path)
 	struct stat st;
 	if (stat(path.c_str(), &st) < 0)
 		return errno_error(errno, "find", path);
-	return S_ISBLK(st.st_mode) ? fmt::format("b{}", st.st_rdev) : fmt::format("f{}:{}", st.st_dev, st.st_ino);
+	return S_ISBLK(st.st_mode) ? fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev)) :
+				     fmt::format("f{}:{}", st.st_dev, st.st_ino);
+}
+
+bool overlap(const ProbedDevice &a, const ProbedDevice &b)
+{
+	return a.identity == b.identity || a.disk == b.identity || b.disk == a.identity;
 }
 
 Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
@@ -106,6 +113,7 @@ Result<ProbedDevice> probe_device(const std::string &path, bool files_allowed)
 	ProbedDevice device;
 	device.path = path;
 	SV_ASSIGN(device.identity, device_identity(path));
+	device.disk = sysfs.empty() ? "" : disk_of_partition(sysfs);
 	SV_ASSIGN(device.size, size_of(fd.get(), st, path));
 	if (device.size == 0)
 		return Error{Code::kUsage, "use", path, "it is empty", ""};

@@ -108,6 +108,31 @@ TEST(Partition, table_has_one_partition_of_our_type_and_goes_without_a_trace)
 	EXPECT_TRUE(probe_device(image.path, true)->signatures.empty());
 }
 
+// The disk was partitioned anew, its contents lost, before the partition turned out to be gone.
+TEST(Partition, disk_and_its_own_partition_overlap)
+{
+	namespace fs = std::filesystem;
+	const fs::path root = testing::TempDir() + "/svctl-overlap";
+	const auto device = [&](const fs::path &name, const std::string &numbers, bool partition) {
+		fs::create_directories(root / name);
+		std::ofstream(root / name / "dev") << numbers << "\n";
+		if (partition)
+			std::ofstream(root / name / "partition") << "1\n";
+		ProbedDevice probed;
+		probed.identity = numbers;
+		probed.disk = disk_of_partition(root / name);
+		return probed;
+	};
+	const ProbedDevice sda = device("sda", "8:0", false), sda1 = device("sda/sda1", "8:1", true),
+			   sda2 = device("sda/sda2", "8:2", true), sdb = device("sdb", "8:16", false),
+			   sdb1 = device("sdb/sdb1", "8:17", true);
+	for (const auto &[a, b, expected] : {std::tuple(&sda, &sda1, true), {&sda1, &sda, true}, {&sda, &sda2, true}, {&sda, &sda, true},
+					     {&sda1, &sda1, true}, {&sda1, &sda2, false}, {&sda, &sdb, false}, {&sda, &sdb1, false},
+					     {&sda1, &sdb1, false}, {&sda1, &sdb, false}})
+		EXPECT_EQ(expected, overlap(*a, *b)) << a->identity << " " << b->identity;
+	fs::remove_all(root);
+}
+
 // A pool made on a volume, or on LUKS upon one, came up after no reboot: its members were volumes that svd had to bring up.
 TEST(Partition, volumes_of_pools_and_what_lies_on_them_are_known)
 {
