@@ -9,6 +9,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/base/memory_file.h"
+#include "daemon/kernel/dm_kernel.h"
 #include "kmod/core/latency.h"
 
 namespace svd {
@@ -226,6 +227,8 @@ Result<Json> Engine::create_volume(const std::string &pool_name, const std::stri
 			     "to grow it: svctl resize-volume"};
 	SV_TRY(pool_to_change(pool_name));
 	SV_TRY(check_volume_size(rounded, volume));
+	SV_TRY(check_device_name(pool->name(), volume));
+	SV_TRY(pool->refuse_one_more("create volume", volume));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} of {} would be created", pool_name, volume,
 						   format_size(Bytes(rounded))));
@@ -254,6 +257,16 @@ Result<Json> Engine::resize_volume(const std::string &pool_name, const std::stri
 	return done("resized", fmt::format("volume {} has {}", name, format_size(Bytes(rounded))));
 }
 
+// Those of its snapshots, too.
+Status Engine::refuse_device_names(Pool &pool, const VolumeRow &volume, const std::string &to)
+{
+	SV_TRY(check_device_name(pool.name(), to));
+	SV_ASSIGN(const auto snapshots, snapshots_of(pool, volume.id));
+	for (const SnapshotRow &snapshot : snapshots)
+		SV_TRY(check_device_name(pool.name(), to + "@" + snapshot.name));
+	return {};
+}
+
 Result<Json> Engine::rename_volume(const std::string &pool_name, const std::string &volume, const std::string &to,
 				   bool dry_run)
 {
@@ -267,6 +280,7 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	SV_TRY(pool_to_change(pool_name));
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
+	SV_TRY(refuse_device_names(*source.value().first, source.value().second, to));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
 	SV_TRY(source.value().first->rename_volume(source.value().second, to));
@@ -303,6 +317,7 @@ Result<Json> Engine::activate_volume(const std::string &pool_name, const std::st
 	if (row.active)
 		return done("no change", fmt::format("volume {}: no change", name));
 	SV_TRY(refuse_job(*pool, "change"));
+	SV_TRY(check_device_name(pool->name(), row.name));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {} would be activated", name));
 	SV_TRY(pool->activate_volume(row));

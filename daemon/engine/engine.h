@@ -158,6 +158,7 @@ private:
 	Result<Pool *> pool_that_is_up(const std::string &name);
 	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only
 	Result<std::pair<Pool *, VolumeRow>> volume_to_change(const std::string &pool, const std::string &volume);
+	Status refuse_device_names(Pool &pool, const VolumeRow &volume, const std::string &to);
 	// snapshots.cc
 	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
 	Result<std::vector<SnapshotRow>> snapshots_of(Pool &pool, uint32_t volume);	// that are done

@@ -11,6 +11,7 @@
 
 #include "daemon/engine/kill_point.h"
 #include "daemon/engine/pool.h"
+#include "daemon/kernel/dm_kernel.h"
 
 namespace svd {
 
@@ -56,6 +57,27 @@ Status Pool::refuse_hand_over(const char *attempt) const
 			SV_TRY(refuse_reused(member));
 	}
 	return {};
+}
+
+Status Pool::refuse_rename(const std::string &to)
+{
+	const auto read_names = [&]() -> Status {
+		SV_TRY(open_members());
+		SV_TRY(open_catalogue(false));
+		SV_ASSIGN(const auto volumes, catalogue_->volumes());
+		SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+		for (const VolumeRow &volume : volumes) {
+			SV_TRY(check_device_name(to, volume.name));
+			for (const SnapshotRow &snapshot : snapshots)
+				if (snapshot.volume == volume.id)
+					SV_TRY(check_device_name(to, snapshot_spec(volume, snapshot).name));
+		}
+		return {};
+	};
+	read_only_ = true;
+	Status refused = read_names();
+	close_all();
+	return refused;
 }
 
 bool Pool::handed_over(const Host &to, const std::string &name) const

@@ -96,6 +96,8 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 		return done("no change", fmt::format("pool {}: no change", to));
 	SV_TRY(refuse_import(*pool, to, force));
 	SV_TRY(kernel_.probe());
+	if (to != pool->name())
+		SV_TRY(pool->refuse_rename(to));
 	if (dry_run) {
 		Json json = done("dry run", fmt::format("pool {} would be imported", to));
 		if (hold == Hold::kElsewhere || hold == Hold::kDisputed)

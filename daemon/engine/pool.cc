@@ -17,7 +17,8 @@ namespace svd {
 
 namespace {
 
-constexpr uint32_t kMostVolumes = 16384;
+constexpr uint32_t kMostInKernel = 16384;	// that it tells of; some are on their way out, or take another's place
+constexpr size_t kMostVolumes = 16000;
 
 bool same_device(const std::string &a, const std::string &b)
 {
@@ -207,6 +208,17 @@ Status Pool::refuse_open_device(const char *attempt, const std::string &object, 
 	return Error{Code::kBusy, attempt, object, fmt::format("{} is in use: {}", called, use.by), use.next};
 }
 
+// More than the kernel tells of could not be taken over by another svd.
+Status Pool::refuse_one_more(const char *attempt, const std::string &object)
+{
+	SV_ASSIGN(const auto all, devices());
+	if (all.size() < kMostVolumes)
+		return {};
+	return Error{Code::kNoSpace, attempt, name_ + "/" + object,
+		     fmt::format("the pool has {} volumes and active snapshots, and can have no more", all.size()),
+		     "delete some volumes, deactivate snapshots, or create another pool"};
+}
+
 Status Pool::refuse_open(const char *attempt, const VolumeRow &volume) const
 {
 	return refuse_open_device(attempt, name_ + "/" + volume.name, "it", volume_spec(volume));
@@ -300,8 +312,8 @@ std::string Pool::volume_path(const VolumeRow &volume) const
 
 Result<std::vector<sv_volume_info>> Pool::volumes_in_kernel()
 {
-	std::vector<sv_volume_info> all(kMostVolumes);
-	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, all.data(), sizeof(all[0]), kMostVolumes));
+	std::vector<sv_volume_info> all(kMostInKernel);
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, all.data(), sizeof(all[0]), kMostInKernel));
 	all.resize(answer.count);
 	return all;
 }

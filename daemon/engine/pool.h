@@ -65,6 +65,8 @@ public:
 	Holder holder() const;
 	Status refuse_hand_over(const char *attempt) const;	// members are missing, or not what they were
 	bool handed_over(const Host &to, const std::string &name) const;	// do all labels say so?
+	// Can all its volumes and snapshots have devices under that name? The pool is down.
+	Status refuse_rename(const std::string &to);
 	// Writes host and name to all labels. While the pool is up the name must stay what it is.
 	Status hand_over(const Host &to, const std::string &name);
 
@@ -77,6 +79,7 @@ public:
 	bool worth_a_try(Clock::time_point now) const;	// not if it just failed with the same members
 	Status activate(How how, Pace &pace = NoPace::instance());	// kNeedsCheck, kNotFound (a member is missing) ...
 	Status refuse_open_volumes(const char *attempt);	// nor snapshots; the pool is up
+	Status refuse_one_more(const char *attempt, const std::string &object);	// volume or active snapshot; likewise
 	Status refuse_open(const char *attempt, const VolumeRow &volume) const;
 	Status refuse_open(const char *attempt, const VolumeRow &of, const SnapshotRow &snapshot) const;
 	Status deactivate();				// kBusy: a volume is open, nothing changed

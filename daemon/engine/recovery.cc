@@ -9,6 +9,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/engine/pool.h"
+#include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/probe.h"
 
 namespace svd {
@@ -581,12 +582,17 @@ Status Pool::find_active_volumes()
 	return {};
 }
 
+// For one whose name no device can have the pool does not stay down.
 Status Pool::create_volume_devices()
 {
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
-	for (const VolumeRow &volume : volumes)
-		if (volume.state == VolumeState::kActive && volume.active)
-			SV_TRY(channel_->create_volume(volume_spec(volume)));
+	for (const VolumeRow &volume : volumes) {
+		if (volume.state != VolumeState::kActive || !volume.active)
+			continue;
+		const Status named = check_device_name(name_, volume.name);
+		note(named);
+		SV_TRY(named.ok() ? channel_->create_volume(volume_spec(volume)) : catalogue_->set_active(volume.id, false));
+	}
 	return {};
 }
 

@@ -6,6 +6,7 @@
 #include <fmt/core.h>
 
 #include "daemon/engine/engine.h"
+#include "daemon/kernel/dm_kernel.h"
 
 namespace svd {
 
@@ -65,6 +66,7 @@ Result<std::vector<SnapshotWanted>> Engine::wanted_snapshots(const std::string &
 		if (!volumes.insert(found.second.id).second)
 			return Error{Code::kUsage, "create snapshot", full_name(pool_name, name),
 				     "its volume is named twice: at one moment there is one", ""};
+		SV_TRY(check_device_name(found.first->name(), name.volume + "@" + name.snapshot));
 		wanted.push_back({found.second.id, name.snapshot});
 	}
 	return wanted;
@@ -97,6 +99,8 @@ Result<Json> Engine::create_clone(const std::string &pool_name, const std::strin
 		return Error{Code::kBusy, "create volume", name, "it exists, and is not such a clone", "choose another name"};
 	SV_TRY(pool_to_change(pool_name));
 	SV_TRY(check_volume_size(wanted, volume));
+	SV_TRY(check_device_name(origin.pool->name(), volume));
+	SV_TRY(origin.pool->refuse_one_more("create volume", volume));
 	if (wanted < origin.snapshot.size)
 		return Error{Code::kUsage, "create volume", name,
 			     fmt::format("{} is less than the snapshot's {}", format_size(Bytes(wanted)),
@@ -150,6 +154,7 @@ Result<Json> Engine::rename_snapshot(const std::string &pool_name, const Snapsho
 	if (found.snapshot.active)
 		return Error{Code::kBusy, "rename snapshot", full_name(pool_name, name), "it is active, and its device has its name",
 			     "svctl deactivate " + full_name(pool_name, name)};
+	SV_TRY(check_device_name(found.pool->name(), found.volume.name + "@" + to));
 	if (dry_run)
 		return done("dry run", fmt::format("snapshot {} would be named {}", full_name(pool_name, name), to));
 	SV_TRY(found.pool->catalogue().rename_snapshot(found.snapshot.id, to));
@@ -176,6 +181,8 @@ Result<Json> Engine::activate_snapshot(const std::string &pool_name, const Snaps
 	if (found.snapshot.active)
 		return done("no change", fmt::format("snapshot {}: no change", full));
 	SV_TRY(refuse_job(*found.pool, "change"));
+	SV_TRY(check_device_name(found.pool->name(), found.volume.name + "@" + found.snapshot.name));
+	SV_TRY(found.pool->refuse_one_more("activate snapshot", found.volume.name + "@" + found.snapshot.name));
 	if (dry_run)
 		return done("dry run", fmt::format("snapshot {} would be activated, read-only", full));
 	SV_TRY(found.pool->activate_snapshot(found.volume, found.snapshot));

@@ -15,6 +15,7 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 #include <libdevmapper.h>
+#include <linux/dm-ioctl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -49,11 +50,25 @@ struct TaskFree {
 };
 using Task = std::unique_ptr<dm_task, TaskFree>;
 
-Task new_task(int type, const std::string &name)
+// Empty where libdevmapper, whose log says why, does not take what it is told: run() fails then. `tell` tells it more.
+template <typename Tell> Task new_task(int type, const std::string &name, Tell tell)
 {
 	Task task(dm_task_create(type));
-	if (task)
-		dm_task_set_name(task.get(), name.c_str());
+	if (task && !(dm_task_set_name(task.get(), name.c_str()) && tell(task.get())))
+		task.reset();
+	return task;
+}
+
+Task new_task(int type, const std::string &name)
+{
+	return new_task(type, name, [](dm_task *) { return true; });
+}
+
+Task task_of_uuid(int type, const std::string &uuid)
+{
+	Task task(dm_task_create(type));
+	if (task && !dm_task_set_uuid(task.get(), uuid.c_str()))
+		task.reset();
 	return task;
 }
 
@@ -61,9 +76,11 @@ Status run(const Task &task, const char *what, const std::string &name)
 {
 	const std::string described = fmt::format("device-mapper to {}", what);
 	const Waiting waiting(described, Activity::Of::kOther, name);
-	if (task && dm_task_run(task.get()))
+	if (!task)
+		return Error{Code::kFailure, what, name, "libdevmapper does not take it", "journalctl -u svd says why"};
+	if (dm_task_run(task.get()))
 		return {};
-	const int error = task ? dm_task_get_errno(task.get()) : ENOMEM;
+	const int error = dm_task_get_errno(task.get());
 	return errno_error(error ? error : EIO, what, name, "the kernel log says why: dmesg");
 }
 
@@ -105,26 +122,22 @@ struct Table {
 constexpr uint16_t kUdevLeaveAlone = DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG |
 				     DM_UDEV_DISABLE_OTHER_RULES_FLAG;
 
+bool tell_table(dm_task *task, const Table &table)
+{
+	return dm_task_add_target(task, 0, table.sectors, table.target.c_str(), table.parameters.c_str()) &&
+	       (!table.read_only || dm_task_set_ro(task));
+}
+
 Status create_device(const std::string &name, const std::string &uuid, const Table &table)
 {
-	const Task task = new_task(DM_DEVICE_CREATE, name);
-	if (task) {
-		dm_task_set_uuid(task.get(), uuid.c_str());
-		dm_task_add_target(task.get(), 0, table.sectors, table.target.c_str(), table.parameters.c_str());
-		if (table.read_only)
-			dm_task_set_ro(task.get());
-	}
+	const Task task = new_task(DM_DEVICE_CREATE, name, [&](dm_task *t) {
+		return dm_task_set_uuid(t, uuid.c_str()) && tell_table(t, table); });
 	return run_and_settle(task, "create device", name, table.udev_flags);
 }
 
 Status reload_device(const std::string &name, const Table &table)
 {
-	const Task load = new_task(DM_DEVICE_RELOAD, name);
-	if (load) {
-		dm_task_add_target(load.get(), 0, table.sectors, table.target.c_str(), table.parameters.c_str());
-		if (table.read_only)
-			dm_task_set_ro(load.get());
-	}
+	const Task load = new_task(DM_DEVICE_RELOAD, name, [&](dm_task *t) { return tell_table(t, table); });
 	SV_TRY(run(load, "load the table of", name));
 	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name, table.udev_flags);
 	if (resumed.ok())
@@ -143,17 +156,13 @@ Status remove_device(const std::string &name)
 	SV_ASSIGN(const dm_info info, info_of(name));
 	if (!info.exists)
 		return {};
-	const Task task = new_task(DM_DEVICE_REMOVE, name);
-	if (task)
-		dm_task_retry_remove(task.get());
+	const Task task = new_task(DM_DEVICE_REMOVE, name, dm_task_retry_remove);
 	return run_and_settle(task, "remove device", name);
 }
 
 Status rename_device(const std::string &from, const std::string &to)
 {
-	const Task task = new_task(DM_DEVICE_RENAME, from);
-	if (task)
-		dm_task_set_newname(task.get(), to.c_str());
+	const Task task = new_task(DM_DEVICE_RENAME, from, [&](dm_task *t) { return dm_task_set_newname(t, to.c_str()); });
 	return run_and_settle(task, "rename device", from);
 }
 
@@ -164,9 +173,7 @@ struct Existing {
 
 Result<Existing> find_by_uuid(const std::string &uuid)
 {
-	const Task task(dm_task_create(DM_DEVICE_STATUS));
-	if (task)
-		dm_task_set_uuid(task.get(), uuid.c_str());
+	const Task task = task_of_uuid(DM_DEVICE_STATUS, uuid);
 	SV_TRY(run(task, "look for device", uuid));
 	dm_info info{};
 	if (!dm_task_get_info(task.get(), &info))
@@ -415,9 +422,7 @@ public:
 
 	Result<RunningPool> running(const Uuid &pool) override
 	{
-		const Task task(dm_task_create(DM_DEVICE_INFO));
-		if (task)
-			dm_task_set_uuid(task.get(), ("SV-" + pool.str()).c_str());
+		const Task task = task_of_uuid(DM_DEVICE_INFO, "SV-" + pool.str());
 		SV_ASSIGN(const dm_info info, run_info(task, pool.str()));
 		return RunningPool{info.exists != 0, info.exists != 0 && info.read_only != 0};
 	}
@@ -467,6 +472,16 @@ void DmKernel::log_from_libdm_with_errno(int level, const char *, int, int, cons
 std::string dm_name(const std::string &pool, const std::string &volume)
 {
 	return volume.empty() ? "sv-" + doubled(pool) : "sv-" + doubled(pool) + "-" + doubled(volume);
+}
+
+Status check_device_name(const std::string &pool, const std::string &device)
+{
+	const size_t length = dm_name(pool, device).size();
+	if (length < DM_NAME_LEN)
+		return {};
+	return Error{Code::kUsage, "use", "the name " + pool + "/" + device,
+		     fmt::format("its device would have a name of {} characters, and the kernel takes {}", length, DM_NAME_LEN - 1),
+		     "choose a shorter one, or one with fewer '-', which count twice"};
 }
 
 std::optional<std::pair<std::string, std::string>> split_dm_name(const std::string &name)

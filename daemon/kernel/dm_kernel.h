@@ -17,6 +17,9 @@ std::unique_ptr<Kernel> make_dm_kernel();
 
 // "sv-tank-my--data"
 std::string dm_name(const std::string &pool, const std::string &volume);
+// Is that a name that the kernel takes? A '-' counts twice. Also asked where the kernel is simulated: pools move. `device` is
+// a volume, or "train@epoch-3". kUsage: no.
+Status check_device_name(const std::string &pool, const std::string &device);
 // Pool and volume of such a name; of no other, nor of a pool's own.
 std::optional<std::pair<std::string, std::string>> split_dm_name(const std::string &name);
 

@@ -311,6 +311,48 @@ TEST_F(EngineTest, refusals_have_codes_and_change_nothing)
 	EXPECT_EQ(listed, pools());
 }
 
+// A rename of an inactive volume was taken, and the pool stayed down from its next activation on.
+TEST_F(EngineTest, names_that_no_device_can_have_are_refused)
+{
+	const std::string dashes(30, '-'), name = "p" + dashes, fits = "vv" + dashes, longer = "vvv" + dashes, takes = "the kernel takes 127",
+			  snapshot = "s" + std::string(29, '-');
+	ASSERT_TRUE(engine_->create_pool(name, {{"t", {disk("a")}}}, {}, false).ok());
+	expect(engine_->create_volume(name, fits, kMib, false), "created");
+	expect(engine_->create_volume(name, "v", kMib, false), "created");
+	ASSERT_TRUE(engine_->create_snapshots(name, {{"v", snapshot}}, false).ok());
+	const Json listed = pools();
+	for (const bool dry : {true, false}) {
+		refused(engine_->create_volume(name, longer, kMib, dry), Code::kUsage, takes);
+		refused(engine_->create_clone(name, longer, {"v", snapshot}, {}, dry), Code::kUsage, takes);
+		refused(engine_->rename_volume(name, "v", longer, dry), Code::kUsage, takes);
+		refused(engine_->rename_volume(name, "v", "vvv", dry), Code::kUsage, takes);	// with its snapshot
+		refused(engine_->create_snapshots(name, {{"v", "one"}, {fits, "one"}}, dry), Code::kUsage, takes);
+		refused(engine_->rename_snapshot(name, {"v", snapshot}, "s" + dashes, dry), Code::kUsage, takes);
+	}
+	EXPECT_EQ(listed, pools());
+	expect(engine_->rename_volume(name, fits, "v" + dashes, false), "renamed");
+
+	// One that has such a name from before.
+	const auto found = engine_->find_volume(name, "v").value();
+	ASSERT_TRUE(found.first->catalogue().rename_volume(found.second.id, longer).ok());
+	stop();
+	start();
+	EXPECT_EQ("active", state(name));
+	for (const Json &volume : pools()[0]["volumes"])
+		EXPECT_EQ(volume["name"] == longer ? "inactive" : "active", volume["state"]);
+	refused(engine_->activate_volume(name, longer, false), Code::kUsage, takes);
+	expect(engine_->rename_volume(name, longer, "v", false), "renamed");
+	expect(engine_->activate_volume(name, "v", false), "activated");
+	expect(engine_->export_pool(name, false), "exported");
+	expect(engine_->import_pool(name, "tank", false, false), "imported");
+	expect(engine_->rename_volume("tank", "v" + dashes, fits + "v", false), "renamed");
+	expect(engine_->export_pool("tank", false), "exported");
+	for (const bool dry : {true, false})
+		refused(engine_->import_pool("tank", name, false, dry), Code::kUsage, takes);
+	EXPECT_EQ("exported", state());
+	expect(engine_->import_pool("tank", "", false, false), "imported");
+}
+
 TEST_F(EngineTest, another_engine_finds_what_the_last_one_left)
 {
 	pool();
