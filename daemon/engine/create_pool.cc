@@ -315,6 +315,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		remember(candidate.device.path);
 		SV_TRY(note_created(candidate.device.path));
 	}
+	note_paths();
 	SV_ASSIGN(Pool *const pool, find_pool(uuid.str()));
 	for (const auto &[index, member] : pool->members())
 		tell_udev(member.path);
@@ -415,6 +416,7 @@ Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &l
 	tell_udev(paths[0]);
 	kill_point("add-device-labelled");
 	pool.add_member({paths[0], label, LabelState::kSound, candidate.device.path});
+	note_paths();
 	return {};
 }
 

@@ -95,6 +95,7 @@ bool Engine::fail_kernel_call(uint64_t n)
 
 void Engine::shut_down()
 {
+	note_paths();
 	for (auto &[uuid, pool] : pools_) {
 		if (pool->state() != PoolState::kActive)
 			continue;
@@ -389,6 +390,23 @@ Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32
 	return json;
 }
 
+namespace {
+
+Json missing_json(const Pool &pool, uint32_t index)
+{
+	Json json = {{"member", index}, {"missing", true}, {"tier", ""}, {"size", 0u}};
+	if (const MemberRow *const row = pool.missing_row(index)) {
+		json["tier"] = row->tier_name;
+		json["size"] = static_cast<uint64_t>(row->nr_slots) << SV_EXTENT_SHIFT;
+		json["uuid"] = row->uuid.str();
+	}
+	if (const std::string path = pool.last_path(index); !path.empty())
+		json["path"] = path;
+	return json;
+}
+
+}	// namespace
+
 Json Engine::pool_json(Pool &pool, bool with_volumes)
 {
 	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_of(pool)},
@@ -416,9 +434,8 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 			tier["used"] = tier["size"].get<uint64_t>() - tier["free"].get<uint64_t>();
 		}
 	}
-	for (const auto &[index, row] : pool.absent())
-		json["devices"].push_back({{"member", index}, {"missing", true}, {"tier", row.tier_name},
-					   {"size", static_cast<uint64_t>(row.nr_slots) << SV_EXTENT_SHIFT}});
+	for (const uint32_t index : pool.missing())
+		json["devices"].push_back(missing_json(pool, index));
 	for (auto &[rank, tier] : tiers)
 		json["tiers"].push_back(tier);
 	json["size"] = size;

@@ -191,6 +191,8 @@ private:
 	bool wants_scan() const;
 	std::vector<std::string> places() const;
 	void remember(const std::string &path);
+	void read_paths();
+	void note_paths();
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
 	Status add_latency(Pool &pool, uint32_t volume, Json &json);
@@ -205,6 +207,7 @@ private:
 	EngineOptions options_;
 	std::map<Uuid, std::unique_ptr<Pool>> pools_;
 	std::map<std::string, std::string> bad_labels_;	// path -> why
+	std::map<Uuid, std::map<uint32_t, std::string>> paths_;	// of members, where they were last: for one that is missing
 	std::set<Uuid> kept_down_;	// deactivated by command: until they are activated, or the machine is started anew
 	std::vector<MissingModule> missing_modules_;
 	Pool::Clock::time_point looked_for_modules_{};

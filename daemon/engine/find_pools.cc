@@ -42,6 +42,7 @@ Engine::Engine(Kernel &kernel, EngineOptions options) : kernel_(kernel), options
 		if (const auto uuid = Uuid::parse(name.substr(std::strlen(kKeptDown))); uuid.ok())
 			kept_down_.insert(uuid.value());
 	}
+	read_paths();
 }
 
 void Engine::keep_down(const Uuid &pool, bool down)
@@ -56,6 +57,41 @@ void Engine::keep_down(const Uuid &pool, bool down)
 	kept_down_.insert(pool);
 	if (!std::ofstream(path))
 		log::warning("{} cannot be made: the pool will come up when svd is started anew", path);
+}
+
+// ---- where members were ----
+
+namespace {
+
+constexpr char kPaths[] = "/paths";	// lines: UUID of the pool, member, path
+
+}	// namespace
+
+void Engine::read_paths()
+{
+	std::ifstream file(options_.state_dir + kPaths);
+	std::string uuid, path;
+	uint32_t index = 0;
+	while (file >> uuid >> index && std::getline(file >> std::ws, path))
+		if (const auto pool = Uuid::parse(uuid); pool.ok())
+			paths_[pool.value()][index] = path;
+}
+
+// Only what help a user gets hangs on that file.
+void Engine::note_paths()
+{
+	const auto before = paths_;
+	for (const auto &[uuid, pool] : pools_) {
+		for (const auto &[index, member] : pool->members())
+			paths_[uuid][index] = member.named.empty() ? member.path : member.named;
+		pool->set_last_paths(paths_[uuid]);
+	}
+	if (paths_ == before)
+		return;
+	std::ofstream file(options_.state_dir + kPaths);
+	for (const auto &[uuid, members] : paths_)
+		for (const auto &[index, path] : members)
+			file << uuid.str() << " " << index << " " << path << "\n";
 }
 
 // ---- scans ----
@@ -128,6 +164,7 @@ void Engine::rescan()
 	for (const std::string &path : places())
 		note_label(path);
 	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty(); });
+	note_paths();
 	last_scan_ = Pool::Clock::now();
 	came_ = false;
 }

@@ -47,8 +47,7 @@ Status Pool::refuse_hand_over(const char *attempt) const
 		return Error{Code::kBusy, attempt, name_, conflict_, "take one of them away"};
 	const std::string gone = missing_list();
 	if (!gone.empty())
-		return Error{Code::kNotFound, attempt, name_, fmt::format("member {} of {} is missing", gone, nr_members()),
-			     "attach it and repeat the command"};
+		return Error{Code::kNotFound, attempt, name_, gone, "attach it and repeat the command"};
 	for (const auto &[index, member] : members_) {
 		if (sv_label_read_only(&member.label))
 			return Error{Code::kMissingFeature, attempt, name_,

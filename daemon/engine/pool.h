@@ -58,6 +58,11 @@ public:
 	void begin_scan();				// forgets them, unless the pool is up
 	uint32_t nr_members() const;			// by the labels found
 	std::vector<uint32_t> missing() const;
+	// Of one that is missing: what the catalogue says, once it was read, and by which path it was found the last time.
+	const MemberRow *missing_row(uint32_t index) const;
+	std::string last_path(uint32_t index) const;
+	std::string missing_text(uint32_t index) const;	// "member 1 of 3 is missing (tier slow, last seen as /dev/sdc)"
+	void set_last_paths(std::map<uint32_t, std::string> paths) { last_paths_ = std::move(paths); }
 	const std::map<uint32_t, Member> &members() const { return members_; }
 	const std::string &conflict() const { return conflict_; }
 
@@ -208,6 +213,7 @@ private:
 	Status bring_up(How how);
 	void take_back_devices();
 	std::string missing_list() const;
+	void learn_of_missing();
 	Status refuse_missing() const;
 	Status find_damage();
 	Status find_lost_parents(std::vector<bool> &lost);
@@ -289,6 +295,8 @@ private:
 	bool made_device_ = false;	// by this activation; otherwise the kernel had it from an earlier svd
 	bool found_up_ = false;		// so it was, and this svd has not looked at it yet
 	std::map<uint32_t, MemberRow> absent_;
+	std::map<uint32_t, MemberRow> known_;	// of members, as the catalogue told when one was missing
+	std::map<uint32_t, std::string> last_paths_;
 	std::map<uint32_t, Damage> damage_;	// by volume
 	bool said_full_ = false;  // to the kernel, in this session
 	std::optional<Problem> problem_;

@@ -30,8 +30,7 @@ void missing_members(const Pool &pool, const std::string &name, bool here, std::
 	const std::string down_first = pool.up() ? "svctl deactivate " + name + "; " : "";
 	const std::string then = here ? "; " + down_first + "svctl activate " + name : "";
 	for (const uint32_t member : pool.missing())
-		problems.push_back({Id::kMemberMissing, fmt::format("member {} of {} is missing", member, pool.nr_members()),
-				    "attach the device" + then});
+		problems.push_back({Id::kMemberMissing, pool.missing_text(member), "attach the device" + then});
 }
 
 // Of a pool that is up without all its members: which volumes cannot be read in full.

@@ -100,9 +100,46 @@ void Pool::take_back_devices()
 std::string Pool::missing_list() const
 {
 	std::string list;
-	for (uint32_t member : missing())
-		list += fmt::format("{}{}", list.empty() ? "" : ", ", member);
+	for (const uint32_t member : missing())
+		list += (list.empty() ? "" : "; ") + missing_text(member);
 	return list;
+}
+
+const MemberRow *Pool::missing_row(uint32_t index) const
+{
+	const auto row = known_.find(index);
+	return row == known_.end() ? nullptr : &row->second;
+}
+
+std::string Pool::last_path(uint32_t index) const
+{
+	const auto path = last_paths_.find(index);
+	return path == last_paths_.end() ? "" : path->second;
+}
+
+std::string Pool::missing_text(uint32_t index) const
+{
+	std::string known;
+	if (const MemberRow *const row = missing_row(index))
+		known = fmt::format("tier {}, UUID {}", row->tier_name, row->uuid.str());
+	if (const std::string path = last_path(index); !path.empty())
+		known += (known.empty() ? "last seen as " : ", last seen as ") + path;
+	return fmt::format("member {} of {} is missing{}", index, nr_members(), known.empty() ? "" : " (" + known + ")");
+}
+
+// The labels of the others do not tell of them. Where the catalogue cannot be read, nothing is known, and whoever brings the
+// pool up is told why.
+void Pool::learn_of_missing()
+{
+	const std::vector<uint32_t> gone = missing();
+	if (std::all_of(gone.begin(), gone.end(), [this](uint32_t index) { return known_.contains(index); }))
+		return;
+	read_only_ = true;
+	if (open_members().ok() && open_catalogue(true).ok())
+		if (const auto rows = catalogue_->members(); rows.ok())
+			for (const MemberRow &row : rows.value())
+				known_[row.member] = row;
+	close_all();
 }
 
 // Read-write only with all members [I33].
@@ -111,7 +148,7 @@ Status Pool::refuse_missing() const
 	const std::string list = missing_list();
 	if (list.empty())
 		return {};
-	return Error{Code::kNotFound, "activate pool", name_, fmt::format("member {} of {} is missing", list, nr_members()),
+	return Error{Code::kNotFound, "activate pool", name_, list,
 		     fmt::format("attach it, then: svctl activate {0}; to read what is there: svctl activate {0} --read-only "
 				 "--missing", name_)}.with(Id::kMemberMissing);
 }
@@ -120,6 +157,7 @@ Status Pool::refuse_activation(How how)
 {
 	SV_TRY(kernel_.probe());
 	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
+	learn_of_missing();
 	return refuse_activation(how, running);
 }
 
@@ -146,6 +184,7 @@ Status Pool::bring_up(How how)
 {
 	SV_TRY(kernel_.probe());
 	SV_ASSIGN(const RunningPool running, kernel_.running(uuid_));
+	learn_of_missing();
 	SV_TRY(refuse_activation(how, running));
 	SV_TRY(end_discards("activate pool", {}));	// of before its device was removed
 	discards_.forget();

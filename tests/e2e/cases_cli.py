@@ -222,18 +222,23 @@ def test_errors_have_codes(host):
 def test_status_names_what_is_wrong_and_what_to_type(host):
     disks = host.pool()
     assert host.svctl("status") == "tank: active\n" and host.svctl("status", "-H") == ""
+    uuid = re.search(r"^member 1 (\S+) ", host.dump(), re.M)[1]
     host.stop()
     os.rename(disks[1], disks[1] + ".away")
     host.start()
     text = host.svctl("status")
-    assert text == ("tank: down\n  problem: member 1 of 3 is missing [SV-MEMBER-MISSING]\n"
+    known = f"tier slow, UUID {uuid}, last seen as {disks[1]}"
+    assert text == (f"tank: down\n  problem: member 1 of 3 is missing ({known}) [SV-MEMBER-MISSING]\n"
                     "  next:    attach the device; svctl activate tank\n\n"
                     "What a code means: svctl explain SV-MEMBER-MISSING\n"), text
     assert host.svctl("status", "-H", "-o", "pool,severity,id") == "tank\tcritical\tSV-MEMBER-MISSING\n"
     problem = host.json("status")["pools"][0]["problems"][0]
     assert problem["id"] == "SV-MEMBER-MISSING" and problem["severity"] == "critical"
-    assert host.logged("member 1 of 3 is missing") and host.logged("[SV-MEMBER-MISSING]")
-    host.refused(3, "activate", "tank", says="[SV-MEMBER-MISSING]")
+    assert host.logged(f"member 1 of 3 is missing ({known})") and host.logged("[SV-MEMBER-MISSING]")
+    assert known in host.refused(3, "activate", "tank", says="[SV-MEMBER-MISSING]")
+    missing = [device for device in host.json("show", "tank")["devices"] if "missing" in device]
+    assert missing == [{"member": 1, "missing": True, "tier": "slow", "size": missing[0]["size"], "uuid": uuid, "path": disks[1]}]
+    assert missing[0]["size"] > 200 * MIB
     host.refused(2, "status", "-o", "nix", says="pool, state, severity, id")
     os.rename(disks[1] + ".away", disks[1])
     host.svctl("scan")
