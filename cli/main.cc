@@ -156,8 +156,11 @@ bool print_for_the_build(const CLI::App &app, const std::vector<std::string> &wo
 
 std::string what_is_wrong(const CLI::App &app, const CLI::ParseError &e)
 {
+	const CLI::App *at = &app;	// the command, or the noun whose verb is not there
+	while (!at->get_subcommands().empty())
+		at = at->get_subcommands().front();
 	const std::vector<std::string> rest = app.remaining(true);
-	if (dynamic_cast<const CLI::RequiredError *>(&e) != nullptr && !rest.empty())
+	if (!at->get_subcommands([](const CLI::App *) { return true; }).empty() && !rest.empty())
 		return fmt::format("there is no command {}: svctl --help lists them", rest.front());
 	return fmt::format("{} (--help says what there is)", e.what());
 }

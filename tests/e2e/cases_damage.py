@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import struct
+import time
 
 import harness
 
@@ -99,6 +100,21 @@ def test_pool_waits_for_a_missing_member(host):
         os.rename(disks[2] + ".away", disks[2])
         host.svctl("scan")
         is_up(host)
+
+
+def test_pool_comes_up_when_its_member_appears(host):
+    """Nobody types anything meanwhile."""
+    disks = host.used_pool()
+    with host.unchanged():
+        host.stop()
+        os.rename(disks[2], disks[2] + ".away")
+        host.start()
+        is_down(host, 3, "member 2 of 3 is missing")
+        os.rename(disks[2] + ".away", disks[2])
+        deadline = time.monotonic() + 30
+        while not host.logged("pool tank is up"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_swapped_members_are_found_by_their_labels(host):

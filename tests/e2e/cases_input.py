@@ -14,28 +14,37 @@ def create(host, *devices, name="p"):
     return ["create-pool", name, "--tier", "t=" + ",".join(devices)]
 
 
-def test_refuses_missing_tiny_duplicate_and_read_only_devices(host):
-    host.used_pool()
-    with host.unchanged():
-        host.refused(3, *create(host, f"{host.dir}/absent"), says="absent")
-        host.refused(6, *create(host, host.disk("tiny", 1)), says="too small")
-        twice = host.disk("twice")
-        host.refused(2, *create(host, twice, twice), says="named twice")
-        os.symlink(twice, f"{host.dir}/other-name")
-        host.refused(2, *create(host, twice, f"{host.dir}/other-name"), says="named twice")
-        read_only = host.disk("ro")
-        os.chmod(read_only, 0o444)
-        host.refused(4, *create(host, read_only), says="read-only")
-        host.refused(2, *create(host, host.dir), says="not a block device")
-        os.symlink("loop", f"{host.dir}/loop")
-        for code, path, says in ((3, f"{twice}/under", "Not a directory"), (2, f"{host.dir}/loop", "symbolic links"),
-                                 (2, f"{host.dir}/{'x' * 300}", "too long")):
-            host.refused(code, *create(host, path), says=says)
-            host.refused(code, "add-device", "tank", f"slow={path}", says=says)
-
-
 def sums(*paths):
     return [hashlib.file_digest(open(path, "rb"), "sha256").digest() for path in paths]
+
+
+def test_refuses_missing_tiny_duplicate_and_read_only_devices(host):
+    """Alone, behind a good one and before it, by create-pool and add-device: no byte of a device is written, no pool is made."""
+    disks = host.used_pool()
+    good, tiny, read_only = host.disk("good"), host.disk("tiny", 1), host.disk("ro")
+    for path in (good, tiny, read_only):    # of no known format
+        with open(path, "r+b") as f:
+            f.write(b"what the user has there" * 1000)
+    os.chmod(read_only, 0o444)
+    os.symlink(good, f"{host.dir}/other-name")
+    os.symlink("loop", f"{host.dir}/loop")
+    host.svctl("create-pool", "other", "--tier", f"t={host.disk('o')}")
+    before = sums(good, tiny, read_only)
+    bad = ((3, f"{host.dir}/absent", "absent"), (6, tiny, "too small"), (2, f"{host.dir}/other-name", "named twice"),
+           (4, read_only, "read-only"), (2, host.dir, "not a block device"), (3, f"{good}/under", "Not a directory"),
+           (2, f"{host.dir}/loop", "symbolic links"), (2, f"{host.dir}/{'x' * 300}", "too long"),
+           (5, disks[1], "member of pool tank"), (5, f"{host.dir}/o", "member of pool other"))
+    with host.unchanged():
+        for code, path, says in bad:
+            for devices in ([path], [good, path], [path, good]):
+                if says == "named twice" and len(devices) == 1:
+                    devices = [good, good]
+                host.refused(code, *create(host, *devices), says=says)
+                if path != disks[1]:
+                    host.refused(code, "add-device", "tank", "slow=" + ",".join(devices), says=says)
+        host.refused(5, "add-device", "tank", f"fast={good},{disks[1]}", says="member of pool tank")
+        assert sums(good, tiny, read_only) == before
+        assert [pool["name"] for pool in host.json("list")["pools"]] in (["other", "tank"], ["tank", "other"])
 
 
 def test_refuses_foreign_signatures_unless_named(host):
@@ -83,10 +92,14 @@ def test_refuses_unknown_names(host):
 def test_refuses_bad_names(host):
     host.used_pool()
     with host.unchanged():
-        for name in ("a b", "..", ".x", "-x", "x" * 300, "a/b", "", "ü", "a\nb"):
-            host.refused(2, "create-volume", "--size", "1M", "--", f"tank/{name}")
-            host.refused(2, "create-pool", "--tier", f"t={host.disk('d')}", "--", name)
-        host.refused(2, "create-volume", "tank/" + "x" * 48, "--size", "1M")
+        for name, says in (("a b", "' ' is not allowed"), ("..", "begins with '.'"), (".x", "begins with '.'"), ("-x", "begins with '-'"),
+                           ("x" * 300, "has 300 characters"), ("a/b", "'/' is not allowed"), ("", "is empty"),
+                           ("ü", "unprintable"), ("a\nb", "unprintable")):
+            host.refused(2, "create-volume", "--size", "1M", "--", f"tank/{name}", says=says if name else "POOL/VOLUME")
+            host.refused(2, "rename-volume", "--", "tank/v", name, says=says)
+            # there the parser takes -- for the end of --tier's values
+            host.refused(2, "create-pool", f"--tier=t={host.disk('d')}", "--", name, says="is required" if name == "-x" else says)
+        host.refused(2, "create-volume", "tank/" + "x" * 48, "--size", "1M", says="has 48 characters")
         host.refused(2, "create-volume", "tank", "--size", "1M", says="POOL/VOLUME")
     host.svctl("create-volume", "tank/" + "x" * 47, "--size", "1M")
 
@@ -94,9 +107,11 @@ def test_refuses_bad_names(host):
 def test_refuses_bad_sizes(host):
     host.used_pool()
     with host.unchanged():
-        for size in ("0", "0G", "-1G", "10", "99999999999999999999G", "16E", "1X", "", "G", "1e3G"):
-            host.refused(2, "create-volume", "tank/w", f"--size={size}")
-            host.refused(2, "resize-volume", "tank/v", f"--size={size}")
+        for size, says in (("0", "no unit"), ("0G", "cannot be zero"), ("-1G", "cannot be negative"), ("10", "no unit"),
+                           ("99999999999999999999G", "too large"), ("16E", "too large"), ("1X", "no unit 'X'"), ("", "SIZE missing"),
+                           ("G", "not a number"), ("1e3G", "no unit 'e3G'")):
+            host.refused(2, "create-volume", "tank/w", f"--size={size}", says=says)
+            host.refused(2, "resize-volume", "tank/v", f"--size={size}", says=says)
 
 
 def test_refuses_growing_beyond_limits(host):

@@ -153,3 +153,25 @@ def test_refuses_what_cannot_be_set_or_activated(host):
     host.svctl("deactivate", "tank")
     for command in ("activate", "deactivate"):
         host.refused(5, command, "tank/v", says="svctl activate tank")
+
+
+def test_pool_has_so_many_volumes_and_no_more(host):
+    """A rollback, which has one more for a moment, still goes."""
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"t={host.disk('d')}")
+    with open(f"{host.dir}/text", "w", encoding="ascii") as f:
+        f.write("svctl-dump 1\n")
+        f.writelines(f"volume {i} v{i} {MIB} active {i} {i} 0 0 {(1 << 64) - 1}\n" for i in range(1, 16000))
+        f.write("end\n")
+    host.svctl("restore", "tank", f"{host.dir}/text")
+    host.svctl("create-snapshot", "tank/v1@one")
+    host.svctl("create-volume", "tank/last", "--size", "1M")
+    before = host.dump()
+    for words in (["create-volume", "tank/more", "--size", "1M"], ["create-volume", "tank/more", "--from", "v1@one"],
+                  ["activate", "tank/v1@one"]):
+        host.refused(6, *words, says="16000 volumes and active snapshots")
+        host.refused(6, *words, "--dry-run", says="16000 volumes and active snapshots")
+    assert host.dump() == before
+    host.svctl("rollback-volume", "tank/v1@one", "--yes")
+    host.svctl("delete-volume", "tank/v2", "--yes")
+    host.svctl("activate", "tank/v1@one")
