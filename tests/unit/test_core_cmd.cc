@@ -2,6 +2,7 @@
 // pool. A command that fails has changed nothing but what `done` counts, and none does harm (ASan watches).
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -13,7 +14,7 @@ namespace {
 using sv::test::CorePool;
 
 constexpr uint32_t kOps[] = {SV_OP_JOURNAL, SV_OP_EXTENTS, SV_OP_PARTIALS, SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_VOLUME_DROP,
-                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY};
+                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD};
 
 // A field's value: small, at a limit, or anything.
 uint64_t nasty(std::mt19937_64& r) {
@@ -49,6 +50,12 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
     case SV_OP_GRANT: return bytes_of(sv_grant{.member = n % 2, .first = 22 + n / 2, .count = 2, .pad = 0}, count);
     case SV_OP_TRIM: return bytes_of(sv_trim{.seq = n}, count);
     case SV_OP_RECYCLE: return bytes_of(sv_freed{.extent = 3, .gen = 5, .pad = 0}, count);
+    case SV_OP_SNAPSHOT: return bytes_of(sv_snapshot{.volume = 1, .layer = 2 + n, .job = n}, count);
+    case SV_OP_OWN: return bytes_of(sv_own{.volume = 1, .owned_since = 1, .flags = n % 2 ? SV_VOLUME_CHAINED : 0, .layer = 1 + n % 4}, count);
+    case SV_OP_FREE: return bytes_of(sv_freed{.extent = 3 + n % 4, .gen = static_cast<uint16_t>(n % 2 ? 5 : 9), .pad = 0}, count);
+    case SV_OP_FOLD:
+      return bytes_of(sv_fold{.extent = 5, .parent = 6, .gen = 7, .parent_gen = 8, .flags = std::array{0u, SV_FOLD_SWAP, SV_FOLD_KEEP, SV_FOLD_GROW}[n % 4]},
+                      count);
     case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n, .flags = n % 2, .pad = 0}, count);
     default: return bytes_of(sv_activate{.read_only = n % 2, .pad = 0}, count);
   }
@@ -65,16 +72,21 @@ std::vector<uint8_t> payload(std::mt19937_64& r, uint32_t op, uint32_t count) {
   return bytes;
 }
 
-// A pool with some of everything: two members, one half granted, a volume with a full, a partial and a freed extent.
+// A pool with some of everything: two members, one half granted, a volume with a full, a partial and a freed extent, and a
+// partial one upon what a deleted snapshot had.
 std::unique_ptr<CorePool> some_pool(bool active) {
   auto p = std::make_unique<CorePool>(std::vector<sv::test::MemberShape>{{.slots = 40, .ring = true}, {.slots = 40, .tier = 1}}, false);
   sv_grant half{.member = 0, .first = 0, .count = 20, .pad = 0};
   EXPECT_EQ(0, p->command(SV_OP_GRANT, &half));
-  sv_extent x[2] = {{.extent = 3, .slot = 30, .member = 0, .gen = 5, .flags = 0}, {.extent = 4, .slot = 1, .member = 1, .gen = 9, .flags = SV_EXTENT_PARTIAL}};
-  EXPECT_EQ(0, p->command(SV_OP_EXTENTS, x, 2));
+  sv_extent x[] = {{.extent = 3, .slot = 30, .member = 0, .gen = 5, .flags = 0}, {.extent = 4, .slot = 1, .member = 1, .gen = 9, .flags = SV_EXTENT_PARTIAL},
+                   {.extent = 5, .slot = 2, .member = 1, .gen = 7, .flags = SV_EXTENT_PARTIAL}, {.extent = 6, .slot = 3, .member = 1, .gen = 8, .flags = 0}};
+  EXPECT_EQ(0, p->command(SV_OP_EXTENTS, x, 4));
+  sv_partial_bits bits{.extent = 5, .parent = 6, .valid = {7, 0, 0, 0}, .place = {}};
+  EXPECT_EQ(0, p->command(SV_OP_PARTIALS, &bits));
   sv_volume* v = p->volume(1, 64ull << 20);
-  sv_map_entry e[2] = {{.index = 2, .volume = 1, .extent = 3, .layer = 1, .pad = 0}, {.index = 5, .volume = 1, .extent = 4, .layer = 1, .pad = 0}};
-  EXPECT_EQ(0, p->command(SV_OP_MAP, e, 2));
+  sv_map_entry e[] = {{.index = 2, .volume = 1, .extent = 3, .layer = 1, .pad = 0}, {.index = 5, .volume = 1, .extent = 4, .layer = 1, .pad = 0},
+                      {.index = 6, .volume = 1, .extent = 5, .layer = 1, .pad = 0}};
+  EXPECT_EQ(0, p->command(SV_OP_MAP, e, 3));
   if (!active) return p;
   p->activate();
   sv_piece piece{};
@@ -84,11 +96,27 @@ std::unique_ptr<CorePool> some_pool(bool active) {
   return p;
 }
 
+// The steps of a command that was taken, which its caller goes through. How many were folded.
+uint32_t finish(CorePool& p, uint32_t op) {
+  uint64_t members = 0;
+  uint32_t folded = 0;
+  if (op == SV_OP_SNAPSHOT) {
+    EXPECT_EQ(0, sv_snapshot_switch(p.pool, &members));
+    EXPECT_EQ(0, sv_snapshot_finish(p.pool, true));
+  } else if (op == SV_OP_FOLD) {
+    for (sv_fold_copy c{}; sv_fold_next(p.pool, &c);) EXPECT_LE(c.blocks, SV_EXTENT_BLOCKS);
+    EXPECT_EQ(0, sv_fold_finish(p.pool, 0));
+    p.commit();
+    folded = sv_fold_end(p.pool);
+  }
+  return folded;
+}
+
 class Hostile : public testing::TestWithParam<bool> {};
 
 TEST_P(Hostile, refused_commands_change_nothing) {
   std::mt19937_64 r(GetParam());
-  int refused[64] = {}, taken[64] = {};
+  int refused[64] = {}, taken[64] = {}, folded = 0;
   auto p = some_pool(GetParam());
   auto before = p->image();
   for (int i = 0; i < 40000; i++) {
@@ -109,11 +137,16 @@ TEST_P(Hostile, refused_commands_change_nothing) {
       continue;
     }
     taken[op]++;
+    if (result == 0) folded += static_cast<int>(finish(*p, op));
     // From time to time a new pool, lest this one is only what the commands made of it.
     if (r() % 16 == 0) p = some_pool(GetParam());
     before = p->image();
   }
   for (const uint32_t op : kOps) EXPECT_GT(refused[op], 0) << "op " << op << " was never refused";
+  if (GetParam()) {
+    for (const uint32_t op : {SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE}) EXPECT_GT(taken[op], 10) << "op " << op << ": what should be right was never taken";
+    EXPECT_GT(folded, 10);
+  }
   for (const uint32_t op : {SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_GRANT, GetParam() ? SV_OP_TRIM : SV_OP_EXTENTS, SV_OP_POLICY})
     EXPECT_GT(taken[op], 10) << "op " << op << ": what should be right was never taken";
   EXPECT_EQ(before, p->image());
