@@ -51,7 +51,8 @@ demo: deps
 lint: suite-lint
 
 # Each suite runs to its end whatever the others found; tests/summary adds up
-# their last lines and fails if one failed, gave no count, or none ran.
+# their last lines and fails if one failed, gave no count, passed nothing or, but
+# for MAY_SKIP=1, skipped something.
 CHECK_SUITES = unit model e2e lint build vm
 FULL_SUITES = unit model e2e-full e2e-asan lint build-full vm-full vm-6.1 demo
 

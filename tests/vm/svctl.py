@@ -7,21 +7,46 @@ import vm
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.path.join(ROOT, "build", "bin")
 
+# How svd ended is kept: who starts another one removes /run/svd-exit first.
 START = f"""export PATH={BIN}:$PATH
-mkdir -p /run/svctl
-{{env}} svd --devices {{disks}} 2>>/run/svctl/log </dev/null >/dev/null & disown
-for i in $(seq 100); do svctl list >/dev/null 2>&1 && break; sleep 0.1; done
+mkdir -p /run/svctl; rm -f /run/svd-exit
+{{{{ code=0; {{env}} svd --devices {{disks}} 2>>/run/svctl/log </dev/null >/dev/null || code=$?; echo $code > /run/svd-exit; }}}} &
+starter=$!; disown
+until timeout 60 svctl list >/dev/null 2>&1; do ((SECONDS < 60)) && kill -0 $starter 2>/dev/null || break; sleep 0.1; done
 """
 
-# Where svd runs: of each pool that is up the kernel's state equals the catalogue with the journal. Nobody should write to it
-# meanwhile, hence sync. An svd that was told to end may still be in sight of pidof.
+# Of an svd that does not answer: how it ended, or where it is.
+WHERE_IT_IS = """set +e; echo "exit code of svd: $(cat /run/svd-exit 2>&1)"; cat /run/svctl/log; ls -la /run/svctl
+for pid in $(pidof svd); do for file in status wchan stack; do echo "== $file"; cat /proc/$pid/$file; echo; done; done
+ps axo pid,ppid,stat,etimes,time,wchan:32,args | grep -v '\\]$'; uptime; dmesg | tail -30
+"""
+
+# Of each pool that is up the kernel's state equals the catalogue with the journal. Nobody should write to it meanwhile, hence
+# sync. Where svd does not run it was told to end, or killed by a test; one that was may still be in sight of pidof.
 CHECK_POOLS = f"""export PATH={BIN}:$PATH; cd /; timeout 60 sync
-for i in $(seq 100); do
-    pidof svd > /dev/null || exit 0
-    pools=$(timeout 60 svctl list -H -t pool -o name,state) && break; sleep 0.1
+ended() {{
+    if [[ -d /run/systemd/system ]]; then
+        how=$(systemctl show -P Result svd),$(systemctl show -P ExecMainCode svd),$(systemctl show -P ExecMainStatus svd)
+    else
+        for i in $(seq 20); do [[ ! -s /run/svd-exit ]] || break; sleep 0.1; done
+        how=$(cat /run/svd-exit 2>&1 || true)
+    fi
+    [[ $how =~ ^(0|137|143|success,.*|signal,2,9)$ ]] || {{ echo "svd ended by itself: $how" >&2; exit 1; }}
+    exit 0
+}}
+listed=
+while ((SECONDS < 30)); do
+    pidof svd > /dev/null || ended
+    pools=$(timeout 60 svctl list -H -t pool -o name,state) && listed=1 && break; sleep 0.1
 done
+[[ -n $listed ]] || {{ echo "svd runs and does not answer" >&2; exit 1; }}
 while IFS=$'\\t' read -r pool state; do [[ $state != active && $state != read-only ]] || timeout 60 svctl check "$pool"; done <<< "$pools"
 """
+
+
+def tell_where_it_is(guest):
+    if guest.running:
+        print(guest.run(WHERE_IT_IS, check=False))
 
 
 def check_at_end(guest):
@@ -30,7 +55,11 @@ def check_at_end(guest):
 
     def check():
         if guest.pools_checked:
-            print("at the end:", guest.run(CHECK_POOLS, timeout=120), end="")
+            try:
+                print("at the end:", guest.run(CHECK_POOLS, timeout=120), end="")
+            except vm.Failure:
+                tell_where_it_is(guest)
+                raise
 
     guest.at_end.append(check)
 
@@ -47,9 +76,9 @@ class Svctl:
 
     def start(self, env=""):
         try:
-            self.guest.run(START.format(disks=",".join(d.dev for d in self.disks), env=env) + "svctl list")
-        except vm.CommandFailed:
-            print(self.guest.run("cat /run/svctl/log; dmesg | tail -20", check=False))
+            self.guest.run(START.format(disks=",".join(d.dev for d in self.disks), env=env) + "svctl list", timeout=100)
+        except vm.Failure:
+            tell_where_it_is(self.guest)
             raise
 
     def run(self, script, timeout=120):

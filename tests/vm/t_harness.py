@@ -1,11 +1,13 @@
 """The harness itself: what the other guest tests rest on."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 
 import blklog
+import svctl
 import vm
 
 READ = "dd if={} bs=512 count=1 skip={} status=none | tr -d '\\0'"
@@ -143,17 +145,112 @@ def test_icount_repeats(bench):
     assert abs(times[0] - times[1]) < times[0] * 0.02, times
 
 
+TROUBLE = {  # of which each must be seen by itself: level and line
+    "hung task": (3, "INFO: task dd:77 blocked for more than 120 seconds."),
+    "lockdep": (4, "INFO: possible recursive locking detected"),
+    "unlocked": (4, "WARNING: suspicious RCU usage"),
+    "stall": (3, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:"),
+    "sleeping": (3, "BUG: sleeping function called from invalid context at mm/slab.h:1"),
+    "KASAN": (3, "BUG: KASAN: slab-use-after-free in sv_map"),
+}
+FAULTS = {  # of programs, by the kernel itself
+    "segfault": ("import ctypes; ctypes.string_at(0)", "segfault at 0"),
+    "trap": ("import ctypes, mmap; m = mmap.mmap(-1, 4096, prot=7); m.write(b'\\x0f\\x0b');"
+             "ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()", "trap invalid opcode"),
+}
+
+
+def test_kernel_trouble_of_each_kind_is_seen(bench):
+    with bench.boot() as guest:
+        said = [words for _, words in FAULTS.values()]
+        for level, line in TROUBLE.values():
+            guest.run(f"echo '<{level}>{line}' > /dev/kmsg")
+            said.append(line)
+        for program, _ in FAULTS.values():
+            guest.run(f'ulimit -c 0; refused python3 -S -E -c "{program}"')
+        vm.wait_until(lambda: all(line in guest.console_text() for line in said), 20, "lines on the console")
+        for line in said:
+            guest.expect = [re.compile(re.escape(other)) for other in said if other != line]
+            try:
+                guest.check_console()
+            except vm.Failure as failure:
+                assert line in str(failure), failure
+            else:
+                raise AssertionError(f"not noticed: {line}")
+        guest.expect = [re.compile(re.escape(line)) for line in said]
+
+
+def ended_otherwise(guest, how):
+    """What the end of the block says of an svd that is not there."""
+    guest.run(f"rm -f /run/svd-exit; {how}")
+    try:
+        guest.at_end[0]()
+    except vm.CommandFailed as failed:
+        return failed.output
+    return ""
+
+
+def test_an_svd_that_ends_by_itself_is_noticed(bench):
+    with bench.boot() as guest:
+        svctl.check_at_end(guest)
+        for code in (0, 137):
+            assert not ended_otherwise(guest, f"echo {code} > /run/svd-exit")
+        for code in (1, 139):
+            assert f"svd ended by itself: {code}" in ended_otherwise(guest, f"echo {code} > /run/svd-exit")
+        assert "svd ended by itself: cat: /run/svd-exit" in ended_otherwise(guest, "true")
+        guest.run("echo 0 > /run/svd-exit")
+
+
+@vm.full  # waits half a minute
+def test_an_svd_that_does_not_answer_is_noticed(bench):
+    with bench.boot() as guest:
+        svctl.check_at_end(guest)
+        guest.run("cp $(which sleep) /run/svd; /run/svd 600 > /dev/null 2>&1 & disown")
+        assert "svd runs and does not answer" in ended_otherwise(guest, "true")
+        guest.run("kill $(pidof svd); echo 143 > /run/svd-exit")
+
+
+def summary_of(bench, *suites, **environment):
+    return subprocess.run([os.path.join(vm.REPO, "tests", "summary"), os.path.join(bench.dir, "summary"), *suites], text=True,
+                          stdout=subprocess.PIPE, check=False, env={**without_leave(), **environment})
+
+
+def without_leave():
+    return {k: v for k, v in os.environ.items() if k != "MAY_SKIP"}
+
+
+def test_summary_fails_where_nothing_passed_or_some_were_skipped(bench):
+    good, none, some = ("echo 2 passed, 0 failed, 0 skipped", "echo 0 passed, 0 failed, 3 skipped", "echo 2 passed, 0 failed, 1 skipped")
+    for suites, environment, code, last in (
+            ((f"a={good}",), {}, 0, "2 passed, 0 failed, 0 skipped"),
+            ((f"a={good}", f"b={none}"), {}, 1, "2 passed, 1 failed, 3 skipped"),
+            ((f"a={good}", f"b={none}"), {"MAY_SKIP": "1"}, 1, "2 passed, 1 failed, 3 skipped"),
+            ((f"a={some}",), {}, 1, "2 passed, 1 failed, 1 skipped"),
+            ((f"a={some}",), {"MAY_SKIP": "1"}, 0, "2 passed, 0 failed, 1 skipped"),
+            ((f"a={good}; false",), {}, 1, "2 passed, 1 failed, 0 skipped"),
+            (("a=true",), {}, 1, "0 passed, 1 failed, 0 skipped")):
+        done = summary_of(bench, *suites, **environment)
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last), (suites, environment, done)
+
+
+def run_fixtures(bench, *args, **environment):
+    done = subprocess.run(
+        [sys.executable, os.path.join(vm.HERE, "run"), "--kernel", bench.kver, *args,
+         "--dir", os.path.join(vm.HERE, "fixtures"), "--out", os.path.join(bench.dir, "out")],
+        stdout=subprocess.PIPE, text=True, check=False, env={**without_leave(), **environment})
+    print(done.stdout)
+    return done
+
+
 def test_runner_reports_failures(bench):
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, os.path.join(vm.HERE, "run"), "--kernel", bench.kver,
-         "--dir", os.path.join(vm.HERE, "fixtures"), "--out", os.path.join(bench.dir, "out")],
-        stdout=subprocess.PIPE, text=True, check=False)
-    print(done.stdout)
+    done = run_fixtures(bench)
     assert done.returncode == 1
-    assert done.stdout.endswith("0 passed, 5 failed, 1 skipped\n")
+    assert done.stdout.endswith("0 passed, 6 failed, 0 skipped\n")
     for line in ("FAIL bad.warns: vm.Failure: kernel trouble", "FAIL bad.panics: vm.Failure: kernel trouble",
                  "FAIL bad.exit_code: vm.CommandFailed: exit code 3", "FAIL bad.hangs: time limit of 2 s",
-                 "FAIL bad.hangs_in_guest: time limit of 20 s", "skip bad.skips: for a reason"):
+                 "FAIL bad.hangs_in_guest: time limit of 20 s", "FAIL bad.skips: skip: for a reason (MAY_SKIP=1 lets it be skipped)"):
         assert line in done.stdout, line
     assert time.monotonic() - started < 60
+    done = run_fixtures(bench, "-k", "skips", MAY_SKIP="1")
+    assert (done.returncode, done.stdout) == (0, "skip bad.skips: for a reason\n0 passed, 0 failed, 1 skipped\n")

@@ -324,9 +324,8 @@ class Uring:
 """
 
 
+@vm.not_on("6.1")  # has no io_uring commands for modules
 def test_commands_by_io_uring(bench):
-    if bench.kver == "6.1":
-        raise vm.Skip("kernel 6.1 has no io_uring commands for modules")
     disks = [bench.disk("a", "64M")]
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)

@@ -51,7 +51,7 @@ done"""
 # A process that exits is out of pidof's sight before it lets go of its files: killed ends with svd's lock, died with
 # the process itself.
 KILL = f"""export PATH={BIN}:$PATH; ulimit -c 0
-launch() {{ env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null & svd=$!; }}
+launch() {{ rm -f /run/svd-exit; env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null & svd=$!; }}
 killed() {{ kill -9 $svd; flock -w 10 /run/svctl/svd.lock true; }}
 died() {{ local code=0; wait $svd || code=$?; ((code == 128 + 9)); }}
 """

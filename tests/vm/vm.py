@@ -35,7 +35,7 @@ GUEST_ROOT = os.path.join(BUILD, "guest-root")
 # What a healthy kernel never prints; a guest that printed it has failed its test.
 KERNEL_TROUBLE = re.compile(
     r"WARNING:|BUG:|Oops|hung task|blocked for more than|INFO: possible|INFO: rcu|INFO: trying"
-    r"|KASAN|UBSAN|ODEBUG|BUG \S+ \(|general protection|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
+    r"|KASAN|UBSAN|ODEBUG|BUG \S+ \(|general protection|segfault at|traps: \S+\[\d+\]|Call Trace|Kernel panic|soft lockup|refcount_t:|kmemleak: [1-9]")
 
 # Lines at most from a headline of the kernel, registers included, to its stack.
 STACK_AFTER = 40
@@ -55,7 +55,7 @@ refused() { if "$@"; then echo "not refused: $*" >&2; exit 1; fi; }
 
 
 class Skip(Exception):
-    """A test cannot run here, and why."""
+    """A test cannot run here for want of something that make deps or make would have made. Fails it unless MAY_SKIP=1."""
 
 
 class Failure(AssertionError):
@@ -86,6 +86,14 @@ def debug(function):
     """The test needs the kernel of check-debug (mk/debug.config)."""
     function.debug = True
     return function
+
+
+def not_on(*kernels):
+    """The test is none of these kernels', which lack what it tries."""
+    def mark(function):
+        function.not_on = kernels
+        return function
+    return mark
 
 
 def limit(seconds):
