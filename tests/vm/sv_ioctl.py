@@ -7,7 +7,8 @@ Standard library only, since it runs in guests. As a program:
     sv_ioctl.py up [--uuid UUID] DEVICE...       label, pool device, ATTACH, GRANT, ACTIVATE
     sv_ioctl.py create ID SIZE                   a volume and its device /dev/mapper/vID
     sv_ioctl.py state | members | volumes | freed
-    sv_ioctl.py commit | checkpoint | policy NO_SPACE_MS COMMIT_MS
+    sv_ioctl.py commit | checkpoint | policy NO_SPACE_MS COMMIT_MS [FLAGS]
+    sv_ioctl.py flushes ID                       how many a volume has had
     sv_ioctl.py serve                            keeps the writing side open; one command a line on stdin
 """
 
@@ -30,10 +31,12 @@ CMD = struct.Struct("<IIIIQQQQ")
 HAS_RING, HAS_CATALOGUE, STALE = 1, 2, 4
 RING_LOST = 1 << 32
 EXTENT_PARTIAL, EXTENT_FREED = 1, 2
+IO_FLUSH = 3    # enum sv_io_class
 EVENT_RING, EVENT_SPACE, EVENT_MODE, EVENT_FREED, EVENT_COPY_LOST = 1, 2, 4, 8, 16
 
 OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME_RESIZE VOLUME_DROP VOLUMES MAP "
-       "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS").split()
+       "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS "
+       "SNAPSHOT OWN FREE FOLD").split()
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
@@ -64,16 +67,19 @@ STATE = Struct("14Q2I", "committed_seq tail_seq ring_bytes ring_used ring_reserv
 MEMBER = Struct("4I2Q", "member tier nr_slots free_slots errors flags")
 JOURNAL = Struct("QQII", "next_seq next_off prev_crc pad")
 EXTENT = Struct("IIHHI", "extent slot member gen flags")
-PARTIAL = Struct("II4Q", "extent pad v0 v1 v2 v3")
+PARTIAL = Struct("II4Q16I", "extent parent v0 v1 v2 v3 " + " ".join(f"p{i}" for i in range(16)))
 VOLUME = Struct("4I3Q", "id layer owned_since flags size mapped tiers")
 MAP = Struct("Q4I", "index volume extent layer pad")
 GRANT = Struct("4I", "member first count pad")
 ACTIVATE = Struct("II", "read_only pad")
 TRIM = Struct("Q", "seq")
 FREED = Struct("IHH", "extent gen pad")
-POLICY = Struct("II", "no_space_ms commit_ms")
+POLICY = Struct("4I", "no_space_ms commit_ms flags pad")
 EVENT = Struct("QII", "events timeout_ms mode")
 HISTOGRAM = Struct("IBBH58Q", "volume io_class tier pad ios bytes ns errors " + " ".join(f"b{i}" for i in range(54)))
+SNAPSHOT = Struct("IIQ", "volume layer job")
+OWN = Struct("4I", "volume owned_since flags layer")
+FOLD = Struct("IIHHI", "extent parent gen parent_gen flags")
 LABEL = Struct("8sII3Q16s16s16s32s16s9Q6I", "magic version crc compat ro_compat incompat pool_uuid member_uuid "
                "host_id pool_name tier_name generation incarnation size copy_off ring_off ring_len cat_off cat_len "
                "slot_off nr_slots member nr_members tier flags extent_shift")
@@ -82,7 +88,8 @@ TYPES = {"HELLO": HELLO, "ATTACH": ATTACH, "STATE": STATE, "MEMBERS": MEMBER, "J
          "PARTIALS": PARTIAL, "VOLUME_CREATE": VOLUME, "VOLUME_RESIZE": VOLUME, "VOLUME_DROP": VOLUME,
          "VOLUMES": VOLUME, "MAP": MAP, "GRANT": GRANT, "ACTIVATE": ACTIVATE, "COMMIT": STATE, "TRIM": TRIM,
          "LIST_FREED": FREED, "RECYCLE": FREED, "POLICY": POLICY, "WAIT": EVENT, "DUMP_EXTENTS": EXTENT,
-         "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM}
+         "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM, "SNAPSHOT": SNAPSHOT, "OWN": OWN, "FREE": FREED,
+         "FOLD": FOLD}
 
 
 def crc32c_table():
@@ -293,7 +300,10 @@ def run_command(pool, words):
     elif name == "checkpoint":
         return pool.recycle()
     elif name == "policy":
-        pool.ask_nothing("POLICY", no_space_ms=int(args[0]), commit_ms=int(args[1]))
+        pool.ask_nothing("POLICY", **dict(zip(("no_space_ms", "commit_ms", "flags"), map(int, args))))
+    elif name == "flushes":
+        counts = pool.call("HISTOGRAMS", [{"volume": int(args[0])}], 20)
+        return sum(h["ios"] for h in counts if h["io_class"] == IO_FLUSH)
     else:
         raise ValueError(f"no command {name}")
     return None

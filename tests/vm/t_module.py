@@ -69,17 +69,33 @@ def limits_are_the_volumes_own(guest, disks):
     assert rotational == {2: "0", 3: "1"}, rotational
 
 
+def status_says_what_the_pool_says(guest):
+    """Each field of the pool's line."""
+    guest.run("for i in 1 2 3; do dd if=/dev/zero of=/dev/mapper/v1 bs=4k seek=$((i * 256 + 5000)) count=1 oflag=direct status=none; done\n"
+              "blkdiscard -l 4M /dev/mapper/v1")
+    sv(guest, "commit")
+    state, members = sv(guest, "state"), [m["free_slots"] for m in sv(guest, "members")]
+    fields = [state["committed_seq"], f"{state['ring_used']}/{state['ring_bytes']}", f"{state['free_slots']}/{state['total_slots']}",
+              state["freed_extents"], state["partials"], 2, *members]
+    assert guest.run("dmsetup status pool").split() == ["0", "2048", "sv-pool", "write", "active", *map(str, fields)], fields
+    assert fields[3] == 4 and fields[4] >= 3 and sum(members) == state["free_slots"] and members[0] != members[1], fields
+    assert guest.run("dmsetup status v1").split()[3:] == ["7", "write", "rw"]
+
+
 def test_pool_and_volume_come_and_go(bench):
     disks = two_tiers(bench)
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks))
-        print(guest.run("dmsetup status pool; dmsetup table pool; ls -l /dev/svctl-*"))
+        numbers = guest.run("stat -Lc %Hr:%Lr " + " ".join(d.dev for d in disks)).split()
+        assert guest.run("dmsetup table pool") == f"0 2048 sv-pool {UUID} 2 {' '.join(numbers)}\n"
         assert guest.run("dmsetup status pool").split()[3:5] == ["write", "active"]
         sv(guest, "create 1 1G")
-        assert guest.run("dmsetup status v1").split()[3:] == ["0", "write", "rw"]
+        assert guest.run("dmsetup table v1") == f"0 {(1 << 30) // 512} sv-volume {UUID} 1\n"
+        assert guest.run("dmsetup status v1") == f"0 {(1 << 30) // 512} sv-volume 0 write rw\n"
         limits_are_the_volumes_own(guest, disks)
         guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=1M count=8 oflag=direct status=none")
         assert guest.run("dmsetup status v1").split()[3] == "8"
+        status_says_what_the_pool_says(guest)
         assert len(guest.run("dmsetup deps v1").split("dependencies")[1].split("(")) == 3
         guest.run("dmsetup remove v1; dmsetup remove pool; refused ls /dev/svctl-*; rmmod dm_sv")
 
@@ -166,7 +182,7 @@ import mmap
 buf = mmap.mmap(-1, 4096)
 seq = pool.ask("STATE")["committed_seq"]
 os.pwrite(fd, buf, 4096 * 50)
-assert pool.ask("STATE")["committed_seq"] > seq, "FUA on a new block commits"
+assert pool.ask("STATE")["committed_seq"] > seq, "FUA and a flush, as O_DSYNC makes them of a new block, commit"
 """)
 
 
@@ -175,12 +191,19 @@ def test_commits_without_volatile_caches(bench):
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
         sv(guest, "create 1 32M")
+        sv(guest, "policy 1000 60000")      # by itself it would commit in a minute
         assert queue_of(guest, disks[0].dev, "write_cache")["write_cache"] == "write through"
         cache = {name: LIMITS[name] for name in ("write_cache", "fua")}
         assert queue_of(guest, "/dev/mapper/v1", *cache) == cache
         before = sv(guest, "state")["committed_seq"]
-        guest.run("dd if=/dev/zero of=/dev/mapper/v1 bs=4k count=1 conv=fsync status=none")
-        assert sv(guest, "state")["committed_seq"] > before
+        script(guest, f"""
+pool = sv.Pool(write=False)     # it has no session, each of which begins with a commit
+fd = os.open("/dev/mapper/v1", os.O_RDWR)
+os.pwrite(fd, b"x" * 4096, 0)
+assert pool.ask("STATE")["committed_seq"] == {before}
+os.fsync(fd)
+assert pool.ask("STATE")["committed_seq"] > {before}
+""")
 
 
 # Fills a pool by first writes of one class after another, and prints how many slots each of them left.
@@ -268,6 +291,9 @@ def test_full_pool(bench):
 
 def test_discard_and_zeroes(bench):
     disks = two_tiers(bench, "128M")
+    for disk in disks:      # so that no slot is zero
+        with open(disk.path, "r+b") as f:
+            f.write(b"\xff" * disk.size)
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
         sv(guest, "create 1 64M")
@@ -280,13 +306,39 @@ def test_discard_and_zeroes(bench):
         assert guest.run("dmsetup status v1").split()[3] == "14"
         guest.run("blkdiscard /dev/mapper/v1; cmp -n 64M /dev/mapper/v1 /dev/zero")
         assert guest.run("dmsetup status v1").split()[3] == "0"
+        sv(guest, "checkpoint")
+        for flags in (0, FRAGMENTS):
+            first_writes_leave_zeroes_around(guest, flags)
+
+
+FRAGMENTS = 1   # SV_POLICY_FRAGMENTS
+WRITE_A_LITTLE = """rm -f /tmp/d; truncate -s 24M /tmp/d
+for at in 0 700 1023 3000 3001 3840 6143; do
+    for to in /tmp/d /dev/mapper/v1; do dd if=/tmp/pattern of=$to bs=4k skip=$at seek=$at count=1 conv=notrunc,fsync status=none; done
+done
+echo 3 > /proc/sys/vm/drop_caches; cmp -n 24M /tmp/d /dev/mapper/v1
+blkdiscard /dev/mapper/v1
+"""
+
+
+def first_writes_leave_zeroes_around(guest, flags):
+    """In slots that were full of a pattern, were freed, and have come back."""
+    sv(guest, f"policy 1000 1000 {flags}")
+    guest.run("head -c 24M /dev/zero | tr '\\0' x > /tmp/pattern; dd if=/tmp/pattern of=/dev/mapper/v1 bs=1M oflag=direct status=none\n"
+              "cmp -n 24M /tmp/pattern /dev/mapper/v1; blkdiscard /dev/mapper/v1")
+    assert sv(guest, "checkpoint") == 24
+    guest.run(WRITE_A_LITTLE)
+    sv(guest, "checkpoint")
 
 
 def test_control_device_refuses_bad_commands(bench):
     disks = [bench.disk("a", "64M")]
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
-        guest.run(f"python3 {vm.HERE}/guest/bad_commands.py {UUID}", timeout=120)
+        bad_commands = f"python3 {vm.HERE}/guest/bad_commands.py {UUID}"
+        guest.run(bad_commands, timeout=120)
+        print(guest.run(bad_commands + " live", timeout=120))
+        guest.run("dmsetup remove pool; rmmod dm_sv")
 
 
 URING = """
