@@ -148,6 +148,7 @@ def test_read_only_pool_has_read_only_volumes(bench):
         s.run("mkfs.ext4 -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /mnt/f\n"
               "sha256sum /mnt/f > /tmp/sums; umount /mnt; svctl dump tank > /tmp/before; svctl deactivate tank\n"
               "svctl activate tank --read-only; test $(blockdev --getro /dev/sv/tank/a) = 1; dmsetup status\n"
+              "dmsetup status sv-tank | grep -q ' sv-pool read-only active '; dmsetup status sv-tank-a | grep -qE ' sv-volume [1-9][0-9]* read-only rw$'\n"
               "refused dd if=/dev/zero of=/dev/sv/tank/a bs=4k count=1 oflag=direct status=none\n"
               "refused blkdiscard /dev/sv/tank/a; refused blkdiscard -z -l 1M /dev/sv/tank/a\n"
               "refused mkfs.ext4 -q -F /dev/sv/tank/a\n"

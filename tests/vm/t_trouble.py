@@ -26,9 +26,10 @@ def test_busy_and_mounted_devices_are_refused(bench):
     with bench.boot(disks) as guest:
         s = Svctl(guest, [member])
         pool_of(s, f"slow={member.dev}")
-        s.run(f"mkfs.ext4 -q {mounted.dev}; mount {mounted.dev} /mnt; cp /etc/passwd /mnt/; sync -f /mnt\n"
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=4 oflag=direct conv=fsync status=none\n"
+              f"mkfs.ext4 -q {mounted.dev}; mount {mounted.dev} /mnt; cp /etc/passwd /mnt/; sync -f /mnt\n"
               f"dmsetup create held --table '0 2048 linear {linear.dev} 0'\n"
-              f"mkswap -q {swap.dev}; swapon {swap.dev}; svctl dump tank > /tmp/before\n"
+              f"mkswap -q {swap.dev}; swapon {swap.dev}; svctl dump tank > /tmp/before; grep -q ^map /tmp/before\n"
               f"sha256sum {linear.dev} {blank.dev} > /tmp/sums")
         for disk in (mounted, linear, swap):
             for wipe in ("", f" --wipe {disk.dev} --yes"):
@@ -55,15 +56,23 @@ launch() {{ rm -f /run/svd-exit; env SVD_KILL_AT=$1 svd --devices $DEVICES 2>>/r
 killed() {{ kill -9 $svd; flock -w 10 /run/svctl/svd.lock true; }}
 died() {{ local code=0; wait $svd || code=$?; ((code == 128 + 9)); }}
 """
-KILL_AT_RANDOM = KILL + """RANDOM=$SEED; svd=$(pidof svd)
-for n in $(seq 50); do
-    sleep 0.$((RANDOM % 8 + 1)); killed; launch none  # fails if svd ended by itself
+# A MiB of b; what it must be is kept.
+WRITE_B = """mkdir -p /run/b; write_b() { head -c 1M /dev/urandom > /run/b/$1; dd if=/run/b/$1 of=/dev/sv/tank/b bs=1M seek=$1 count=1 oflag=direct conv=fsync status=none; }
+"""
+READ_B = """for n in $(ls /run/b); do dd if=/dev/sv/tank/b bs=1M skip=$n count=1 iflag=direct status=none | cmp - /run/b/$n; done
+ls /run/b | wc -l
+"""
+# Most while svd starts, and some while it serves.
+KILL_AT_RANDOM = KILL + WRITE_B + """RANDOM=$SEED; svd=$(pidof svd)
+for n in $(seq 32); do
+    pause=0.$((RANDOM % 8 + 1)); ((n % 4)) || { write_b $((16 + n / 4)); pause=$((RANDOM % 2 + 2)).$((RANDOM % 10)); }
+    sleep $pause; killed; launch none  # fails if svd ended by itself
 done; sleep 1; kill -0 $svd"""
 # With the kernel serving the pool, svd makes a checkpoint as soon as it starts.
-KILL_AT_STEP = KILL + """svd=$(pidof svd); n=0
+KILL_AT_STEP = KILL + WRITE_B + """svd=$(pidof svd); n=0
 for step in begin listed committed read before-apply after-apply applied trimmed recycled end; do
     killed; n=$((n + 1))
-    dd if=/dev/urandom of=/dev/sv/tank/b bs=1M seek=$n count=1 oflag=direct conv=fsync status=none
+    write_b $n
     launch checkpoint-$step; died; echo died at $step; launch none; sleep 0.5
 done"""
 
@@ -83,6 +92,7 @@ def test_svd_killed_under_fio(bench):
         guest.run("touch /tmp/stop")
         print(fio.wait(60))
         s.run("for i in $(seq 50); do svctl list >/dev/null && break; sleep 0.1; done; svctl check tank; svctl list")
+        assert s.run(READ_B) == "18\n"
 
 
 @vm.full
@@ -234,10 +244,10 @@ def test_read_only_devices_are_refused(bench):
 
 FILL_XFS = """mkfs.xfs -q /dev/sv/tank/a; mount /dev/sv/tank/a /mnt; head -c 8M /dev/urandom > /tmp/base
 for i in $(seq 200); do
-    (echo $i; cat /tmp/base) | dd of=/mnt/f$i bs=1M iflag=fullblock conv=fsync status=none || break
+    (echo $i; cat /tmp/base) | dd of=/mnt/f$i bs=1M iflag=fullblock conv=fsync status=none 2> /tmp/error || break
     (echo $i; cat /tmp/base) | sha256sum | sed "s,-,/mnt/f$i," >> /tmp/sums
 done
-test $i -gt 10 -a $i -lt 100; echo the pool was full at file $i
+test $i -gt 10 -a $i -lt 100; grep 'No space left on device' /tmp/error; svctl status | grep 'the pool is full'; echo the pool was full at file $i
 """
 READ_XFS = "echo 3 > /proc/sys/vm/drop_caches; findmnt /mnt; sha256sum --quiet -c /tmp/sums\n"
 # Slots that fstrim freed are on their way: the first write waits for them.
@@ -246,7 +256,7 @@ WRITE_XFS = "dd if=/tmp/base of=/mnt/again bs=1M conv=fsync status=none; cmp /tm
 
 # Frozen, so that the file system itself writes nothing meanwhile.
 REFUSED_WRITE = """fsfreeze -f /mnt; svctl dump tank > /tmp/before; grep -q ^map /tmp/before
-refused dd if=/tmp/base of=/dev/sv/tank/b bs=1M count=1 oflag=direct
+refused dd if=/tmp/base of=/dev/sv/tank/b bs=1M count=1 oflag=direct 2> /tmp/error; grep 'No space left on device' /tmp/error
 svctl dump tank > /tmp/after; fsfreeze -u /mnt; cmp /tmp/before /tmp/after; svctl check tank
 """
 
