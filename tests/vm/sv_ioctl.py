@@ -328,8 +328,10 @@ def main(argv):
     if name == "up":
         bring_up(args.words[1:], args.uuid, args.ring).close()
         return 0
-    pool = Pool(args.uuid)
-    pool.attach()
+    looks_only = name == "flushes"      # without a session, each of which begins with a commit
+    pool = Pool(args.uuid, write=not looks_only)
+    if not looks_only:
+        pool.attach()
     if name == "serve":
         serve(pool)
         return 0

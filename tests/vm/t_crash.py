@@ -1,4 +1,5 @@
-"""Power cuts while files are written with fsync: real ones, and states rebuilt from logs of what reached the disks."""
+"""Power cuts while files are written with fsync: real ones, and states rebuilt from logs of what reached the disks. And one at
+once after a write that alone was to make itself durable."""
 
 import os
 import random
@@ -71,6 +72,41 @@ CHURN = """while :; do
     svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null &
     head -c 3M /dev/urandom > /mnt/gone; sync /mnt/gone; rm /mnt/gone
 done"""
+
+
+SV = f"python3 -S -E {HERE}/sv_ioctl.py"
+# No svd, and no commit by itself within a minute: only what is asked for is made durable.
+ALONE = f"""kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true
+for node in /dev/svctl-*; do {SV} --uuid ${{node#/dev/svctl-}} commit > /dev/null; {SV} --uuid ${{node#/dev/svctl-}} policy 1000 60000 1; done
+head -c 1M /dev/urandom > /share/new
+"""
+# What a database does: FUA, and no flush, since the block was there. The snapshot has it, so that the overwrite has a record.
+FUA_ALONE = f"""uuid=$(dmsetup table sv-tank | awk '{{ print $4 }}'); before=$({SV} --uuid $uuid flushes 1)
+dd if=/share/new of=/mnt/f bs=4k count=1 seek=7 oflag=direct,dsync conv=notrunc status=none
+after=$({SV} --uuid $uuid flushes 1); echo $before flushes, then $after; test $after = $before
+"""
+
+
+@vm.limit(120)
+def test_a_write_with_fua_or_fsync_survives_a_power_cut_at_once(bench):
+    """FUA on members with a volatile cache, and fsync on one without."""
+    disks = cached, through = [bench.disk("cached", "512M", backend="volatile"),
+                               bench.disk("through", "128M", backend="volatile", write_cache=False)]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"t={cached.dev}", size="512M")
+        s.run(f"svctl create-pool through --tier t={through.dev}; svctl create-volume through/b --size 64M\n"
+              "mkfs.xfs -q /dev/sv/tank/a; mount -o noatime /dev/sv/tank/a /mnt; head -c 1M /dev/urandom > /mnt/f\n"
+              "sync /mnt/f; sync; svctl create-snapshot tank/a@s; echo 360000 > /proc/sys/fs/xfs/xfssyncd_centisecs")
+        guest.run(ALONE)
+        guest.run("dd if=/share/new of=/dev/sv/through/b bs=4k count=1 conv=fsync status=none\n" + FUA_ALONE)
+        new = guest.get("new")
+        guest.power_cut()
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        guest.put("new", new)
+        s.run("cmp -n 4096 /dev/sv/through/b /share/new; mount /dev/sv/tank/a /mnt\n"
+              "dd if=/mnt/f bs=4k skip=7 count=1 status=none | cmp -n 4096 - /share/new; umount /mnt")
 
 
 class Cut:
