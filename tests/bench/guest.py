@@ -94,9 +94,12 @@ def chained(target, snapshots):
     device = fill(target)
     blocks = targets.parse_size(workloads.MAPPED) // 4096 // 100
     for number in range(snapshots):
-        fio(device, f"{workloads.RANDOM_4K}randwrite --size={workloads.MAPPED} --number_ios={blocks} --randseed={number + 1} "
-                    "--end_fsync=1")
+        fio(device, f"{workloads.RANDOM_4K}randwrite --size={workloads.MAPPED} --number_ios={blocks} --end_fsync=1 "
+                    f"--randrepeat=0 --randseed={number + 1}")     # other blocks each time: with randrepeat the seed is ignored
         target.snapshot(device, number)
+    target.settle()
+    time.sleep(1)
+    wait_idle()     # what svd does for long chains is done
     return device
 
 
