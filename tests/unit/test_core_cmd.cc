@@ -54,7 +54,8 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
     case SV_OP_OWN: return bytes_of(sv_own{.volume = 1, .owned_since = 1, .flags = n % 2 ? SV_VOLUME_CHAINED : 0, .layer = 1 + n % 4}, count);
     case SV_OP_FREE: return bytes_of(sv_freed{.extent = 3 + n % 4, .gen = static_cast<uint16_t>(n % 2 ? 5 : 9), .pad = 0}, count);
     case SV_OP_FOLD:
-      return bytes_of(sv_fold{.extent = 5, .parent = 6, .gen = 7, .parent_gen = 8, .flags = std::array{0u, SV_FOLD_SWAP, SV_FOLD_KEEP, SV_FOLD_GROW}[n % 4]},
+      return bytes_of(sv_fold{.extent = 5, .parent = 6, .gen = 7, .parent_gen = 8,
+                              .flags = std::array{0u, SV_FOLD_SWAP, SV_FOLD_FILL | 5u << SV_FOLD_FILL_SHIFT, SV_FOLD_GROW}[n % 4]},
                       count);
     case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n, .flags = n % 2, .pad = 0}, count);
     default: return bytes_of(sv_activate{.read_only = n % 2, .pad = 0}, count);

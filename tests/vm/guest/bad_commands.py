@@ -141,7 +141,7 @@ class Live:
         if name == "SNAPSHOT":
             return {"layer": volume["layer"] + 1}
         if name == "FOLD":
-            return {"flags": random.choice((0, 1, 2, 4))}
+            return {"flags": random.choice((0, 1, 2 | random.randrange(1, 1 << 16) << 16, 4))}
         if name == "RECYCLE":
             return random.choice(self.freed or [extent])
         if name == "VOLUME_CREATE":
