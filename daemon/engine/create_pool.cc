@@ -281,6 +281,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		if (!names.insert(tier.name).second)
 			return Error{Code::kUsage, "create tier", tier.name, "this tier is named twice", ""};
 	}
+	rescan();	// the name may have been that of a pool whose devices have gone
 	SV_ASSIGN(const bool same, same_pool(name, tiers, pass_discards));
 	if (same)
 		return Json{{"result", "no change"}, {"message", fmt::format("pool {}: no change", name)}};

@@ -245,9 +245,7 @@ def two_pools_of_one_name(host):
     host.svctl("export-pool", "tank")
     (other,) = states(host)
     devices = open(f"{host.dir}/devices").read()
-    host.stop()
     os.remove(f"{host.dir}/devices")
-    host.start()
     host.svctl("create-pool", "tank", "--tier", f"t={host.disk('second')}")
     (up,) = states(host)
     with open(f"{host.dir}/devices", "a", encoding="utf-8") as f:
