@@ -11,6 +11,28 @@ from svctl import check_at_end
 
 STAGE = os.path.join(vm.BUILD, "stage")
 
+# Files on /data, written and compared past the page cache until /run/enough is there; VERIFY then says that they and
+# what /root/sums names are on the volume.
+WRITE = """while ! test -e /run/enough; do head -c 512K /dev/urandom > /run/some
+dd if=/run/some of=/data/more bs=64k conv=fsync status=none; dd if=/data/more bs=64k iflag=direct status=none | cmp - /run/some
+done
+"""
+VERIFY = "echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/sums; cmp /run/some /data/more\n"
+
+# Debian's kernels and packages make an initramfs anew by update-initramfs. These take note, and nothing else.
+BOOT = """boot() { find /boot /etc/modules-load.d -type f -printf '%p %s %T@\\n' -exec sha256sum {} +; }
+"""
+WATCH_BOOT = BOOT + """printf '#!/bin/sh\\necho "$0" >> /root/called\\n' | tee /usr/local/sbin/{update-initramfs,mkinitramfs,dracut} > /dev/null
+chmod +x /usr/local/sbin/*; mkdir -p /boot; echo initramfs > /boot/initrd.img-$(uname -r); boot > /root/boot
+"""
+BOOT_UNTOUCHED = BOOT + "boot | cmp - /root/boot; refused test -e /root/called\n"
+
+
+def unmounted_before_svd_stopped(guest, unit):
+    """At the end of the boot before this one."""
+    went = guest.run(f"journalctl -b -1 --no-pager -o cat | grep -nE '^(Unmounted {unit}|Stopped svd.service)'")
+    assert went.index(f"Unmounted {unit}") < went.rindex("Stopped svd.service"), went
+
 
 def stage(kernel):
     """A tree of what make install installs, for the guest's kernel; as a tar file."""
@@ -99,15 +121,10 @@ class Machine:
         return guest.run(MAKE_INSTALL, timeout=120)
 
 
-# There is no compiler, and the headers that it would ask for are not used: what it makes first is there already. Debian's
-# kernels and packages make an initramfs anew by update-initramfs.
-MAKE_INSTALL = """mkdir /root/tree; tar -C /root/tree -xf /share/tree.tar; release=$(uname -r)
-printf '#!/bin/sh\\necho "$0" >> /root/called\\n' | tee /usr/local/sbin/{update-initramfs,mkinitramfs,dracut} > /dev/null
-chmod +x /usr/local/sbin/*; mkdir -p /boot; echo initramfs > /boot/initrd.img-$release
-boot() { find /boot /etc/modules-load.d -type f -printf '%p %s %T@\\n' -exec sha256sum {} +; }
-boot > /root/boot; refused grep dm-sv /lib/modules/$release/modules.dep; refused modprobe -n dm-sv 2> /dev/null
+# There is no compiler, and the headers that it would ask for are not used: what it makes first is there already.
+MAKE_INSTALL = WATCH_BOOT + """mkdir /root/tree; tar -C /root/tree -xf /share/tree.tar; release=$(uname -r)
+refused grep dm-sv /lib/modules/$release/modules.dep; refused modprobe -n dm-sv 2> /dev/null
 make -C /root/tree -o daemon -o cli -o man install MAKE='make -o kmod-module' INSTALL_HEADERS=/
 grep '^updates/dm-sv.ko:' /lib/modules/$release/modules.dep; modinfo -F alias dm-sv; modprobe -v dm-sv; grep -w ^dm_sv /proc/modules
-boot | cmp - /root/boot; refused test -e /root/called
-getent group svctl svctl-read; systemctl enable --now svd; svctl list; systemctl cat svd.socket > /dev/null
+""" + BOOT_UNTOUCHED + """getent group svctl svctl-read; systemctl enable --now svd; svctl list; systemctl cat svd.socket > /dev/null
 """

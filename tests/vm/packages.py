@@ -71,12 +71,26 @@ def bring_module(guest, archive, version):
     guest.run(f"mkdir -p /usr/share/dm-sv-dkms; cp {there} /usr/share/dm-sv-dkms/dm-sv-{version}.dkms.tar.gz")
 
 
+# In a kernel's build/: nothing builds for it.
+BROKEN_HEADERS = {"include/config/auto.conf": "", ".config": "", "Makefile": "%:\n\t@echo no such kernel; exit 2\n"}
+
+
+def break_headers(guest, release):
+    """Until mend_headers()."""
+    build = f"/lib/modules/{release}/build"
+    guest.run(f"mv {build} {build}.whole; mkdir -p {build}/include/config\n" +
+              "".join(f"printf '{text.replace('%', '%%')}' > {build}/{name}\n" for name, text in BROKEN_HEADERS.items()))
+
+
+def mend_headers(guest, release):
+    guest.run(f"cd /lib/modules/{release}; rm -r build; mv build.whole build")
+
+
 def broken_kernel(directory, release):
     """A kernel's package, with headers for which nothing builds; its scripts do what Debian's kernels do."""
     modules = os.path.join(directory, "lib/modules", release)
     files = {modules + "/modules.builtin": "", modules + "/modules.order": "", modules + "/modules.dep": "",
-             modules + "/build/include/config/auto.conf": "", modules + "/build/.config": "",
-             modules + "/build/Makefile": "%:\n\t@echo no such kernel; exit 2\n",
+             **{f"{modules}/build/{name}": text for name, text in BROKEN_HEADERS.items()},
              directory + "/DEBIAN/control": f"Package: linux-image-{release}\nVersion: 1\nArchitecture: all\n"
                                             "Maintainer: nobody <nobody@localhost>\nDescription: a kernel for a test\n",
              directory + "/DEBIAN/postinst": "#!/bin/sh\nset -e\nrun-parts --report --exit-on-error "
