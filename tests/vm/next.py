@@ -11,7 +11,8 @@ import vm
 
 SOURCES = ["Makefile", "mk", "kmod", "daemon"]
 GROWN = ["sv_hello", "sv_attach", "sv_state", "sv_member_state", "sv_extent", "sv_partial_bits", "sv_volume_info",
-         "sv_map_entry", "sv_grant", "sv_freed", "sv_policy", "sv_event", "sv_histogram"]
+         "sv_map_entry", "sv_grant", "sv_freed", "sv_policy", "sv_event", "sv_histogram", "sv_snapshot", "sv_own", "sv_fold",
+         "sv_activate", "sv_trim", "sv_journal_pos"]
 
 # file, text, replacement
 MUTATIONS = [
@@ -29,6 +30,13 @@ MUTATIONS = [
     ("kmod/core/cmd.c", "	[SV_OP_DUMP_MAP]	=", "	[SV_OP_NEXT]		= { sizeof(struct sv_next), true, ANY, op_next },\n	[SV_OP_DUMP_MAP]	="),
     # Fields that the caller sets must arrive as zero from an older one.
     ("kmod/core/cmd.c", "	if (*count != 1 || y->commit_ms < 100", "	if (y->next || *count != 1 || y->commit_ms < 100"),
+    ("kmod/core/cmd.c", "	if (*count != 1 || !j->next_seq", "	if (j->next || *count != 1 || !j->next_seq"),
+    ("kmod/core/cmd.c", "	if (*count != 1 || a->read_only > 1", "	if (a->next || *count != 1 || a->read_only > 1"),
+    ("kmod/core/cmd.c", "	if (t->seq >= p->next_seq)", "	if (t->next || t->seq >= p->next_seq)"),
+    ("kmod/core/cmd.c", "	if (sv_xw_gen(*w) == x->gen)\n		free_word(", "	if (x->next)\n		return -EINVAL;\n	if (sv_xw_gen(*w) == x->gen)\n		free_word("),
+    ("kmod/core/cmd.c", "	return sv_snapshot_begin(", "	return ((struct sv_snapshot *)payload)->next ? -EINVAL : sv_snapshot_begin("),
+    ("kmod/core/cmd.c", "		r = sv_volume_own(", "		r = o[*done].next ? -EINVAL : sv_volume_own("),
+    ("kmod/core/cmd.c", "		return sv_fold_begin(", "		return ((struct sv_fold *)payload)->next ? -EINVAL : sv_fold_begin("),
     ("daemon/engine/recovery.cc", "	channel_->set_epoch(attach.epoch);\n	SV_ASSIGN(const sv_ring_cursor applied", """	channel_->set_epoch(attach.epoch);
 	if ((hello.features & SV_FEATURE_NEXT) != 0) {
 		SV_ASSIGN(const auto next, channel_->ask<sv_next>(SV_OP_NEXT));

@@ -36,17 +36,33 @@ class Ages(Svctl):
         self.run(f"for i in $(seq 200); do grep -q '{line}' /run/svctl/log && exit; sleep 0.1; done; exit 1")
 
 
+# A snapshot, a clone of it and a rollback show what they should; then what is left of them is folded, also of what is written
+# to meanwhile. {n}: a number, for the names.
+SNAPSHOTS = """sum() {{ dd if=/dev/sv/tank/$1 bs=1M count=8 iflag=direct status=none | sha256sum; }}
+some() {{ for i in $(seq 0 256 1792); do dd if=/dev/urandom of=/dev/sv/tank/$1 bs=4k count=100 seek=$((i + $2)) oflag=direct conv=notrunc status=none; done; }}
+first=$(sum v{n}); svctl create-snapshot tank/v{n}@s tank/busy@s; some v{n} 0; second=$(sum v{n}); test "$first" != "$second"
+svctl create-volume tank/c{n} --from v{n}@s; test "$(sum c{n})" = "$first"; some c{n} 30
+svctl create-snapshot tank/v{n}@t; some v{n} 60; svctl rollback-volume tank/v{n}@t --yes; test "$(sum v{n})" = "$second"
+svctl activate tank/v{n}@s; test "$(sum v{n}@s)" = "$first"; svctl deactivate tank/v{n}@s; svctl delete-volume tank/c{n} --yes
+cd /sys/kernel/tracing; test -d events || mount -t tracefs none .
+cd /sys/kernel/tracing; echo > trace; echo 1 > events/sv/sv_fold/enable
+for s in v{n}@t v{n}@s busy@s; do svctl delete-snapshot tank/$s --yes; done
+for i in $(seq 900); do grep -q 'folded=[1-9][0-9]* failed=0 ' trace && break; sleep 0.1; done; grep 'folded=[1-9][0-9]* failed=0 ' trace
+echo 0 > events/sv/sv_fold/enable; cd /; test "$(sum v{n})" = "$second"; refused grep SV-CHECKPOINT-FAILED <(svctl status)
+"""
+
+
 def changes(number, disk):
     """Everything that svd asks of the kernel for a pool that is up."""
     return (f"svctl create-volume tank/v{number} --size 1G; svctl resize-volume tank/v{number} --size 2G\n"
-            f"dd if=/dev/urandom of=/dev/sv/tank/v{number} bs=1M count=8 oflag=direct status=none\n"
+            f"dd if=/dev/urandom of=/dev/sv/tank/v{number} bs=1M count=8 oflag=direct status=none\n" + SNAPSHOTS.format(n=number) +
             f"svctl rename-volume tank/v{number} w{number}; svctl delete-volume --yes tank/w{number}\n"
             f"svctl add-device tank slow={disk.dev}; svctl scan; svctl show tank\n"
             "svctl show tank/busy | grep '^  write: [1-9]'\n")
 
 
 @vm.full
-@vm.limit(400)
+@vm.limit(600)
 def test_each_serves_the_other_while_io_runs(bench):
     others = next.build(bench.kernel)
     disks = [bench.disk("fast", "4G"), bench.disk("slow", "30G"), bench.disk("more0", "1G"),
@@ -68,7 +84,7 @@ def test_each_serves_the_other_while_io_runs(bench):
             s.says("pool tank is up")
             if new == "next":
                 s.says("next svd, present module: 0")
-            s.run(changes(number, disks[2 + number]))
+            s.run(changes(number, disks[2 + number]), timeout=240)
             s.restart(old, "KILL")  # and back
             s.says("pool tank is up")
             s.run("svctl list; touch /run/enough")
