@@ -4,10 +4,9 @@ import json
 import os
 
 import vm
-from host import Machine
+from host import VERIFY, WRITE, Machine, unmounted_before_svd_stopped
 
 BOOTS = int(os.environ.get("SOAK_BOOTS", "3"))
-WRITE = "while ! test -e /run/enough; do dd if=/dev/urandom of=/data/more bs=64k count=8 conv=fsync status=none; done"
 ASK = "while ! test -e /run/enough; do svctl list > /dev/null; done"
 # After a boot volumes are up as they were told to be; what a command changes then, svd keeps however often it is started.
 STATES = """states() { test "$(svctl list -H -t volume -o name,state -s name | tr '\\t\\n' ' ;')" = "tank/data-set active;tank/manual $1;tank/off $2;"; }
@@ -16,6 +15,43 @@ rc=0; svctl deactivate tank/data-set 2> /run/said || rc=$?; test $rc = 5; grep '
 """
 KEPT = """states active inactive; test -b /dev/sv/tank/manual; refused test -e /dev/sv/tank/off; refused dmsetup info sv-tank-off
 """
+
+
+# Two that write until the machine goes down: a service, to files whose names are the checksums of what they hold, and what no
+# unit stops, to tank/manual. It holds that open, or lvm2's blk-availability.service would take it away; every block has been
+# written to before, so that it does not need svd. Each has its number, from {first} on, and /share/acked those acknowledged.
+INTO_THE_REBOOT = """cat > /root/writer << 'END'
+while :; do head -c 512K /dev/urandom > /data/written/new; sync /data/written/new
+mv /data/written/new /data/written/$(sha256sum < /data/written/new | cut -c 1-64); done
+END
+rm -rf /data/written; mkdir /data/written; systemd-run --quiet --unit=writer -p RequiresMountsFor=/data bash /root/writer
+for i in $(seq 100); do test $(ls /data/written | wc -l) -gt 2 && break; sleep 0.1; done
+"""
+NUMBERS = """exec 5<> /dev/sv/tank/manual; n=0; while test $n -lt 16384
+do printf '%4096d' $(({first} + n)) | dd of=/dev/fd/5 bs=4k seek=$n oflag=direct conv=notrunc,nocreat status=none
+echo $n >> /share/acked; n=$((n + 1)); done
+"""
+WRITTEN = """cd /data/written; rm -f new; ls | wc -l; ls | grep -q .; for f in *; do echo "$f  $f"; done | sha256sum --quiet -c
+svctl activate tank/manual; dd if=/dev/sv/tank/manual bs=4k count={count} iflag=direct status=none | tr -s ' ' '\\n' | sed 1d | cmp - <(head -c -1 /share/numbers)
+udevadm settle; svctl deactivate tank/manual; cd /
+"""
+
+
+def writers_run_into_the_reboot(guest, boot):
+    """They change what the check at the end compares: it is made before."""
+    guest.run("svctl check tank; svctl activate tank/manual; dd if=/dev/zero of=/dev/sv/tank/manual bs=1M count=64 oflag=direct status=none\n" +
+              INTO_THE_REBOOT, timeout=120)
+    guest.pools_checked = False
+    guest.start(NUMBERS.format(first=boot * 100000))
+    vm.wait_until(lambda: os.path.exists(guest.share_path("acked")) and guest.get("acked").strip(), 60, "block acknowledged")
+
+
+def is_all_there(guest, before, boot):
+    """What they had written when the boot `before` ended."""
+    acked = int(before.get("acked").split()[-1])
+    first = boot * 100000
+    guest.put("numbers", "".join(f"{n}\n" for n in range(first, first + acked + 1)))
+    print(f"{acked + 1} blocks were acknowledged;", guest.run(WRITTEN.format(count=acked + 1), timeout=120))
 
 
 def user_partition_is_shown(guest, disk):
@@ -76,15 +112,18 @@ def test_fstab_mounts_volumes_at_each_boot(bench):
                   "echo '/dev/sv/tank/data-set /data xfs defaults 0 0' >> /etc/fstab\n"
                   "systemctl daemon-reload; mount /data; dd if=/dev/urandom of=/data/file bs=1M count=20\n"
                   "sha256sum /data/file > /root/sums; sync", timeout=180)
-    for _ in range(BOOTS):
+        writers_run_into_the_reboot(guest, 0)
+    for boot in range(BOOTS):
+        before = guest
         with machine.boot() as guest:
             print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet\n"
                             "findmnt /data; sha256sum -c /root/sums; svctl list; svctl check tank", timeout=120))
+            is_all_there(guest, before, boot)
             # The link is udev's, and stays so after svd is started anew. Nobody who asks meanwhile is refused, and
             # nobody who writes notices.
-            guest.run(f"{STATES}{WRITE} & {ASK} &\n"
+            guest.run(f"{STATES}{{ {WRITE}}} & {ASK} &\n"
                       "for i in 1 2 3; do readlink /dev/sv/tank/data-set | grep -E '^../../dm-[0-9]+$'\n"
-                      f"systemctl restart svd; {KEPT}done; touch /run/enough; wait -n; wait -n\n"
+                      f"systemctl restart svd; {KEPT}done; touch /run/enough; wait -n; wait -n\n{VERIFY}"
                       "systemctl stop svd; svctl list > /dev/null; systemctl is-active svd; rm /run/enough", timeout=120)
-            went = guest.run("journalctl -b -1 --no-pager -o cat | grep -nE '^(Unmounted data.mount|Stopped svd.service)'")
-            assert went.index("Unmounted data.mount") < went.rindex("Stopped svd.service"), went
+            unmounted_before_svd_stopped(guest, "data.mount")
+            writers_run_into_the_reboot(guest, boot + 1)

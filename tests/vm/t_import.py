@@ -8,7 +8,19 @@ mkfs.xfs -q /dev/sv/{pool}/v; mkdir -p /mnt/{pool}; mount /dev/sv/{pool}/v /mnt/
 dd if=/dev/urandom of=/mnt/{pool}/file bs=1M count=16 conv=fsync status=none
 (cd /mnt; sha256sum {pool}/file >> /share/sums)
 """
-READ = """mkdir -p /mnt/{pool}; mount /dev/sv/{pool}/v /mnt/{pool}; (cd /mnt; grep ' {pool}/' /share/sums | sha256sum -c)
+# What pool `was` had when it was made; `pool` is its name now.
+READ = """mkdir -p /mnt/{was}; mount /dev/sv/{pool}/v /mnt/{was}; (cd /mnt; grep ' {was}/' /share/sums | sha256sum -c)
+"""
+# This host had a pool of the name before the disk was put in (its driver lets go of it until then): both are here, each with
+# its data, once the other one has a new name.
+NAMESAKE = """disk=$(basename $(readlink -f /sys/block/$(basename $(readlink -f {exported}))/device)); cd /sys/bus/virtio/drivers/virtio_blk
+echo $disk > unbind; udevadm settle; svctl scan; svctl create-pool tank --tier t={own}; svctl create-volume tank/v --size 64M
+dd if=/dev/urandom of=/dev/sv/tank/v bs=1M count=8 oflag=direct conv=fsync status=none; sum() {{ dd if=/dev/sv/tank/v bs=1M count=8 iflag=direct status=none | sha256sum; }}
+own=$(sum); echo $disk > bind; cd /; udevadm settle; svctl scan; svctl scan | grep '^tank *exported *1 of 1'
+rc=0; svctl import-pool tank 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 5; grep -e '--rename NEW' /tmp/said
+svctl import-pool tank --rename carried; udevadm settle; svctl list
+for p in tank carried; do svctl list | grep "^$p *active"; readlink /dev/sv/$p/v | grep -E '^../../dm-[0-9]+$'; done
+test "$(readlink -f /dev/sv/tank/v)" != "$(readlink -f /dev/sv/carried/v)"; test "$(sum)" = "$own"
 """
 FOREIGN = """svctl list; svctl list | grep '^{pool} *foreign'; refused test -e /dev/sv/{pool}
 rc=0; svctl import-pool {pool} 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 5; grep 'holds it; this is host ' /tmp/said
@@ -25,8 +37,8 @@ umount /etc/machine-id; systemctl restart svd; svctl status; refused grep -q pro
 @vm.full
 @vm.limit(600)
 def test_disks_are_carried_to_another_host(bench):
-    exported, left = bench.disk("exported", "128M"), bench.disk("left", "128M")
-    old, new = Machine(bench, [exported, left]), Machine(bench, [exported, left], "system2")
+    exported, left, own = (bench.disk(name, "128M") for name in ("exported", "left", "own"))
+    old, new = Machine(bench, [exported, left]), Machine(bench, [exported, left, own], "system2")
     with old.boot() as guest:
         old.install(guest)
         guest.run(MAKE.format(pool="tank", disk=exported.dev) + MAKE.format(pool="left", disk=left.dev), timeout=150)
@@ -37,9 +49,9 @@ def test_disks_are_carried_to_another_host(bench):
     with new.boot() as guest:
         guest.put("sums", sums)
         new.install(guest)
-        print(guest.run("udevadm settle; svctl scan; svctl scan | grep '^tank *exported *1 of 1'; svctl import-pool tank\n" +
-                        READ.format(pool="tank") + FOREIGN.format(pool="left"), timeout=120))
+        print(guest.run(NAMESAKE.format(exported=exported.dev, own=own.dev) + READ.format(was="tank", pool="carried") +
+                        FOREIGN.format(pool="left"), timeout=120))
         print(guest.run("refused svctl import-pool left --force; svctl import-pool left --force --yes\n" +
-                        READ.format(pool="left") + OTHER_ID, timeout=120))
+                        READ.format(was="left", pool="left") + OTHER_ID, timeout=120))
     with old.boot() as guest:
-        print(guest.run("udevadm settle; svctl scan\n" + FOREIGN.format(pool="tank") + FOREIGN.format(pool="left"), timeout=60))
+        print(guest.run("udevadm settle; svctl scan\n" + FOREIGN.format(pool="carried") + FOREIGN.format(pool="left"), timeout=60))
