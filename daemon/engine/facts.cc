@@ -100,9 +100,11 @@ void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_
 		return;
 	tell(watch_.look(now_known, limits, now));
 	for (const MemberFacts &member : now_known.members)
-		if (found_up_ && member.errors > 0)
+		if (found_up_ && member.errors > 0) {
+			const log::Scope scope({name_, "", member.device});
 			log::warning(Id::kMemberFailing, "pool {}: {} had {} I/O errors before svd was started", name_,
 				     member.device, member.errors);
+		}
 	found_up_ = false;
 }
 
@@ -110,6 +112,7 @@ void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_
 void Pool::tell(const std::vector<Watch::Change> &changes) const
 {
 	for (const auto &[began, problem] : changes) {
+		const log::Scope scope({name_, problem.volume, problem.device});
 		if (!began)
 			log::notice(problem.id, "pool {}: it is over{}{}: {}", name_, problem.device.empty() ? "" : " of ",
 				    problem.device, code_text(problem.id).title);
