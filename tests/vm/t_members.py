@@ -1,7 +1,7 @@
 """Members on md, LUKS and multipath in a full guest: found once, when what they lie on is there, at each boot."""
 
 import vm
-from host import Machine
+from host import Machine, unmounted_before_svd_stopped
 
 # What multipathd's rules say of a path before it has made the map.
 PATH_RULE = 'ATTR{serial}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
@@ -15,14 +15,14 @@ UP = """up() { for i in $(seq 150); do svctl status | grep -q "^$1: active" && r
 SEEN = """lsblk -nro FSTYPE,LABEL,UUID,KNAME,TYPE | sort -u
 members() { lsblk -nro FSTYPE,LABEL,KNAME | awk '$1 == "sv_member" {print $2, $3}' | sort -u; }
 test "$(members)" = "$(printf '%s\\n' "mirror $(basename $(readlink -f /dev/md/m))" "mixed $(basename $(readlink -f /dev/mapper/mpatha))" \
-  "mixed $(basename $(readlink -f /dev/mapper/secret))" | sort)"
+  "mixed $(basename $(readlink -f /dev/mapper/secret))" "deep $(basename $(readlink -f /dev/mapper/deep))" | sort)"
 test "$(lsblk -dnro FSTYPE,UUID /dev/md/m)" = "sv_member $(svctl --json show mirror | sed -n 's/.*"uuid": "\\(.*\\)".*/\\1/p')"
 udevadm info -q property /dev/mapper/secret | grep -x SV_POOL=mixed
 """
 
 
 def create(disks):
-    a, b, luks, path, _ = (disk.dev for disk in disks)
+    a, b, luks, path, _, *five = (disk.dev for disk in disks)
     return f"""export PATH_DISK={path}
 mdadm --create /dev/md/m --run --metadata=1.0 --level=1 --bitmap=none --assume-clean -n 2 {a} {b}
 head -c 32 /dev/urandom > /root/key; chmod 600 /root/key
@@ -36,6 +36,12 @@ svctl create-pool mirror --tier t=/dev/md/m
 svctl create-pool mixed --tier fast=/dev/mapper/secret --tier slow=/dev/mapper/mpatha
 for p in mirror mixed; do svctl create-volume $p/v --size 1G
 dd if=/dev/urandom of=/dev/sv/$p/v bs=1M count=8 oflag=direct conv=fsync status=none; sha256sum /dev/sv/$p/v >> /root/sums; done
+mdadm --create /dev/md/five --run --level=5 --chunk=64 --assume-clean -n 3 {" ".join(five)}
+cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /root/key /dev/md/five
+echo "deep /dev/md/five /root/key luks" >> /etc/crypttab; cryptsetup open --key-file /root/key /dev/md/five deep
+svctl create-pool deep --tier t=/dev/mapper/deep; svctl create-volume deep/v --size 256M; mkfs.ext4 -q /dev/sv/deep/v; mkdir /data
+echo '/dev/sv/deep/v /data ext4 defaults 0 0' >> /etc/fstab; systemctl daemon-reload; mount /data
+dd if=/dev/urandom of=/data/file bs=1M count=16 conv=fsync status=none; sha256sum /data/file > /root/sums-deep
 udevadm settle
 """
 
@@ -56,13 +62,17 @@ svctl activate mirror; sha256sum -c /root/sums
 @vm.limit(400)
 def test_md_luks_and_multipath_members_come_back_complete(bench):
     disks = [bench.disk("a", "64M"), bench.disk("b", "64M"), bench.disk("luks", "96M"), bench.disk("path", "64M"),
-             bench.disk("copy", "64M")]
+             bench.disk("copy", "64M"), *(bench.disk(f"five{i}", "64M") for i in range(3))]
     machine = Machine(bench, disks)
     with machine.boot() as guest:
         machine.install(guest)
         print(guest.run(UP + create(disks) + SEEN, timeout=150))
         print(guest.run(duplicates(disks[4].dev), timeout=120))
     with machine.boot() as guest:
+        # On LUKS on RAID 5: mounted by the boot, and at the end of the one before unmounted while all of it was there.
+        print(guest.run("systemctl is-active local-fs.target; findmnt /data; sha256sum -c /root/sums-deep; cat /proc/mdstat; svctl check deep"))
+        unmounted_before_svd_stopped(guest, "data.mount")
+        guest.run("refused grep -E 'dm-[0-9]+.*(recovery|I/O error)' <(journalctl -b -k --no-pager -o cat)")
         # The mirror is assembled, the map is not there yet: its path is no member, and the pool waits for it.
         print(guest.run(UP + "up mirror; svctl status; svctl status | grep 'member 1 of 2 is missing'\n"
                         "refused test -e /dev/sv/mixed; svctl --json show mirror | grep '\"device\": \"/dev/md'\n", timeout=120))
