@@ -4,6 +4,7 @@ import json
 import time
 
 import vm
+from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
 from svctl import BIN, Svctl, pool_of
 
 VERIFIED_LOAD = """cd /tmp; while [ ! -e /tmp/stop ]; do
@@ -18,6 +19,13 @@ FILL = "cd /tmp; dd if=/dev/zero of=/dev/sv/tank/b bs=1M count=210 oflag=direct 
 JUMP_AND_FREE = """for i in $(seq 600); do dmsetup status sv-tank | grep -q ' out-of-space ' && break; sleep 0.1; done
 for jump in '+1 year' '-2 years' '+1 year'; do date -s "$jump"; sleep 2; done
 pidof dd; blkdiscard -l 96M /dev/sv/tank/b; kill -CONT $(pidof svd)
+"""
+
+
+# A job that lasts: it goes on to its end.
+JUMP_IN_JOB = """svctl create-pool wide --tier t={disk}; begin_restore /share/wide
+date -s '+1 year'; is_restoring; for jump in '-2 years' '+1 year'; do svctl jobs; sleep 0.2; date -s "$jump"; done
+wait $client; cat /tmp/restored; svctl jobs; svctl jobs -H -o what,pool,state | grep -E 'restore.wide.done'; svctl check wide; svctl deactivate wide
 """
 
 
@@ -37,11 +45,13 @@ def checkpoint_follows(s, seconds=75):
 @vm.full
 @vm.limit(400)
 def test_a_clock_that_jumps_changes_nothing(bench):
-    disk = bench.disk("a", "192M")
-    with bench.boot([disk]) as guest:
-        s = Svctl(guest, [disk])
+    disk, wide = bench.disk("a", "192M"), bench.disk("wide", WIDE_SIZE)
+    with bench.boot([disk, wide]) as guest:
+        s = Svctl(guest, [disk, wide])
         pool_of(s, f"t={disk.dev}", size="64M")
         s.run("svctl create-volume tank/b --size 256M")
+        put_wide(guest)
+        print(s.run(BEGIN_RESTORE + JUMP_IN_JOB.format(disk=wide.dev), timeout=150))
         load = guest.start(f"export PATH={BIN}:$PATH\n" + VERIFIED_LOAD)
         s.run("for jump in '+1 year' '-2 years' '-20 years' '+21 years'; do date -s \"$jump\"; sleep 4; done; touch /tmp/stop")
         load.wait(90)

@@ -1,9 +1,8 @@
 """svd as a service of systemd, in a full guest: its watchdog, its messages in the journal, and members at boot."""
 
-import subprocess
-
 import vm
-from host import Machine, with_few_modules
+from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
+from host import VERIFY, WRITE, Machine, with_few_modules
 
 # A limit that a test can wait for, and long enough for a busy host, on which the guest's clock has been seen to run eight
 # times too fast, so that 6 s were not; a rename runs in a circle, behind its change of the catalogue.
@@ -54,11 +53,19 @@ test -z "$(journalctl -b SV_POOL=other -o cat -q)"
 """ + CALL + "600; goes_on; test \"$before\" = \"$(restarts) $(pid)\"; kill -CONT $journald; journalctl --sync\n" + CALL + """2
 journalctl --sync; test $(journalctl -b SYSLOG_IDENTIFIER=svd -o cat | grep -c 'CreateVolume.*"volume":"a"') -ge 1204
 """
-# A restore of so many extents takes a while; the socket stays, and whoever calls next has svd started again.
-WIDE_EXTENTS = 200000
+# Reads of the member fail for a moment, in which nobody else reads or writes it.
+ERRORS = """modprobe dm-flakey; table=$(dmsetup table under)
+dmsetup reload under --table "0 524288 flakey {dev} 2048 0 3600 1 error_reads"; dmsetup suspend under; dmsetup resume under
+refused dd if=/dev/sv/tank/a of=/dev/null bs=4k count=1 iflag=direct 2>&1
+dmsetup reload under --table "$table"; dmsetup suspend under; dmsetup resume under
+dd if=/dev/sv/tank/a of=/dev/null bs=4k count=1 iflag=direct status=none
+svctl status | grep SV-MEMBER-FAILING; member=$(svctl --json show tank | grep -oE '/dev/(dm-[0-9]+|mapper/under)' | head -1); echo "$member"
+told "SV_CODE=SV-MEMBER-FAILING SV_POOL=tank SV_DEVICE=$member" "$member had .* I/O errors"
+test -z "$(journalctl -b SV_CODE=SV-MEMBER-FAILING SV_POOL=other -o cat -q)"
+"""
+# A restore takes a while; the socket stays, and whoever calls next has svd started again.
 STOPPED = """svctl create-pool wide --tier t={disk}; svctl dump wide > /tmp/before
-svctl restore wide /share/wide > /tmp/restored 2>&1 & client=$!
-for i in $(seq 300); do svctl jobs -H -o what,pool,state | grep -qE 'restore.wide.running' && break; kill -0 $client; sleep 0.1; done
+begin_restore /share/wide
 systemctl stop svd; systemctl is-active svd.socket; refused systemctl is-active svd
 rc=0; wait $client || rc=$?; cat /tmp/restored; test $rc = 1; grep 'svd is being stopped; nothing was changed' /tmp/restored
 journalctl --sync; journalctl -b SYSLOG_IDENTIFIER=svd SV_POOL=wide -o cat | grep 'Restore.*"pool":"wide".*svd is being stopped; nothing was changed'
@@ -70,15 +77,14 @@ svctl check wide; svctl create-volume wide/v --size 1G; svctl delete-pool wide -
 
 def svd_is_stopped_in_the_middle_of_a_job(guest, disk):
     """Who waits for it is told, and the pool is as it was."""
-    guest.put("wide", subprocess.run([f"{vm.REPO}/tests/support/make_dump.py", str(WIDE_EXTENTS), "1", str(WIDE_EXTENTS)],
-                                     stdout=subprocess.PIPE, check=True).stdout)
-    print(guest.run(STOPPED.format(disk=disk), timeout=150))
+    put_wide(guest)
+    print(guest.run(BEGIN_RESTORE + STOPPED.format(disk=disk), timeout=150))
 
 
 @vm.full
 @vm.limit(600)
 def test_watchdog_and_journal(bench):
-    disk, wide = bench.disk("pool", "512M"), bench.disk("wide", f"{WIDE_EXTENTS // 1024 + 20}G")
+    disk, wide = bench.disk("pool", "512M"), bench.disk("wide", WIDE_SIZE)
     machine = Machine(bench, [disk, wide])
     with machine.boot() as guest:
         machine.install(guest)
@@ -89,6 +95,7 @@ def test_watchdog_and_journal(bench):
         print(guest.run(HANGS, timeout=150))
         print(guest.run(JOURNAL + "touch /run/enough", timeout=150))
         load.wait(60)
+        print(guest.run(HELPERS + ERRORS.format(dev=disk.dev), timeout=60))
         guest.run("svctl check tank")
 
 
@@ -151,3 +158,43 @@ def test_module_missing_or_for_another_kernel(bench):
     with machine.boot(kernel=with_few_modules(bench), expect=[r"dm.sv: version magic"]) as guest:
         print(machine.make_install(guest))
         print(guest.run(f"svctl create-pool tank --tier t={disk.dev}\n" + MODULE, timeout=100))
+
+
+# admin is in svctl, reader in svctl-read, stranger in neither; each of them may read what is served over HTTP.
+GROUPS = """for pair in admin:svctl reader:svctl-read stranger:nogroup; do useradd -M -G ${pair#*:} ${pair%:*}; done
+says() { local rc=0; runuser -u $2 -- svctl "${@:3}" > /tmp/said 2>&1 || rc=$?; echo "$2: ${*:3}: $rc"; cat /tmp/said; test $rc = $1; }
+says 0 admin create-volume tank/byadmin --size 16M; says 0 admin delete-volume tank/byadmin --yes
+svctl dump tank > /tmp/before
+says 0 reader list; grep '^tank *active' /tmp/said; says 0 reader show tank
+says 4 reader create-volume tank/no --size 16M; grep 'group svctl\\>' /tmp/said; says 4 reader deactivate tank
+says 4 stranger list; grep svctl-read /tmp/said; says 4 stranger create-volume tank/no --size 16M
+svctl dump tank > /tmp/after; cmp /tmp/before /tmp/after; says 0 reader list
+"""
+METRICS = """cat > /tmp/scrape << 'END'
+exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; timeout 20 cat <&3
+END
+for user in root stranger; do runuser -u $user -- bash /tmp/scrape > /tmp/page; head -1 /tmp/page; head -1 /tmp/page | grep '^HTTP/1.1 200 '
+grep -F 'svctl_volume_size_bytes{pool="tank",volume="a"} 1073741824' /tmp/page; done
+"""
+# Who has a volume mounted does not notice; what went with it is the way to take the pool down.
+UNINSTALL = """systemctl is-active svd; make -C /root/tree uninstall; refused pidof svd; refused test -e /usr/sbin/svd
+refused test -e /run/svctl/svd.sock; grep -w ^dm_sv /proc/modules; findmnt /data; before=$(sha256sum /run/some)
+for i in $(seq 100); do test "$(sha256sum /run/some)" != "$before" && break; sleep 0.2; done; test "$(sha256sum /run/some)" != "$before"
+touch /run/enough
+"""
+
+
+@vm.full
+@vm.limit(300)
+def test_what_make_install_brought_serves_and_goes(bench):
+    disk = bench.disk("pool", "256M")
+    machine = Machine(bench, [disk])
+    with machine.boot(kernel=with_few_modules(bench)) as guest:
+        print(machine.make_install(guest))
+        guest.run(f"svctl create-pool tank --tier t={disk.dev}; svctl create-volume tank/a --size 1G; mkfs.ext4 -q /dev/sv/tank/a; mkdir /data\n"
+                  "mount /dev/sv/tank/a /data; dd if=/dev/urandom of=/data/file bs=1M count=8 conv=fsync status=none; sha256sum /data/file > /root/sums")
+        print(guest.run(GROUPS + METRICS, timeout=100))
+        load = guest.start(WRITE)
+        print(guest.run(UNINSTALL, timeout=100))
+        load.wait(60)
+        print(guest.run(VERIFY + "umount /data; fsck.ext4 -fn /dev/sv/tank/a 2>&1"))
