@@ -146,7 +146,7 @@ Bytes random_record(Rng& rng, sv_rec& r) {
       break;
     case 11:
       extent();
-      b[1] = r.flags = static_cast<uint8_t>(between(rng, 0, 2));
+      b[1] = r.flags = static_cast<uint8_t>(between(rng, 0, 1));
       do r.parent = extent_of(rng);
       while (r.parent == r.extent);
       put_le(b, 8, 4, r.parent);
@@ -248,7 +248,7 @@ const Limit kLimits[] = {
     {"VALID flags", 4, 1, 1, 3, 4},
     {"VALID of all without all bits", 4, 1, 1, 0, 0x80},
     {"FOLD extent", 11, 4, 4, 1, 0},
-    {"FOLD flags", 11, 1, 1, 2, 3},
+    {"FOLD flags", 11, 1, 1, 1, 2},
     {"FOLD parent", 11, 8, 4, 1, 0},
     {"FOLD parent of itself", 11, 8, 4, 1, 0x0708090a},
     {"FOLD parent out of range", 11, 12, 4, 0, 1},
