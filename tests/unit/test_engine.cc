@@ -338,8 +338,8 @@ TEST_F(EngineTest, names_that_no_device_can_have_are_refused)
 	stop();
 	start();
 	EXPECT_EQ("active", state(name));
-	const Json listed = pools();
-	for (const Json &volume : listed[0]["volumes"])
+	const Json after = pools();
+	for (const Json &volume : after[0]["volumes"])
 		EXPECT_EQ(volume["name"] == longer ? "inactive" : "active", volume["state"]);
 	refused(engine_->activate_volume(name, longer, false), Code::kUsage, takes);
 	expect(engine_->rename_volume(name, longer, "v", false), "renamed");
