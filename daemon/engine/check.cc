@@ -203,12 +203,19 @@ Status Pool::compare_volumes(const std::vector<VolumeRow> &volumes, const std::v
 			     std::vector<std::string> *problems)
 {
 	std::map<uint32_t, std::string> here, there;
-	for (const VolumeRow &volume : volumes)
+	std::map<uint32_t, uint64_t> sizes;
+	for (const VolumeRow &volume : volumes) {
 		here[volume.id] = text_of_volume(volume_info(volume));
-	SV_ASSIGN(const auto infos, volumes_in_kernel());
-	for (const sv_volume_info &info : infos)
-		if (std::ranges::none_of(snapshots, [&](const VolumeSpec &s) { return s.id == info.id; }))
-			there[info.id] = text_of_volume(info);
+		sizes[volume.id] = volume.size;
+	}
+	SV_ASSIGN(auto infos, volumes_in_kernel());
+	for (sv_volume_info &info : infos) {
+		if (std::ranges::any_of(snapshots, [&](const VolumeSpec &s) { return s.id == info.id; }))
+			continue;
+		if (const auto size = sizes.find(info.id); size != sizes.end())
+			info.size = std::min<uint64_t>(info.size, size->second);	// it grows before its device, which may fail
+		there[info.id] = text_of_volume(info);
+	}
 	for (const auto &[id, text] : here)
 		if (const auto found = there.find(id); found == there.end())
 			problems->push_back("only the catalogue has " + text);

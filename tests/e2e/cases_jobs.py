@@ -18,11 +18,11 @@ MEMBERS = 4
 MIB = harness.MIB
 
 
-def big_text(host):
+def big_text(host, extents=EXTENTS, members=MEMBERS):
     path = f"{host.dir}/text"
     with open(path, "wb") as out:
-        subprocess.run([f"{harness.ROOT}/tests/support/make_dump.py", str(EXTENTS), str(MEMBERS),
-                        str(-(-EXTENTS // MEMBERS))], check=True, stdout=out)
+        subprocess.run([f"{harness.ROOT}/tests/support/make_dump.py", str(extents), str(members), str(-(-extents // members))],
+                       check=True, stdout=out)
     return path
 
 

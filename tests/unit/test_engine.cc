@@ -493,8 +493,8 @@ TEST_F(EngineTest, check_names_each_difference_between_kernel_and_catalogue)
 	differs("only the catalogue has volume 1 index 3 ");
 	forges(SV_OP_VOLUMES, [](void *all, CommandResult &) { static_cast<sv_volume_info *>(all)->owned_since++; });
 	differs("kernel: volume 1 layer 1 owned since 2 ");
-	forges(SV_OP_VOLUMES, [](void *all, CommandResult &) { static_cast<sv_volume_info *>(all)->size += 4096; });
-	differs("kernel: volume 1 layer 1 owned since 1 flags 0 size 67112960 ");
+	forges(SV_OP_VOLUMES, [](void *all, CommandResult &) { static_cast<sv_volume_info *>(all)->size -= 4096; });
+	differs("kernel: volume 1 layer 1 owned since 1 flags 0 size 67104768 ");
 	forges(SV_OP_VOLUMES, [](void *, CommandResult &result) { result.count = 0; });
 	differs("only the catalogue has volume 1 ");
 	forges(SV_OP_VOLUMES, [](void *all, CommandResult &result) { static_cast<sv_volume_info *>(all)[result.count++] = {7, 1, 1, 0, 4096, 0, ~0ull}; });
