@@ -165,6 +165,23 @@ static int sv_call_fold(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
 	if (!ret)
 		c->done = sv_fold_run(kp, members, &ret);
 	mutex_unlock(&kp->recycle_lock);
+	if (!ret && c->done)
+		sv_kpool_wait_readers(kp, members);	/* as for FREE */
+	return ret;
+}
+
+/*
+ * Reads that were planned before may still be on their way to what is free now. They may take long, and svd may pass a
+ * discard down before it asks for RECYCLE.
+ */
+static int sv_call_free(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
+{
+	u64 members;
+	int ret = sv_call(kp, c, payload, &members);
+
+	members = sv_freed_members(kp->core, payload, c->done);
+	if (members)
+		sv_kpool_wait_readers(kp, members);
 	return ret;
 }
 
@@ -225,6 +242,8 @@ static int sv_execute_alive(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 		ret = sv_call_snapshot(kp, c, payload);
 	else if (c->op == SV_OP_FOLD)
 		ret = sv_call_fold(kp, c, payload);
+	else if (c->op == SV_OP_FREE)
+		ret = sv_call_free(kp, c, payload);
 	else
 		ret = sv_call(kp, c, payload, &members);
 	if (!ret || c->done)

@@ -85,6 +85,18 @@ static struct dm_io_region sv_region(struct sv_kpool *kp, u32 member, u64 sector
 	};
 }
 
+/* Few are: where a file system has holes. Not kcopyd's, which takes a member's refusal of WRITE_ZEROES for an error. */
+static void sv_zero_one(struct sv_copies *all, const struct sv_fold_copy *c)
+{
+	struct sv_disk *d = all->kp->disks[c->to];
+
+	if (!blkdev_issue_zeroout(d->dev.bdev, c->to_sector, (sector_t)c->blocks * SV_BLOCK_SECTORS, GFP_NOIO,
+				  BLKDEV_ZERO_NOUNMAP))
+		return;
+	atomic64_inc(&d->errors);
+	sv_copy_failed(all, c->fold);
+}
+
 static void sv_copy_one(struct sv_copies *all, const struct sv_fold_copy *c)
 {
 	struct sv_kpool *kp = all->kp;
@@ -98,10 +110,7 @@ static void sv_copy_one(struct sv_copies *all, const struct sv_fold_copy *c)
 	}
 	*copy = (struct sv_copy){ .all = all, .fold = c->fold, .from = c->from, .to = c->to };
 	atomic_inc(&all->left);
-	if (c->zero)
-		dm_kcopyd_zero(kp->copier, 1, &to, 0, sv_copied, copy);
-	else
-		dm_kcopyd_copy(kp->copier, &from, 1, &to, 0, sv_copied, copy);
+	dm_kcopyd_copy(kp->copier, &from, 1, &to, 0, sv_copied, copy);
 }
 
 /* The number of copies that failed. */
@@ -111,8 +120,12 @@ static u32 sv_copy_all(struct sv_kpool *kp)
 	struct sv_fold_copy c;
 
 	init_completion(&all.done);
-	while (sv_fold_next(kp->core, &c))
-		sv_copy_one(&all, &c);
+	while (sv_fold_next(kp->core, &c)) {
+		if (c.zero)
+			sv_zero_one(&all, &c);
+		else
+			sv_copy_one(&all, &c);
+	}
 	sv_copy_put(&all);
 	wait_for_completion_io(&all.done);
 	return atomic_read(&all.failed);

@@ -137,11 +137,11 @@ struct MergeProgress {
 	std::vector<Owned> own;  // of heads into which a layer went: in the catalogue, to be told to the kernel
 };
 
-// Pairs for FOLD: partial extents whose parents nothing else needs, or (fill) for whose blocks reads go through many. A command
-// for each two members, since all that is folded by one waits for the members of all of it.
+// Pairs for FOLD: partial extents whose parents nothing else needs; or to FILL. A command for each set of members, since all
+// that is folded by one waits for the members of all of it.
 struct FoldStep {
-	std::map<std::pair<uint32_t, uint32_t>, std::vector<sv_fold>> pairs;  // by the extent's member, and the parent's
-	uint64_t blocks = 0;  // that are to be copied for them
+	std::map<uint64_t, std::vector<sv_fold>> pairs;  // by the members, a bit for each
+	uint64_t blocks = 0;  // that are to be copied for them, or cost as much
 	uint32_t after = 0;   // where the next step goes on
 	bool done = false;    // that was the last one
 };
@@ -151,8 +151,8 @@ struct FoldLimits {
 	size_t pairs = 64;
 	uint64_t blocks = 4096;  // of 4 KiB, to be copied
 	uint64_t rows = 16384;   // looked at
-	// Fragments that the kernel was asked to fill and of which the catalogue does not know yet, by extent; steps add to it.
-	// Null: the kernel does not know SV_FOLD_FILL.
+	// Not null: only what is to be filled; else only what is to be folded. Fragments that the kernel was asked to fill and of
+	// which the catalogue does not know yet, by extent; steps add to it.
 	std::map<uint32_t, uint32_t> *filling = nullptr;
 };
 
@@ -269,7 +269,7 @@ class Catalogue {
 	// What may be folded, from the family of the parent after this one on, in its order; 0: from the first. True of what is applied, once
 	// freeing() has been told: the kernel leaves alone what has changed since, and what it has done the journal says.
 	Result<FoldStep> fold_step(uint32_t after, const FoldLimits &limits = FoldLimits());
-	Result<FoldStep> fold_step(std::span<const uint32_t> parents, const FoldLimits &limits);
+	Result<FoldStep> fold_step(std::span<const uint32_t> parents);	// of these, as many as they are
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch

@@ -17,6 +17,8 @@ namespace svd {
 namespace {
 
 constexpr int kNear = 4;
+constexpr int kFar = 256;	// longer chains are left as they are
+constexpr uint64_t kFragmentCosts = 64;	// as much as so many blocks that lie together: it comes from several places
 
 class Folder {
  public:
@@ -37,6 +39,8 @@ class Folder {
 	Status family(uint32_t parent, const std::vector<Row> &children);
 	Status fold(uint32_t parent, const ExtentEntry &below, const Row &child);
 	Status fill(uint32_t parent, const Row &child);
+	Result<uint64_t> members_of_chain(uint32_t extent);
+	static uint64_t bit(uint32_t member) { return uint64_t{1} << member; }
 	uint32_t asked_of(uint32_t extent) const;
 	Result<std::optional<ValidBits>> near(uint32_t parent, const Row &child);
 	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
@@ -93,10 +97,11 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 	SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
 	if (!below->live())
 		return {};
-	if (children.size() == 1 && below->orphan())
-		return fold(parent, *below, children.front());
+	const bool folds = children.size() == 1 && below->orphan();
+	if (!limits_.filling)
+		return folds ? fold(parent, *below, children.front()) : Status();
 	for (const Row &child : children)
-		if (limits_.filling && !enough())
+		if (!folds && !enough())
 			SV_TRY(fill(parent, child));
 	return {};
 }
@@ -111,8 +116,8 @@ Status Folder::fold(uint32_t parent, const ExtentEntry &below, const Row &child)
 	const bool swap = !below.fragments() && !slower && (own < fill || !room), grow = !swap && !room;
 	if (grow && !below.fragments())
 		return {};
-	step_.pairs[{entry->member, below.member}].push_back({child.extent, parent, entry->gen, below.gen,
-							      swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0});
+	step_.pairs[bit(entry->member) | bit(below.member)].push_back({child.extent, parent, entry->gen, below.gen,
+							      swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0u});
 	step_.blocks += swap ? own : grow ? own + fill : fill;
 	pairs_++;
 	return {};
@@ -144,27 +149,48 @@ Result<std::optional<ValidBits>> Folder::near(uint32_t parent, const Row &child)
 	return std::optional(all);
 }
 
+// Those that the extent and what is below it lie on; none if some is on a slower tier than the extent, or if that is far away.
+// What lies there is read at that tier's pace anyway, and whoever writes to the extent would have to wait for it.
+Result<uint64_t> Folder::members_of_chain(uint32_t extent)
+{
+	SV_ASSIGN(const ExtentEntry *top, pages_.extent(extent, false));
+	const uint32_t tier = tier_.at(top->member);
+	uint64_t members = 0;
+	for (int i = 0; extent != 0; i++) {
+		SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+		if (i == kFar || tier_.at(entry->member) > tier)
+			return uint64_t{0};
+		members |= bit(entry->member);
+		rows_++;
+		if (!entry->partial())
+			break;
+		SV_ASSIGN(extent, pages_.parent(extent));
+	}
+	return members;
+}
+
 Status Folder::fill(uint32_t parent, const Row &child)
 {
 	SV_ASSIGN(const std::optional<ValidBits> found, near(parent, child));
 	uint32_t fragments = 0;
-	uint64_t blocks = 0;
 	for (size_t i = 0; found && i < SV_FRAGS; i++) {
 		const auto own = valid_in(child.valid, i);
 		if (own == 0 || (asked_of(child.extent) >> i & 1) != 0 || valid_in(*found, i) == SV_FRAG_BITS)
 			continue;
 		fragments |= 1u << i;
-		blocks += SV_FRAG_BLOCKS - static_cast<uint64_t>(std::popcount(own));
 	}
 	if (fragments == 0)
 		return {};
+	SV_ASSIGN(const uint64_t members, members_of_chain(child.extent));
+	if (members == 0)
+		return {};
 	(*limits_.filling)[child.extent] |= fragments;
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
-	const ExtentEntry self = *entry;
+	const uint16_t gen = entry->gen;
 	SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
-	step_.pairs[{self.member, below->member}].push_back({child.extent, parent, self.gen, below->gen,
-							     SV_FOLD_FILL | fragments << SV_FOLD_FILL_SHIFT});
-	step_.blocks += blocks;
+	step_.pairs[members].push_back({child.extent, parent, gen, below->gen,
+					SV_FOLD_FILL | fragments << SV_FOLD_FILL_SHIFT});
+	step_.blocks += kFragmentCosts * static_cast<uint64_t>(std::popcount(fragments));
 	pairs_++;
 	return {};
 }
@@ -240,10 +266,10 @@ Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 	return Folder(*impl_->db, limits, rows).run(after);
 }
 
-Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents, const FoldLimits &limits)
+Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents)
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
-	return Folder(*impl_->db, limits, rows).run(parents);
+	return Folder(*impl_->db, {}, rows).run(parents);
 }
 
 }  // namespace svd

@@ -155,7 +155,7 @@ Status Pool::stack_volumes_again()
 	for (const VolumeSpec &device : all) {
 		SV_ASSIGN(const bool exists, channel_->volume_exists(device));
 		if (exists)
-			SV_TRY(channel_->resize_volume(device));
+			note(channel_->resize_volume(device));	// its space is not withheld from the others
 	}
 	return {};
 }

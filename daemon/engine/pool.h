@@ -199,7 +199,7 @@ private:
 	Status settle_what_is_owed(Pace &pace);
 	void fold_some();
 	Status fold_step();
-	FoldLimits fold_limits();
+	Status fill_step();
 	Status fold_again(const std::vector<uint32_t> &parents);
 	Status fold_pairs(std::vector<sv_fold> pairs);
 	void put_off_fold(uint32_t parent);
@@ -330,9 +330,15 @@ private:
 		uint32_t after = 0;	// where the round is
 		uint64_t folded = 0;	// in this round, or in the last one before the next begins
 		std::set<uint32_t> touched;	// since the last checkpoint: the catalogue does not know what they are now
-		std::map<uint32_t, uint32_t> filling;	// likewise: FoldLimits
 		std::map<uint32_t, PutOff> put_off;	// by parent: what the kernel left as it was
 	} fold_;
+	struct {
+		bool on = false;	// as above
+		bool later = false;
+		uint32_t after = 0;
+		uint64_t filled = 0;
+		std::map<uint32_t, uint32_t> asked;	// FoldLimits::filling, since the last checkpoint
+	} fill_;
 	bool fragments_ = false;	// the kernel may use them
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come

@@ -11,8 +11,8 @@
 // told to free. All of that is in the catalogue first, and told again by the next svd if this one dies.
 //
 // What then lives on only as the parent of a partial extent the kernel folds into that one (fold_some), in rounds through the
-// catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here. Rounds also follow new
-// snapshots, for long chains (FILL).
+// catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here. Rounds of another kind follow
+// new snapshots: they fill fragments over long chains (catalogue/fold.cc).
 #include <algorithm>
 #include <ctime>
 #include <utility>
@@ -148,7 +148,7 @@ Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const Snapshot
 	std::vector<uint32_t> ids;
 	for (const SnapshotRow &row : rows)
 		ids.push_back(row.id);
-	fold_.later = true;	// chains are longer by what was written since the last ones
+	fill_.later = (features_ & SV_FEATURE_FILL) != 0;	// chains are longer by what was written since the last ones
 	if (done.ok())
 		done = catalogue_->finish_snapshots(ids);
 	if (done.ok())
@@ -434,17 +434,10 @@ bool Pool::folds_wait() const
 	return std::ranges::any_of(fold_.put_off, [](const auto &item) { return item.second.wait == Clock::duration(); });
 }
 
-FoldLimits Pool::fold_limits()
-{
-	FoldLimits limits;
-	limits.filling = (features_ & SV_FEATURE_FILL) != 0 ? &fold_.filling : nullptr;
-	return limits;
-}
-
 // Goes on with the round, whatever becomes of what it finds now. A chain shrinks by a link a round.
 Status Pool::fold_step()
 {
-	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after, fold_limits()));
+	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fold_.after));
 	if (fold_.after == 0)
 		fold_.folded = 0;
 	fold_.after = step.after;
@@ -452,8 +445,6 @@ Status Pool::fold_step()
 		std::erase_if(pairs, [this](const sv_fold &f) {
 			if (fold_.put_off.contains(f.parent))
 				return true;
-			if ((f.flags & SV_FOLD_FILL) != 0 && !fold_.touched.contains(f.extent))
-				return false;	// which changes nothing that another one depends on
 			if (!fold_.touched.contains(f.extent) && !fold_.touched.contains(f.parent)) {
 				fold_.touched.insert({f.extent, f.parent});
 				return false;
@@ -470,6 +461,30 @@ Status Pool::fold_step()
 	return {};
 }
 
+// Likewise, through what is to be filled. It gives nothing back, so all that does goes before it, and what the kernel leaves as
+// it was is not looked after: the round ends when none is filled.
+Status Pool::fill_step()
+{
+	FoldLimits limits;
+	limits.filling = &fill_.asked;
+	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fill_.after, limits));
+	if (fill_.after == 0)
+		fill_.filled = 0;
+	fill_.after = step.after;
+	for (auto &[members, pairs] : step.pairs) {
+		fill_.later = std::erase_if(pairs, [this](const sv_fold &f) { return fold_.touched.contains(f.extent); }) != 0 || fill_.later;
+		if (pairs.empty())
+			continue;
+		SV_ASSIGN(const auto result, channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size())));
+		fill_.filled += result.done;
+	}
+	if (!step.done)
+		return {};
+	fill_.on = fill_.filled != 0;
+	fill_.after = 0;
+	return {};
+}
+
 std::vector<uint32_t> Pool::folds_that_are_due() const
 {
 	std::vector<uint32_t> due;
@@ -482,7 +497,7 @@ std::vector<uint32_t> Pool::folds_that_are_due() const
 
 Status Pool::fold_again(const std::vector<uint32_t> &parents)
 {
-	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parents, fold_limits()));
+	SV_ASSIGN(const FoldStep step, catalogue_->fold_step(parents));
 	std::set<uint32_t> there;
 	for (const auto &[members, pairs] : step.pairs)
 		for (const sv_fold &f : pairs) {
@@ -504,11 +519,13 @@ void Pool::fold_some()
 {
 	if ((features_ & SV_FEATURE_FOLD) == 0) {
 		fold_ = {};
+		fill_ = {};
 		return;
 	}
 	fold_.on = std::exchange(fold_.later, false) || fold_.on;
 	fold_.touched.clear();
-	fold_.filling.clear();
+	fill_.on = std::exchange(fill_.later, false) || fill_.on;
+	fill_.asked.clear();
 	const auto until = Clock::now() + kFoldFor;
 	Status done;
 	for (bool more = true; done.ok() && more && Clock::now() < until;) {
@@ -517,13 +534,18 @@ void Pool::fold_some()
 			done = fold_again(due);
 		else if (fold_.on)
 			done = fold_step();
-		more = !due.empty() || fold_.after != 0;	// the next round is for when the catalogue knows of this one
+		else if (fill_.on)
+			done = fill_step();
+		// The next round is for when the catalogue knows of this one.
+		more = !due.empty() || fold_.after != 0 || (!fold_.on && fill_.after != 0);
 	}
 	if (done.ok())
 		return;
 	fold_.later = std::exchange(fold_.on, false) || fold_.later;
 	fold_.after = 0;	// what was not told of it is found again
 	fold_.folded = 0;
+	fill_.later = std::exchange(fill_.on, false) || fill_.later;
+	fill_.after = 0;
 	note(done);
 }
 

@@ -135,11 +135,15 @@ Status create_device(const std::string &name, const std::string &uuid, const Tab
 	return run_and_settle(task, "create device", name, table.udev_flags);
 }
 
+// The tables are swapped with the I/O that there is: a freeze would write back all that is dirty, and what waits for space
+// would fail rather than wait on.
+bool swap_quietly(dm_task *task) { return dm_task_no_flush(task) && dm_task_skip_lockfs(task); }
+
 Status reload_device(const std::string &name, const Table &table)
 {
 	const Task load = new_task(DM_DEVICE_RELOAD, name, [&](dm_task *t) { return tell_table(t, table); });
 	SV_TRY(run(load, "load the table of", name));
-	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name, table.udev_flags);
+	const Status resumed = run_and_settle(new_task(DM_DEVICE_RESUME, name, swap_quietly), "resume", name, table.udev_flags);
 	if (resumed.ok())
 		return {};
 	// Suspended it must not stay: who opens it would hang. Where the old table is still the live one, with that.

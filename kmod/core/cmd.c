@@ -782,6 +782,16 @@ static int op_free(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	return r;
 }
 
+u64 sv_freed_members(const struct sv_pool *p, const struct sv_freed *x, u32 count)
+{
+	u64 members = 0;
+	u32 i;
+
+	for (i = 0; i < count; i++)
+		members |= 1ull << sv_xw_member(READ_ONCE(*sv_xt_word(p, x[i].extent)));
+	return members;
+}
+
 static int op_snapshot(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	return sv_snapshot_begin(p, payload, *count);

@@ -145,7 +145,8 @@ static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
 	if (!is_free_to_fold(*child, x->f.gen) || !(*child & SV_XW_PARTIAL) ||
 	    sv_partial_at(p, sv_xw_where(*child))->parent != x->f.parent)
 		return;
-	if (is_fill(x) ? !is_there(*parent, x->f.parent_gen) :
+	/* What has an outgrown parent is to be folded; and others may write there by way of what is above. */
+	if (is_fill(x) ? !is_there(*parent, x->f.parent_gen) || (*parent & SV_XW_OUTGROWN) :
 	    !is_free_to_fold(*parent, x->f.parent_gen) || !fits(&x->f, *child, *parent) || !is_clean(p, *child))
 		return;		/* the last one: it would be held for nothing */
 	x->held = true;
@@ -545,8 +546,10 @@ static void fill(struct sv_pool *p, struct sv_folding *x)
 		if (to_fill(x, (u64)atomic64_read(&pt->valid[w]), w))
 			words |= 1ull << w;
 	resv = (u32)hweight64(words);
-	if (!sv_ring_reserve(p, (u64)resv * SV_RESV_VALID))
+	if (!sv_ring_reserve(p, (u64)resv * SV_RESV_VALID)) {
+		sv_no_ring(p);
 		return;
+	}
 	smp_mb();	/* the places, which are from long ago, then the bits: pairs with plan.c:to_partial() */
 	for (w = 0; w < SV_VALID_WORDS; w++)
 		atomic64_or((s64)to_fill(x, (u64)atomic64_read(&pt->valid[w]), w), &pt->valid[w]);

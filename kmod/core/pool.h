@@ -222,6 +222,8 @@ void sv_fold_failed(struct sv_pool *p, u32 fold);		/* any context */
 u64 sv_fold_targets(const struct sv_pool *p);			/* members that were copied to */
 int sv_fold_finish(struct sv_pool *p, u64 not_flushed);		/* mask of members */
 u32 sv_fold_end(struct sv_pool *p);
+/* After FREE of these: the caller waits for the SRCU of these members. */
+u64 sv_freed_members(const struct sv_pool *p, const struct sv_freed *x, u32 count);
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */
 bool sv_reclaim_wanted(const struct sv_pool *p);	/* any context; who sets something aside sees it */
 bool sv_reclaim_begin(struct sv_pool *p, u64 *members);

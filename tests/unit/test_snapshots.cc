@@ -587,7 +587,7 @@ TEST(Fold, does_not_move_an_extent_to_a_slower_tier)
 		b.remove(s);
 		const FoldStep step = b.c->fold_step(0).value();
 		ASSERT_EQ(step.pairs.size(), 1u);
-		EXPECT_EQ(step.pairs.begin()->first, (std::pair<uint32_t, uint32_t>(over.member, below.member)));
+		EXPECT_EQ(step.pairs.begin()->first, 1ull << over.member | 1ull << below.member);
 		EXPECT_EQ(step.pairs.begin()->second.at(0).flags, child_is_fast ? 0u : SV_FOLD_SWAP);
 		EXPECT_EQ(step.blocks, child_is_fast ? 256u : 0u);
 	}
@@ -650,7 +650,7 @@ TEST(Fold, fills_fragments_for_which_reads_would_go_far)
 	}
 	EXPECT_EQ("6/6 over 5/5 10002;", plan()) << "fragment 1 is its own, 12 is in 3, and of 0 all but a block is in 1";
 	filling.clear();
-	EXPECT_EQ(15u, b.c->fold_step(0, limits)->blocks);
+	EXPECT_EQ(64u, b.c->fold_step(0, limits)->blocks);
 	EXPECT_EQ(0u, b.c->fold_step(0, limits)->blocks) << "that has been asked for";
 	for (uint32_t n = 7; n <= 12; n++) {
 		b.snapshot(v, fmt::format("s{}", n));
@@ -663,6 +663,25 @@ TEST(Fold, fills_fragments_for_which_reads_would_go_far)
 	b.must({bits_rec(SV_REC_VALID, 11, 11, 0, 0xffff)});
 	EXPECT_EQ("", plan());
 	expect_sound(*b.c);
+}
+
+TEST(Fold, fills_nothing_over_what_is_on_a_slower_tier)
+{
+	for (const uint8_t base : {0, 1}) {
+		SnapshotBench b;
+		const VolumeRow v = b.volume("a");
+		sv_rec first = b.map(v, 0, 1);
+		first.member = base;
+		b.must({first});
+		for (uint32_t n = 2; n <= 6; n++) {
+			b.snapshot(v, fmt::format("s{}", n));
+			b.must({b.over(v, 0, n, n - 1), bits_rec(SV_REC_VALID, n, static_cast<uint16_t>(n), 0, 1)});
+		}
+		std::map<uint32_t, uint32_t> filling;
+		const auto step = b.c->fold_step(0, {.filling = &filling});
+		EXPECT_EQ(base == 0 ? 1u : 0u, step->pairs.size());
+		EXPECT_EQ(base == 0 ? 1u : 0u, filling.size());
+	}
 }
 
 TEST(Fold, waits_while_two_need_the_parent_and_goes_on_by_families)
