@@ -8,6 +8,7 @@ import vm
 sys.path.insert(0, os.path.join(vm.REPO, "tests", "bench"))
 
 
+@vm.full
 @vm.limit(600)
 def test_bench_counts_instructions_and_writes(bench):
     """Of mapped 4 KiB reads sv adds at most twice what linear does; a first write is one write of the data, and the journal's."""

@@ -160,6 +160,7 @@ FAULTS = {  # of programs, by the kernel itself
 }
 
 
+@vm.full
 def test_kernel_trouble_of_each_kind_is_seen(bench):
     with bench.boot() as guest:
         said = [words for _, words in FAULTS.values()]
@@ -190,6 +191,7 @@ def ended_otherwise(guest, how):
     return ""
 
 
+@vm.full
 def test_an_svd_that_ends_by_itself_is_noticed(bench):
     with bench.boot() as guest:
         svctl.check_at_end(guest)

@@ -54,6 +54,7 @@ def test_snapshots_stay_what_they_were_under_load(bench):
         s.run("svctl check tank; svctl list")
 
 
+@vm.full
 @vm.limit(240)
 def test_snapshots_survive_power_cuts(bench):
     disks = [bench.disk(name, "512M", backend="volatile") for name in ("fast", "slow")]

@@ -28,6 +28,7 @@ cd /mnt; find . -type f ! -name .sums -print0 | sort -z | xargs -0 sha256sum > /
 VERIFY = "mount /dev/sv/tank/a /mnt; cd /mnt; sha256sum --quiet -c .sums; cd /; umount /mnt; fsck.ext4 -fn /dev/sv/tank/a"
 
 
+@vm.full
 @vm.limit(240)
 def test_files_survive_a_reboot(bench):
     disks = three_disks(bench, "file")
