@@ -160,6 +160,8 @@ std::string what_is_wrong(const CLI::App &app, const CLI::ParseError &e)
 	while (!at->get_subcommands().empty())
 		at = at->get_subcommands().front();
 	const std::vector<std::string> rest = app.remaining(true);
+	if (!rest.empty() && rest.front().starts_with('-'))
+		return fmt::format("there is no option {}: --help says what there is", rest.front());
 	if (!at->get_subcommands([](const CLI::App *) { return true; }).empty() && !rest.empty())
 		return fmt::format("there is no command {}: svctl --help lists them", rest.front());
 	return fmt::format("{} (--help says what there is)", e.what());

@@ -156,6 +156,10 @@ struct FoldLimits {
 	std::map<uint32_t, uint32_t> *filling = nullptr;
 };
 
+// With active snapshots: that the kernel tells of in one answer.
+constexpr uint32_t kMostVolumesInKernel = 16384;
+constexpr size_t kMostVolumes = 16000;	// some are on their way out, or take another's place
+
 struct Usage {
 	uint64_t db_bytes = 0;      // of the main database
 	uint64_t db_capacity = 0;   // bytes that the region has for it

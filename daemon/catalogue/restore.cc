@@ -91,6 +91,7 @@ class Restorer {
 	std::unordered_map<uint64_t, Map> maps_;     // by number of volume or snapshot
 	std::unordered_map<uint32_t, Layer> layers_;
 	std::unordered_set<uint32_t> active_;        // volumes that are not being deleted
+	size_t volumes_ = 0;                         // with those that are
 	std::vector<Promise> promises_;
 	std::vector<bool> written_;                  // extents in heads
 	Ancestry ancestry_;
@@ -306,6 +307,8 @@ Status Restorer::volume()
 		return bad(fmt::format("'{}' is no state of a volume", state.substr(0, 20)));
 	if ((v.flags & ~SV_VOLUME_READ_ONLY) != 0)
 		return bad(fmt::format("{} are no flags of a volume", v.flags));
+	if (++volumes_ > kMostVolumes)
+		return bad(fmt::format("a pool has {} volumes at most", kMostVolumes));
 	v.state = state == "active" ? VolumeState::kActive : VolumeState::kDeleting;
 	SV_TRY(add_layer(v.id, {v.layer, v.id, v.parent_layer, v.owned_since}, v.size, true));
 	if (v.state == VolumeState::kActive)

@@ -449,6 +449,7 @@ Result<Json> Engine::delete_pool(const std::string &name, bool dry_run)
 	SV_TRY(pool->deactivate());
 	SV_TRY(pool->erase_labels());
 	keep_down(pool->uuid(), false);
+	forget_paths(pool->uuid());
 	pools_.erase(Uuid(pool->uuid()));
 	log::notice("pool {} deleted", name);
 	return Json{{"result", "deleted"}, {"message", fmt::format("pool {} deleted", name)}};

@@ -193,6 +193,8 @@ private:
 	void remember(const std::string &path);
 	void read_paths();
 	void note_paths();
+	void write_paths() const;
+	void forget_paths(const Uuid &pool);
 	Json pool_json(Pool &pool, bool with_volumes);
 	Json volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped);
 	Status add_latency(Pool &pool, uint32_t volume, Json &json);

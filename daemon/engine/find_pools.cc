@@ -77,7 +77,7 @@ void Engine::read_paths()
 			paths_[pool.value()][index] = path;
 }
 
-// Only what help a user gets hangs on that file.
+// Only what help a user gets hangs on that file, which is gone after a reboot where the state directory is.
 void Engine::note_paths()
 {
 	const auto before = paths_;
@@ -86,12 +86,28 @@ void Engine::note_paths()
 			paths_[uuid][index] = member.named.empty() ? member.path : member.named;
 		pool->set_last_paths(paths_[uuid]);
 	}
-	if (paths_ == before)
-		return;
-	std::ofstream file(options_.state_dir + kPaths);
-	for (const auto &[uuid, members] : paths_)
-		for (const auto &[index, path] : members)
-			file << uuid.str() << " " << index << " " << path << "\n";
+	if (paths_ != before)
+		write_paths();
+}
+
+void Engine::write_paths() const
+{
+	const std::string path = options_.state_dir + kPaths;
+	{
+		std::ofstream file(path + ".new");
+		for (const auto &[uuid, members] : paths_)
+			for (const auto &[index, where] : members)
+				file << uuid.str() << " " << index << " " << where << "\n";
+		if (file.flush())
+			return void(std::rename((path + ".new").c_str(), path.c_str()));
+	}
+	log::warning("{} cannot be written: a member that is missing may not be told by its last path", path);
+}
+
+void Engine::forget_paths(const Uuid &pool)
+{
+	if (paths_.erase(pool) != 0)
+		write_paths();
 }
 
 // ---- scans ----
@@ -163,7 +179,7 @@ void Engine::rescan()
 		pool->begin_scan();
 	for (const std::string &path : places())
 		note_label(path);
-	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty(); });
+	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty() && item.second->job() == nullptr; });
 	note_paths();
 	last_scan_ = Pool::Clock::now();
 	came_ = false;

@@ -65,12 +65,16 @@ Status Pool::refuse_rename(const std::string &to)
 		SV_TRY(open_catalogue(false));
 		SV_ASSIGN(const auto volumes, catalogue_->volumes());
 		SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
+		std::map<uint32_t, const VolumeRow *> by_id;
 		for (const VolumeRow &volume : volumes) {
+			if (volume.state != VolumeState::kActive)
+				continue;
 			SV_TRY(check_device_name(to, volume.name));
-			for (const SnapshotRow &snapshot : snapshots)
-				if (snapshot.volume == volume.id)
-					SV_TRY(check_device_name(to, snapshot_spec(volume, snapshot).name));
+			by_id[volume.id] = &volume;
 		}
+		for (const SnapshotRow &snapshot : snapshots)
+			if (const auto of = by_id.find(snapshot.volume); of != by_id.end() && snapshot.state == SnapshotState::kDone)
+				SV_TRY(check_device_name(to, snapshot_spec(*of->second, snapshot).name));
 		return {};
 	};
 	read_only_ = true;

@@ -17,9 +17,6 @@ namespace svd {
 
 namespace {
 
-constexpr uint32_t kMostInKernel = 16384;	// that it tells of; some are on their way out, or take another's place
-constexpr size_t kMostVolumes = 16000;
-
 bool same_device(const std::string &a, const std::string &b)
 {
 	const auto first = device_identity(a);
@@ -312,8 +309,8 @@ std::string Pool::volume_path(const VolumeRow &volume) const
 
 Result<std::vector<sv_volume_info>> Pool::volumes_in_kernel()
 {
-	std::vector<sv_volume_info> all(kMostInKernel);
-	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, all.data(), sizeof(all[0]), kMostInKernel));
+	std::vector<sv_volume_info> all(kMostVolumesInKernel);
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_VOLUMES, all.data(), sizeof(all[0]), kMostVolumesInKernel));
 	all.resize(answer.count);
 	return all;
 }

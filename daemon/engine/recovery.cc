@@ -114,7 +114,9 @@ const MemberRow *Pool::missing_row(uint32_t index) const
 std::string Pool::last_path(uint32_t index) const
 {
 	const auto path = last_paths_.find(index);
-	return path == last_paths_.end() ? "" : path->second;
+	if (path == last_paths_.end() || access(path->second.c_str(), F_OK) == 0)
+		return "";	// what is there now is another one
+	return path->second;
 }
 
 std::string Pool::missing_text(uint32_t index) const

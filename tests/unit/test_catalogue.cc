@@ -554,6 +554,17 @@ TEST(Dump, bad_text_is_refused_and_changes_nothing)
 }
 
 // What the kernel would refuse when it is loaded: kmod/core/cmd.c.
+TEST(Dump, text_with_more_volumes_than_the_kernel_tells_of_is_refused)
+{
+	Bench b;
+	std::string text = "svctl-dump 1\n";
+	for (size_t n = 1; n <= kMostVolumes + 1; n++)
+		text += fmt::format("volume {0} v{0} 4096 active {0} {0} 0 0 0\n", n);
+	const Status s = b.restore(text + "end\n");
+	ASSERT_FALSE(s.ok());
+	EXPECT_NE(s.error().message().find("line 16002: a pool has 16000 volumes"), std::string::npos) << s.error().message();
+}
+
 TEST(Dump, text_that_no_kernel_can_be_loaded_with_is_refused_with_its_line)
 {
 	Bench b;
