@@ -125,9 +125,10 @@ def test_svd_killed_while_it_adds_devices(bench):
             return json.loads(s.run("svctl --json list"))["pools"][0]
 
         # What the volume takes is what the new ones take, too.
-        rotational = "/sys/block/$(basename $(readlink -f {}))/queue/rotational"
-        s.run(f"for d in {' '.join(disk.dev for disk in spare)}; do echo 1 > {rotational.format('$d')}; done\n"
-              f"test $(< {rotational.format('/dev/sv/tank/a')}) = 0")
+        volume = "/sys/block/$(dmsetup info -c --noheadings -o blkdevname sv-tank-a)/queue/rotational"
+        s.run(f"for d in {' '.join(disk.dev for disk in spare)}; do\n"
+              "echo 1 > /sys/block/$(basename $(readlink -f $d))/queue/rotational\ndone\n"
+              f"test $(< {volume}) = 0")
         for i, point in enumerate(("partitioned", "labelled", "in-catalogue", "in-kernel", "granted")):
             one, two = (disk.dev for disk in spare[2 * i:2 * i + 2])
             add = f"svctl add-device tank slow={one},{two}"
@@ -146,7 +147,7 @@ def test_svd_killed_while_it_adds_devices(bench):
                 s.run(f"{add}; svctl check tank")
                 assert pool()["free"] == before["free"] + 2 * gained, point
             assert len(pool()["devices"]) == len(before["devices"]) + 2, point
-            s.run(f"test $(< {rotational.format('/dev/sv/tank/a')}) = 1")
+            s.run(f"test $(< {volume}) = 1")
         s.run("svctl deactivate tank; svctl activate tank; svctl check tank; sha256sum -c /tmp/sums")
         assert len(pool()["devices"]) == 3 + len(spare)
 
