@@ -98,7 +98,7 @@ def test_refuses_bad_names(host):
             host.refused(2, "create-volume", "--size", "1M", "--", f"tank/{name}", says=says if name else "POOL/VOLUME")
             host.refused(2, "rename-volume", "--", "tank/v", name, says=says)
             # there the parser takes -- for the end of --tier's values
-            host.refused(2, "create-pool", f"--tier=t={host.disk('d')}", "--", name, says="is required" if name == "-x" else says)
+            host.refused(2, "create-pool", f"--tier=t={host.disk('d')}", "--", name, says="there is no option -x" if name == "-x" else says)
         host.refused(2, "create-volume", "tank/" + "x" * 48, "--size", "1M", says="has 48 characters")
         host.refused(2, "create-volume", "tank", "--size", "1M", says="POOL/VOLUME")
     host.svctl("create-volume", "tank/" + "x" * 47, "--size", "1M")
