@@ -57,11 +57,11 @@ int report(const Options &options, const Request &request, const Answer &answer)
 Answer confirm(const Options &options, const json &plan)
 {
 	const bool asks = isatty(STDIN_FILENO);
-	if (asks || !options.json)
+	if (asks || !options.json) {
 		fmt::print(stderr, "This destroys:\n");
-	for (const json &item : plan["destroys"])
-		if (asks || !options.json)
+		for (const json &item : plan["destroys"])
 			fmt::print(stderr, "  {}\n", item.get<std::string>());
+	}
 	std::string line;
 	if (asks) {
 		const InterruptNotice notice("svctl: nothing was changed");

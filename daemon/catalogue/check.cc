@@ -115,7 +115,7 @@ void Checker::places(const sv_partial_bits &p)
 	size_t count = 0;
 	for (size_t i = 0; i < SV_FRAGS; i++) {
 		const uint32_t place = p.place[i];
-		const bool valid = (p.valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & 0xffff) != 0;
+		const bool valid = (p.valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & SV_FRAG_BITS) != 0;
 		if (member == kNone ? place != 0 : place == 0 && valid)
 			found("partial extent {}: fragment {} is not as its extent says", p.extent, i);
 		else if (place != 0)

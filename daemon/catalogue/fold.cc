@@ -100,8 +100,10 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 	const bool folds = children.size() == 1 && below->orphan();
 	if (!limits_.filling)
 		return folds ? fold(parent, *below, children.front()) : Status();
+	if (folds)
+		return {};
 	for (const Row &child : children)
-		if (!folds && !enough())
+		if (!enough())
 			SV_TRY(fill(parent, child));
 	return {};
 }

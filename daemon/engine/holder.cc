@@ -60,9 +60,7 @@ Status Pool::refuse_hand_over(const char *attempt) const
 
 Status Pool::refuse_rename(const std::string &to)
 {
-	const auto read_names = [&]() -> Status {
-		SV_TRY(open_members());
-		SV_TRY(open_catalogue(false));
+	return look_into_catalogue(false, [&]() -> Status {
 		SV_ASSIGN(const auto volumes, catalogue_->volumes());
 		SV_ASSIGN(const auto snapshots, catalogue_->snapshots());
 		std::map<uint32_t, const VolumeRow *> by_id;
@@ -76,11 +74,7 @@ Status Pool::refuse_rename(const std::string &to)
 			if (const auto of = by_id.find(snapshot.volume); of != by_id.end() && snapshot.state == SnapshotState::kDone)
 				SV_TRY(check_device_name(to, snapshot_spec(*of->second, snapshot).name));
 		return {};
-	};
-	read_only_ = true;
-	Status refused = read_names();
-	close_all();
-	return refused;
+	});
 }
 
 bool Pool::handed_over(const Host &to, const std::string &name) const

@@ -200,6 +200,7 @@ private:
 	void fold_some();
 	Status fold_step();
 	Status fill_step();
+	Result<CommandResult> tell_fold(std::vector<sv_fold> &pairs);
 	Status fold_again(const std::vector<uint32_t> &parents);
 	Status fold_pairs(std::vector<sv_fold> pairs);
 	void put_off_fold(uint32_t parent);
@@ -214,6 +215,7 @@ private:
 	void take_back_devices();
 	std::string missing_list() const;
 	void learn_of_missing();
+	Status look_into_catalogue(bool allow_missing, const std::function<Status()> &look);	// of a pool that is down
 	Status refuse_missing() const;
 	Status find_damage();
 	Status find_lost_parents(std::vector<bool> &lost);

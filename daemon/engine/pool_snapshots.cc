@@ -386,11 +386,16 @@ Status Pool::settle_what_is_owed(Pace &pace)
 	return tell_freed();
 }
 
+Result<CommandResult> Pool::tell_fold(std::vector<sv_fold> &pairs)
+{
+	return channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size()));
+}
+
 // Which of them the kernel has left as they were the journal says; until it is applied that may be any. A kernel that
 // refuses has left them all.
 Status Pool::fold_pairs(std::vector<sv_fold> pairs)
 {
-	const auto result = channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size()));
+	const auto result = tell_fold(pairs);
 	const uint64_t done = result.ok() ? result.value().done : 0;
 	kill_point("folded");
 	fold_.folded += done;
@@ -475,7 +480,7 @@ Status Pool::fill_step()
 		fill_.later = std::erase_if(pairs, [this](const sv_fold &f) { return fold_.touched.contains(f.extent); }) != 0 || fill_.later;
 		if (pairs.empty())
 			continue;
-		SV_ASSIGN(const auto result, channel_->command(SV_OP_FOLD, pairs.data(), sizeof(sv_fold), static_cast<uint32_t>(pairs.size())));
+		SV_ASSIGN(const auto result, tell_fold(pairs));
 		fill_.filled += result.done;
 	}
 	if (!step.done)

@@ -136,12 +136,24 @@ void Pool::learn_of_missing()
 	const std::vector<uint32_t> gone = missing();
 	if (std::all_of(gone.begin(), gone.end(), [this](uint32_t index) { return known_.contains(index); }))
 		return;
+	std::ignore = look_into_catalogue(true, [this]() -> Status {
+		SV_ASSIGN(const auto rows, catalogue_->members());
+		for (const MemberRow &row : rows)
+			known_[row.member] = row;
+		return {};
+	});
+}
+
+Status Pool::look_into_catalogue(bool allow_missing, const std::function<Status()> &look)
+{
 	read_only_ = true;
-	if (open_members().ok() && open_catalogue(true).ok())
-		if (const auto rows = catalogue_->members(); rows.ok())
-			for (const MemberRow &row : rows.value())
-				known_[row.member] = row;
+	Status done = open_members();
+	if (done.ok())
+		done = open_catalogue(allow_missing);
+	if (done.ok())
+		done = look();
 	close_all();
+	return done;
 }
 
 // Read-write only with all members [I33].

@@ -251,7 +251,7 @@ static bool bits_make_sense(u64 word, const struct sv_partial_bits *b)
 
 	static_assert(ARRAY_SIZE(b->place) == SV_FRAGS, "a place for each fragment");
 	for (i = 0; i < SV_FRAGS; i++) {
-		bool valid = b->valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & 0xffff;
+		bool valid = b->valid[i / 4] >> (i % 4 * SV_FRAG_BLOCKS) & SV_FRAG_BITS;
 
 		if (word & SV_XW_FRAGS ? valid && !b->place[i] : b->place[i])
 			return false;

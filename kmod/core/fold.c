@@ -539,12 +539,13 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 static void fill(struct sv_pool *p, struct sv_folding *x)
 {
 	struct sv_partial *pt = sv_partial_at(p, sv_xw_where(x->child));
-	u64 words = 0;
+	u64 more[SV_VALID_WORDS], words = 0;
 	u32 resv, w;
 
-	for (w = 0; w < SV_VALID_WORDS; w++)
-		if (to_fill(x, (u64)atomic64_read(&pt->valid[w]), w))
-			words |= 1ull << w;
+	for (w = 0; w < SV_VALID_WORDS; w++) {
+		more[w] = to_fill(x, (u64)atomic64_read(&pt->valid[w]), w);
+		words |= (u64)!!more[w] << w;
+	}
 	resv = (u32)hweight64(words);
 	if (!sv_ring_reserve(p, (u64)resv * SV_RESV_VALID)) {
 		sv_no_ring(p);
@@ -552,7 +553,7 @@ static void fill(struct sv_pool *p, struct sv_folding *x)
 	}
 	smp_mb();	/* the places, which are from long ago, then the bits: pairs with plan.c:to_partial() */
 	for (w = 0; w < SV_VALID_WORDS; w++)
-		atomic64_or((s64)to_fill(x, (u64)atomic64_read(&pt->valid[w]), w), &pt->valid[w]);
+		atomic64_or((s64)more[w], &pt->valid[w]);
 	sv_partial_mark(p, pt, sv_xw_member(x->child), words, resv);
 	x->folded = true;
 }

@@ -89,15 +89,22 @@ def is_up(host, logged=""):
 
 # ---- members ----
 
+@contextlib.contextmanager
+def without_last_member(host, disks):
+    """svd is started anew without it; it is back when the block is left."""
+    host.stop()
+    os.rename(disks[2], disks[2] + ".away")
+    host.start()
+    is_down(host, 3, "member 2 of 3 is missing")
+    yield
+    os.rename(disks[2] + ".away", disks[2])
+
+
 def test_pool_waits_for_a_missing_member(host):
     disks = host.used_pool()
     with host.unchanged():
-        host.stop()
-        os.rename(disks[2], disks[2] + ".away")
-        host.start()
-        is_down(host, 3, "member 2 of 3 is missing")
-        host.refused(3, "show", "tank/v", says="member 2")
-        os.rename(disks[2] + ".away", disks[2])
+        with without_last_member(host, disks):
+            host.refused(3, "show", "tank/v", says="member 2")
         host.svctl("scan")
         is_up(host)
 
@@ -106,11 +113,8 @@ def test_pool_comes_up_when_its_member_appears(host):
     """Nobody types anything meanwhile."""
     disks = host.used_pool()
     with host.unchanged():
-        host.stop()
-        os.rename(disks[2], disks[2] + ".away")
-        host.start()
-        is_down(host, 3, "member 2 of 3 is missing")
-        os.rename(disks[2] + ".away", disks[2])
+        with without_last_member(host, disks):
+            pass
         deadline = time.monotonic() + 30
         while not host.logged("pool tank is up"):
             assert time.monotonic() < deadline
