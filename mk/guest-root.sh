@@ -13,7 +13,7 @@ packages=(
 	systemd-sysv udev dbus kmod dmsetup e2fsprogs xfsprogs util-linux fdisk
 	libsqlite3-0 libfmt9 libblkid1 libfdisk1 libdevmapper1.02.1 libkmod2
 	busybox-static procps
-	mdadm cryptsetup-bin lvm2
+	mdadm cryptsetup-bin lvm2 multipath-tools
 	dkms libelf1 libssl3 pahole # and the compiler, to build the module: t_packages.py
 )
 
@@ -30,6 +30,12 @@ make_root() {
 	ln -sf /dev/null "$root.new/etc/systemd/system/getty@.service"
 	ln -sf /dev/null "$root.new/etc/systemd/system/serial-getty@.service"
 	ln -sf /dev/null "$root.new/etc/systemd/system/systemd-networkd-wait-online.service"
+	# multipathd only where a test asks for it: its rules start a program for each disk.
+	ln -sf /dev/null "$root.new/etc/systemd/system/multipathd.service"
+	ln -sf /dev/null "$root.new/etc/systemd/system/multipathd.socket"
+	for rules in 56-dm-mpath 56-dm-parts 60-kpartx 60-multipath 68-del-part-nodes; do
+		ln -sf /dev/null "$root.new/etc/udev/rules.d/$rules.rules"
+	done
 	cat > "$root.new/etc/systemd/system/sv-agent.service" << UNIT
 [Unit]
 Description=Serves the host of this test guest

@@ -108,15 +108,16 @@ using JobWork = std::function<Job::Work(Engine &, const Parameters &, const Fds 
 struct JobMethod {
 	Kind kind;
 	const char *what;
+	bool goes_on;	// when its client leaves: its result can be asked for
 	JobWork make;
 };
 
 const std::map<std::string, JobMethod> kJobMethods = {
-	{"Check", {Kind::kWorks, "check", [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+	{"Check", {Kind::kWorks, "check", true, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool")](Job &job) { return e.check(pool, job); }; }}},
-	{"Dump", {Kind::kWorks, "dump", [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+	{"Dump", {Kind::kWorks, "dump", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool")](Job &job) { return e.dump(pool, job); }; }}},
-	{"Restore", {Kind::kChanges, "restore", [](Engine &e, const Parameters &p, const Fds &fds) -> Job::Work {
+	{"Restore", {Kind::kChanges, "restore", true, [](Engine &e, const Parameters &p, const Fds &fds) -> Job::Work {
 		return [&e, pool = p.text("pool"), fd = p.fd("fd", fds), dry_run = p.flag("dry_run")](Job &job) {
 			return e.restore(pool, fd, dry_run, job); }; }}},
 };
@@ -258,7 +259,7 @@ Json progress_json(const Job &job)
 {
 	const Progress &progress = job.progress();
 	Json json = {{"job", job.id()}, {"what", progress.what}, {"done", std::min(progress.done, progress.total)},
-		     {"total", progress.total}, {"unit", progress.unit}, {"goes_on", job.spec().changes}};
+		     {"total", progress.total}, {"unit", progress.unit}, {"goes_on", job.spec().goes_on}};
 	if (const auto left = job.seconds_left())
 		json["eta_s"] = *left;
 	return json;
@@ -320,7 +321,8 @@ std::optional<Reply> Service::start_job(const std::string &name, Request &reques
 			return result;
 		};
 	}
-	const auto started = jobs_.start({method.what, p.text("pool"), request.peer, changes, std::move(request.fds)},
+	const bool goes_on = method.goes_on && !p.flag("dry_run");
+	const auto started = jobs_.start({method.what, p.text("pool"), request.peer, goes_on, std::move(request.fds)},
 					 std::move(work));
 	if (!started.ok())
 		return error_reply(started.error());
@@ -357,7 +359,7 @@ Json Service::list_jobs() const
 void Service::closed(uint64_t client)
 {
 	for (const Waiter &waiter : waiters_)
-		if (waiter.client == client && waiter.asked_for_it && !waiter.job->spec().changes)
+		if (waiter.client == client && waiter.asked_for_it && !waiter.job->spec().goes_on)
 			waiter.job->cancel("the client that asked for it has gone");
 	std::erase_if(waiters_, [client](const Waiter &waiter) { return waiter.client == client; });
 }

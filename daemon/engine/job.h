@@ -39,7 +39,7 @@ struct JobSpec {
 	std::string what;	// "restore"
 	std::string pool;
 	Peer who;
-	bool changes = false;	// goes on without its client; otherwise it is of no use then
+	bool goes_on = false;	// without its client; otherwise it is of no use then
 	Fds fds = {};		// that came with the call
 };
 

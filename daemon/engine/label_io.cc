@@ -155,6 +155,22 @@ bool taken_by_another(const std::string &path)
 	       (read_block_facts(sysfs.value()).partition && held_by_another(sysfs.value().parent_path()));
 }
 
+namespace {
+
+// dm-3 may be another one after the next boot; its name in /dev/mapper is what its owner knows.
+std::string path_of(const std::filesystem::path &sysfs)
+{
+	std::string name = sysfs.filename(), mapped;
+	std::getline(std::ifstream(sysfs / "dm/name") >> std::ws, mapped);
+	std::error_code ignored;
+	if (!mapped.empty() && std::filesystem::exists("/dev/mapper/" + mapped, ignored))
+		return "/dev/mapper/" + mapped;
+	std::replace(name.begin(), name.end(), '!', '/');
+	return "/dev/" + name;
+}
+
+}	// namespace
+
 std::vector<std::string> list_block_devices()
 {
 	std::vector<std::string> paths;
@@ -165,9 +181,7 @@ std::vector<std::string> list_block_devices()
 		std::ifstream(entry / "dm/suspended") >> suspended;
 		if (is_of_a_pool(entry) || sectors == 0 || suspended != 0)
 			continue;
-		std::string name = entry.filename();
-		std::replace(name.begin(), name.end(), '!', '/');
-		paths.push_back("/dev/" + name);
+		paths.push_back(path_of(entry));
 	}
 	std::sort(paths.begin(), paths.end());
 	return paths;

@@ -101,7 +101,7 @@ def test_list_answers_while_a_million_extents_are_restored(host):
         assert svctl.wait(60) == 0, svctl.stderr.read()
 
 
-def test_interrupted_svctl_leaves_a_restore_running(host):
+def test_interrupted_svctl_leaves_a_restore_or_check_running(host):
     text = big_text(host)
     big_pool(host)
     svctl, job = begin(host, "restore", "tank", text)
@@ -109,7 +109,12 @@ def test_interrupted_svctl_leaves_a_restore_running(host):
     said = svctl.communicate(timeout=20)[1]
     assert svctl.returncode == -signal.SIGINT and f"svctl wait {job}" in said, (svctl.returncode, said)
     assert "restored" in host.svctl("wait", str(job))
-    host.svctl("check", "tank")
+    with slowed(host):
+        svctl, job = begin(host, "check", "tank")
+        svctl.send_signal(signal.SIGINT)
+        assert f"svctl wait {job}" in svctl.communicate(timeout=20)[1] and svctl.returncode == -signal.SIGINT
+        assert f"{job} " in host.svctl("jobs")
+    assert "agree" in host.svctl("wait", str(job))
     # A dump is of no use without its client.
     svctl, job = begin(host, "dump", "tank")
     svctl.send_signal(signal.SIGINT)

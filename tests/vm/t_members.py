@@ -78,3 +78,45 @@ def test_md_luks_and_multipath_members_come_back_complete(bench):
                         "refused test -e /dev/sv/mixed; svctl --json show mirror | grep '\"device\": \"/dev/md'\n", timeout=120))
         print(guest.run(UP + f"export PATH_DISK={disks[3].dev}\n" + MAP + "up mixed; dmsetup deps -o devname sv-mixed | grep mpatha\n"
                         "sha256sum -c /root/sums; udevadm settle\n" + SEEN, timeout=120))
+
+
+# By multipathd, as Debian brings it: it makes the map, says which devices are its paths, and goes round one that is lost.
+MULTIPATHD = """rm /etc/systemd/system/multipathd.{service,socket}
+find /etc/udev/rules.d -lname /dev/null -delete
+printf 'defaults {\\n find_multipaths yes\\n user_friendly_names yes\\n}\\n' > /etc/multipath.conf
+systemctl daemon-reload; systemctl enable --now multipathd; udevadm control --reload; udevadm trigger --settle --subsystem-match=block
+for i in $(seq 150); do test -e /dev/mapper/mpatha && break; sleep 0.2; done; udevadm settle; multipath -ll
+test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 2
+"""
+# The map is the member, and no path is one, or can become one.
+MAP_ONLY = """lsblk -nro NAME,FSTYPE,LABEL,TYPE | sort -u
+test "$(lsblk -nro NAME,FSTYPE | awk '$2 == "sv_member" {print $1}' | sort -u)" = "$(printf '%s\\n' mpatha vdb1)"
+svctl scan; svctl status; test $(svctl --json show both | grep -c '"device": "/dev/mapper/mpatha"') -eq 1
+refused svctl create-pool other --tier t=/dev/sda; refused svctl create-pool other --tier t=/dev/sdb --wipe --yes
+"""
+# While files are written to.
+LOSE_A_PATH = """( while test ! -e /tmp/stop; do dd if=/dev/urandom of=/data/busy bs=256k count=4 conv=fsync,notrunc status=none || exit; done ) &
+sleep 1; echo 1 > /sys/block/sda/device/delete
+for i in $(seq 100); do test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 1 && break; sleep 0.2; done; multipath -ll mpatha
+dd if=/dev/urandom of=/data/after bs=1M count=4 conv=fsync status=none
+touch /tmp/stop; wait %1; svctl check both; svctl status | grep '^both: active'
+cd /data; sha256sum after busy > /root/sums; sync /root/sums
+"""
+
+
+@vm.full
+@vm.limit(300)
+def test_multipathd_makes_a_member_of_two_paths(bench):
+    machine = Machine(bench, [bench.disk("twice", "96M", paths=2), bench.disk("other", "64M")])
+    with machine.boot() as guest:
+        machine.install(guest)
+        print(guest.run(MULTIPATHD, timeout=120))
+        print(guest.run(f"""svctl create-pool both --tier fast=/dev/mapper/mpatha --tier slow={machine.disks[1].dev}
+svctl create-volume both/v --size 256M; mkfs.ext4 -q /dev/sv/both/v; mkdir /data
+echo '/dev/sv/both/v /data ext4 defaults 0 0' >> /etc/fstab; systemctl daemon-reload; mount /data; udevadm settle
+""" + UP + MAP_ONLY + LOSE_A_PATH, timeout=150))
+    with machine.boot() as guest:
+        # By the boot: svd was there before the map, and waited for it.
+        print(guest.run(UP + "up both; systemctl is-active local-fs.target multipathd; findmnt /data; cd /data; sha256sum -c /root/sums\n"
+                        "test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 2\n" + MAP_ONLY, timeout=120))
+        unmounted_before_svd_stopped(guest, "data.mount")

@@ -194,18 +194,18 @@ class Disk:
     write_cache=False is a disk without a volatile cache: every acknowledged write
     is kept. `early` percent of the sectors written to a volatile disk reach the
     medium at once, in an order of their own (`seed`), as caches of real disks do;
-    its cache holds `cache` bytes.
+    its cache holds `cache` bytes. `paths` SCSI adapters lead to the same disk, instead of one of virtio.
     """
 
     def __init__(self, directory, name, size, backend="file", *, serial=None, write_cache=True,
-                 readonly=False, logical=512, physical=4096, early=0, seed=1, cache="64M"):
+                 readonly=False, logical=512, physical=4096, early=0, seed=1, cache="64M", paths=0):
         if backend not in ("file", "volatile", "logged"):
             raise ValueError(f"no disk backend {backend}")
         self.name, self.backend, self.size = name, backend, parse_size(size)
         self.serial = serial or name
         self.write_cache, self.readonly = write_cache, readonly
         self.logical, self.physical = logical, physical
-        self.early, self.seed, self.cache = early, seed, cache
+        self.early, self.seed, self.cache, self.paths = early, seed, cache, paths
         self.path = os.path.join(directory, name + ".img")
         self.log = os.path.join(directory, name + ".log")
         self.server = None
@@ -251,10 +251,22 @@ class Disk:
 
     def qemu_args(self, index):
         node = f"disk{index}"
+        if self.paths:
+            return self._blockdevs(node) + self._scsi(node, index)
         device = (f"virtio-blk-pci,drive={node},serial={self.serial},discard=on,write-zeroes=on"
                   f",write-cache={'on' if self.write_cache else 'off'}"
                   f",logical_block_size={self.logical},physical_block_size={self.physical}")
         return self._blockdevs(node) + ["-device", device]
+
+    def _scsi(self, node, index):
+        """One name, by which multipathd knows that it is one disk."""
+        args = []
+        for path in range(self.paths):
+            args += ["-device", f"virtio-scsi-pci,id={node}-{path}",
+                     "-device", f"scsi-hd,bus={node}-{path}.0,drive={node},share-rw=on,serial={self.serial}"
+                                f",wwn={0x5000000000000000 + index},logical_block_size={self.logical}"
+                                f",physical_block_size={self.physical}"]
+        return args
 
     def _blockdevs(self, node):
         common = f",discard=unmap,read-only={'on' if self.readonly else 'off'}"
