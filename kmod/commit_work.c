@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The commit's I/O: flushes of members and writes of batches, as core/commit.c asks for them. One ordered worker per
- * pool drives it and never waits: it takes what has ended, begins what may begin, and hands back tickets. Each I/O
- * is submitted by a work item of its own, since even submitting may block on a device that hangs, and its end
- * queues the worker again. So no member is waited for by those who do not need it.
+ * The commit's I/O: flushes of members and writes of batches, as core/commit.c asks for them. One worker per pool
+ * drives it and never waits: it takes what has ended, begins what may begin, and hands back tickets. Each I/O is
+ * submitted by a work item of its own, since even submitting may block on a device that hangs, and its end queues
+ * the worker again. So no member is waited for by those who do not need it. Who comes alone and needs a flush of one
+ * member only submits it himself (sv_map_flush()), which saves him a worker's turn.
  *
  * Bios lie in the members themselves and in ring.c's structures: a commit allocates nothing [I9].
  */
@@ -64,9 +65,8 @@ static void sv_flush_end_io(struct bio *bio)
 	sv_io_ended(d, bio->bi_status, &d->pool->flushes);
 }
 
-static void sv_flush_work(struct work_struct *work)
+static void sv_flush_submit(struct sv_disk *d)
 {
-	struct sv_disk *d = container_of(work, struct sv_disk, flush_work);
 	unsigned int noio = memalloc_noio_save();
 
 	bio_init(&d->flush_bio, d->dev.bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
@@ -74,6 +74,18 @@ static void sv_flush_work(struct work_struct *work)
 	d->flush_bio.bi_private = d;
 	submit_bio(&d->flush_bio);
 	memalloc_noio_restore(noio);
+}
+
+static void sv_flush_work(struct work_struct *work)
+{
+	sv_flush_submit(container_of(work, struct sv_disk, flush_work));
+}
+
+/* Of a round that has begun. */
+void sv_commit_flush(struct sv_disk *d)
+{
+	atomic64_or((s64)(1ull << d->index), &d->pool->flushing);
+	sv_flush_submit(d);
 }
 
 void sv_commit_init_disk(struct sv_disk *d)
@@ -95,7 +107,7 @@ static void sv_end_flushes(struct sv_kpool *kp)
 		trace_sv_flush(i, failed >> i & 1);
 		sv_commit_flushed(kp->core, i, failed >> i & 1);
 	}
-	WRITE_ONCE(kp->flushing, kp->flushing & ~ended);
+	atomic64_andnot((s64)ended, &kp->flushing);
 }
 
 static void sv_begin_flushes(struct sv_kpool *kp)
@@ -105,8 +117,8 @@ static void sv_begin_flushes(struct sv_kpool *kp)
 
 	for (i = 0; i < nr; i++)
 		if (sv_commit_round(kp->core, i)) {
-			WRITE_ONCE(kp->flushing, kp->flushing | 1ull << i);
-			queue_work(kp->wq, &kp->disks[i]->flush_work);
+			atomic64_or((s64)(1ull << i), &kp->flushing);
+			queue_work(kp->flush_wq, &kp->disks[i]->flush_work);
 		}
 }
 
@@ -180,12 +192,10 @@ static void sv_give_up_copies(struct sv_kpool *kp, u64 hung)
 		atomic64_inc(&d->errors);
 		kp->copies_lost |= 1ull << i;
 	}
-	sv_commit_queue(kp);
 }
 
-static void sv_ring_watch(struct work_struct *work)
+static void sv_watch_copies(struct sv_kpool *kp)
 {
-	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, ring_watch);
 	unsigned long due = kp->batch_since + sv_journal_timeout(), delay = HZ / 10;
 	u64 hung = kp->copies & ~(kp->copies_ok | kp->copies_lost);
 
@@ -196,6 +206,14 @@ static void sv_ring_watch(struct work_struct *work)
 	else if (kp->copies_ok)
 		sv_give_up_copies(kp, hung);
 	queue_delayed_work(kp->commit_wq, &kp->ring_watch, delay);
+}
+
+static void sv_ring_watch(struct work_struct *work)
+{
+	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, ring_watch);
+
+	set_bit(SV_KP_WATCH_DUE, &kp->flags);
+	sv_commit_queue(kp);
 }
 
 /* ---- the worker ---- */
@@ -213,7 +231,7 @@ static void sv_complete_tickets(struct sv_ticket *t)
 
 static bool sv_commit_quiet(struct sv_kpool *kp)
 {
-	return !READ_ONCE(kp->flushing) && !READ_ONCE(kp->copies);
+	return !atomic64_read(&kp->flushing) && !READ_ONCE(kp->copies);
 }
 
 static void sv_commit_work(struct work_struct *work)
@@ -221,6 +239,8 @@ static void sv_commit_work(struct work_struct *work)
 	struct sv_kpool *kp = container_of(work, struct sv_kpool, commit_work);
 
 	sv_end_flushes(kp);
+	if (test_and_clear_bit(SV_KP_WATCH_DUE, &kp->flags))
+		sv_watch_copies(kp);
 	sv_end_batch(kp);
 	sv_begin_flushes(kp);
 	sv_begin_batch(kp);

@@ -84,11 +84,18 @@ static int sv_kpool_make_core(struct sv_kpool *kp, const struct sv_label *labels
 	return sv_pool_refill(kp->core);
 }
 
+/*
+ * What a commit is made of is queued by itself or by the I/O that it waits for, mostly on the same CPU: one worker of
+ * that CPU goes through all of it without a switch, and another one takes over where submitting blocks. A queue for
+ * each of commit, flushes and ring, so that a flush that blocks the last worker that there is memory for blocks no
+ * commit.
+ */
 static int sv_kpool_make_queues(struct sv_kpool *kp)
 {
-	kp->commit_wq = alloc_ordered_workqueue("sv-commit", WQ_MEM_RECLAIM);
+	kp->commit_wq = alloc_workqueue("sv-commit", WQ_MEM_RECLAIM, 0);
+	kp->flush_wq = alloc_workqueue("sv-flush", WQ_MEM_RECLAIM, 0);
 	kp->wq = alloc_workqueue("sv", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	return kp->commit_wq && kp->wq ? 0 : -ENOMEM;
+	return kp->commit_wq && kp->flush_wq && kp->wq ? 0 : -ENOMEM;
 }
 
 static struct sv_kpool *sv_kpool_alloc(const guid_t *uuid, blk_mode_t mode, u64 incarnation)
@@ -119,6 +126,8 @@ static void sv_kpool_unmake(struct sv_kpool *kp)
 	sv_fold_stop(kp);
 	if (kp->wq)
 		destroy_workqueue(kp->wq);
+	if (kp->flush_wq)
+		destroy_workqueue(kp->flush_wq);
 	if (kp->commit_wq)
 		destroy_workqueue(kp->commit_wq);
 	sv_kpool_close_disks(kp);

@@ -135,15 +135,18 @@ static void sv_io_wait_done(struct sv_waiter *w)
 static int sv_map_flush(struct sv_io *io)
 {
 	struct sv_kpool *kp = io->target->pool;	/* dm holds the table as long as map() runs, and that holds kp */
+	u32 member;
 
 	io->row = SV_IO_FLUSH;
-	if (sv_flush_ticket(io->target->vol->core, &io->waiter.ticket)) {
-		sv_commit_queue(kp);		/* io may be gone from here on */
-	} else {
+	if (!sv_flush_ticket_begin(io->target->vol->core, &io->waiter.ticket, &member)) {
 		io->committed = true;
 		sv_io_end(io, BLK_STS_OK);
+	} else if (member < SV_MAX_MEMBERS) {
+		sv_commit_flush(kp->disks[member]);
+	} else {
+		sv_commit_queue(kp);
 	}
-	return DM_MAPIO_SUBMITTED;
+	return DM_MAPIO_SUBMITTED;		/* io may be gone */
 }
 
 static int sv_map_defer(struct sv_io *io, struct bio *bio)

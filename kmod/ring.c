@@ -32,6 +32,7 @@ struct sv_ring {
 	atomic_t state;			/* enum sv_ring_state */
 	u64 at;				/* of the batch in the ring */
 	u32 len;
+	u32 used;			/* of buf; zeroes follow */
 	u8 *buf;			/* the batch; SV_BATCH_MAX */
 	struct bio_vec *vecs;
 	struct bio bio;
@@ -96,8 +97,11 @@ static void sv_ring_submit(struct work_struct *work)
 /* The batch's bytes are taken now; a repeated write has the same [I17]. sv_commit_ring_ended() says how it ended. */
 void sv_ring_write(struct sv_ring *r, const struct sv_commit *c)
 {
-	memcpy(r->buf, c->buf, c->len);
+	memcpy(r->buf, c->buf, c->used);
+	if (r->used > c->used)
+		memset(r->buf + c->used, 0, r->used - c->used);
 	flush_kernel_vmap_range(r->buf, c->len);
+	r->used = c->used;
 	r->at = c->off;
 	r->len = c->len;
 	sv_ring_write_again(r, 0);
@@ -149,7 +153,7 @@ struct sv_ring *sv_ring_open(struct sv_disk *d, blk_mode_t mode, u64 off)
 	INIT_DELAYED_WORK(&r->submit_work, sv_ring_submit);
 	INIT_WORK(&r->free_work, sv_ring_free_work);
 	r->vecs = kcalloc(SV_RING_VECS, sizeof(*r->vecs), GFP_KERNEL);
-	r->buf = vmalloc(SV_BATCH_MAX);
+	r->buf = vzalloc(SV_BATCH_MAX);
 	if (r->vecs && r->buf)
 		ret = sv_bdev_open(&r->dev, d->dev.bdev->bd_dev, mode);
 	if (!ret)
@@ -167,7 +171,7 @@ void sv_ring_close(struct sv_ring *r)
 
 int sv_ring_init(void)
 {
-	sv_ring_wq = alloc_workqueue("sv-ring", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	sv_ring_wq = alloc_workqueue("sv-ring", WQ_MEM_RECLAIM, 0);
 	return sv_ring_wq ? 0 : -ENOMEM;
 }
 

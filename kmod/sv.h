@@ -61,6 +61,7 @@ struct sv_disk {
 
 enum sv_kpool_flag {
 	SV_KP_TICK_ARMED,		/* the periodic commit is on its way */
+	SV_KP_WATCH_DUE,		/* the commit worker is to look for copies that hang */
 };
 
 /* Members whose I/O has ended, and how; set by that end, taken by the commit worker. */
@@ -93,12 +94,13 @@ struct sv_kpool {
 	int last_mode;			/* as last reported; commit worker and cmd_lock */
 
 	/* commit_work.c; what has no other context is the commit worker's alone */
-	struct workqueue_struct *commit_wq;	/* ordered */
+	struct workqueue_struct *commit_wq;
+	struct workqueue_struct *flush_wq;
 	struct work_struct commit_work;
 	struct delayed_work tick;
 	struct sv_io_masks flushes;
 	struct sv_io_masks writes;	/* of the batch */
-	u64 flushing;			/* members whose flush is under way; written with WRITE_ONCE */
+	atomic64_t flushing;		/* members whose flush is under way */
 	struct sv_commit batch;
 	u64 copies;			/* of the batch on its way, 0: none; written with WRITE_ONCE */
 	u64 copies_ok;
@@ -231,6 +233,7 @@ void sv_defer_stop(struct sv_kpool *kp);
 /* commit_work.c */
 void sv_commit_init(struct sv_kpool *kp);
 void sv_commit_init_disk(struct sv_disk *d);
+void sv_commit_flush(struct sv_disk *d);
 void sv_commit_ring_ended(struct sv_disk *d, blk_status_t status);
 void sv_commit_arm(struct sv_kpool *kp);
 void sv_commit_queue(struct sv_kpool *kp);

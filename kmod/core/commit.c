@@ -27,7 +27,9 @@
  * partial has the journal written first.
  *
  * Group commit: tickets that wait for one member board together and cost one flush; those whose rounds are over
- * share one batch. The periodic commit is a ticket of our own (all), so that it shares them too.
+ * share one batch. The periodic commit is a ticket of our own (all), so that it shares them too. Who comes alone, after
+ * one that came alone, begins his round himself (sv_flush_ticket_begin()); where several come the worker's turn, until
+ * which they gather, is worth more than the time that it takes.
  *
  * Crashes. Before a round's flush has ended nothing of it is in the stream. Between that and the batch the data is
  * there and not its bits: it was not promised. A torn batch is not valid [I18], so its records are as if not
@@ -37,7 +39,8 @@
  * If no copy can be written nothing becomes durable any more: mode FAIL, and all tickets, also those to come, fail at
  * once. Flushes that are under way then end whenever they end.
  *
- * All functions but those that add tickets are for one thread at a time; tickets come from any context.
+ * Tickets come from any context, and so does a round that begins with one (sv_flush_ticket_begin()), since all of
+ * that is in the lock. All other functions are for one thread at a time.
  */
 #include "internal.h"
 
@@ -93,22 +96,30 @@ static void queue(struct sv_pool *p, struct sv_ticket *t)
 		rounds_are_over(p, t);
 }
 
-bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t)
+static bool flush_ticket(struct sv_volume *v, struct sv_ticket *t)
 {
 	struct sv_pool *p = v->pool;
-	sv_lock_flags_t f;
 	bool wait;
 
 	memset(t, 0, sizeof(*t));
 	t->volume = v;
 	t->flush = true;
-	sv_lock(&p->lock, f);
 	t->need = (u64)atomic64_read(&v->owed);
 	t->riding = v->flushing & ~t->need;
 	wait = t->need || t->riding || v->rec_pos > p->durable || p->copy_lost || p->mode == SV_MODE_FAIL;
 	if (wait)
 		queue(p, t);
-	sv_unlock(&p->lock, f);
+	return wait;
+}
+
+bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t)
+{
+	sv_lock_flags_t f;
+	bool wait;
+
+	sv_lock(&v->pool->lock, f);
+	wait = flush_ticket(v, t);
+	sv_unlock(&v->pool->lock, f);
 	return wait;
 }
 
@@ -207,6 +218,8 @@ struct sv_ticket *sv_commit_done(struct sv_pool *p)
 	}
 	*end = NULL;
 	p->tickets_end = at;
+	if (done)
+		p->crowded = done->next;
 	sv_unlock(&p->lock, f);
 	return done;
 }
@@ -305,26 +318,52 @@ static bool may_begin(struct sv_pool *p, u32 i)
 	return false;
 }
 
-bool sv_commit_round(struct sv_pool *p, u32 i)
+static bool begin_round(struct sv_pool *p, u32 i)
 {
 	struct sv_member *m;
+
+	if (!may_begin(p, i))
+		return false;
+	m = p->members[i];
+	if (!m->more) {
+		board(p, i);
+		m->fresh = false;
+	}
+	smp_mb();		/* pairs with the one in plan.c:owe() */
+	m->more = take(p, i);
+	m->flushing = true;
+	return true;
+}
+
+bool sv_commit_round(struct sv_pool *p, u32 i)
+{
 	sv_lock_flags_t f;
 	bool begin;
 
 	sv_lock(&p->lock, f);
-	begin = i < p->nr_members && may_begin(p, i);
-	if (begin) {
-		m = p->members[i];
-		if (!m->more) {
-			board(p, i);
-			m->fresh = false;
-		}
-		smp_mb();		/* pairs with the one in plan.c:owe() */
-		m->more = take(p, i);
-		m->flushing = true;
-	}
+	begin = i < p->nr_members && begin_round(p, i);
 	sv_unlock(&p->lock, f);
 	return begin;
+}
+
+bool sv_flush_ticket_begin(struct sv_volume *v, struct sv_ticket *t, u32 *member)
+{
+	struct sv_pool *p = v->pool;
+	bool wait, alone;
+	sv_lock_flags_t f;
+
+	*member = SV_MAX_MEMBERS;
+	sv_lock(&p->lock, f);
+	alone = !p->tickets && !p->crowded;
+	wait = flush_ticket(v, t);
+	if (alone && hweight64(t->need) == 1 && !t->riding) {
+		u32 i = (u32)__ffs64(t->need);
+
+		if (begin_round(p, i))
+			*member = i;
+	}
+	sv_unlock(&p->lock, f);
+	return wait;
 }
 
 void sv_commit_flushed(struct sv_pool *p, u32 i, bool failed)
@@ -387,6 +426,14 @@ static u64 place(const struct sv_pool *p, u32 len)
 	return phys + len <= p->ring_len ? at : at + (p->ring_len - phys);
 }
 
+/* Only what the batches before have left there. */
+static void pad(struct sv_pool *p, u32 bytes)
+{
+	if (p->batch_used > bytes)
+		memset(p->batch + bytes, 0, p->batch_used - bytes);
+	p->batch_used = bytes;
+}
+
 bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c)
 {
 	u32 records, bytes, flags;
@@ -406,7 +453,9 @@ bool sv_commit_batch(struct sv_pool *p, struct sv_commit *c)
 	bytes = gather(p, head, &records, &flags);
 	c->batch_pos = p->durable + bytes;
 	bytes += SV_BATCH_HEAD;
+	c->used = bytes;
 	c->len = ALIGN(bytes, SV_BATCH_ALIGN);
+	pad(p, bytes);
 	c->batch_next = place(p, c->len) + c->len;
 	c->off = (c->batch_next - c->len) % p->ring_len;
 	c->buf = p->batch;

@@ -184,6 +184,7 @@ struct sv_pool {
 	/* Journal ring. Virtual offsets grow for ever; the physical one is modulo ring_len. */
 	u64 ring_len;
 	u64 ring_copies;		/* mask of members whose copy is in use */
+	bool crowded;			/* the last tickets that were through were several */
 	bool copy_lost;			/* to be recorded in the next batch [I32] */
 	u64 ring_head;
 	u64 ring_tail;
@@ -196,6 +197,7 @@ struct sv_pool {
 	u64 ring_slack;			/* never promised: padding, wraps, batches of single members */
 	atomic64_t resv;		/* bytes of ring reserved by obligations [I16] */
 	u8 *batch;			/* SV_BATCH_MAX, the one batch in flight */
+	u32 batch_used;			/* of it, so far: zeroes follow */
 
 	struct sv_ticket *tickets;	/* all that wait; pool->lock */
 	struct sv_ticket **tickets_end;

@@ -296,7 +296,6 @@ u32 sv_batch_seal(void *buf, u32 bytes, u32 records, u64 seq, u64 incarnation, u
 	struct sv_batch_disk *h = (struct sv_batch_disk *)buf;
 	u32 crc;
 
-	memset((u8 *)buf + bytes, 0, ALIGN(bytes, SV_BATCH_ALIGN) - bytes);
 	memset(h, 0, sizeof(*h));
 	h->magic = cpu_to_le32(SV_BATCH_MAGIC);
 	h->seq = cpu_to_le64(seq);

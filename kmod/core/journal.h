@@ -159,8 +159,8 @@ u32 sv_rec_encode(const struct sv_rec *r, void *p);
 
 /*
  * Makes a batch of @records records that already lie at @buf + SV_BATCH_HEAD: @bytes is header and records together,
- * at most SV_BATCH_MAX, and @buf has room for it rounded up to SV_BATCH_ALIGN. Returns the crc, which is prev_crc
- * of the next one. The first batch of an incarnation has prev_crc 0.
+ * at most SV_BATCH_MAX. What follows up to a multiple of SV_BATCH_ALIGN is the caller's: zeroes. Returns the crc, which
+ * is prev_crc of the next one. The first batch of an incarnation has prev_crc 0.
  */
 u32 sv_batch_seal(void *buf, u32 bytes, u32 records, u64 seq, u64 incarnation, u32 prev_crc, u32 flags, u64 tail_seq,
 		  u64 offset);

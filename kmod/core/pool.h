@@ -104,6 +104,7 @@ struct sv_ticket {
 struct sv_commit {
 	void *buf;			/* write this ... */
 	u32 len;			/* ... multiple of 4096 ... */
+	u32 used;			/* of it; zeroes follow ... */
 	u64 off;			/* ... at this offset of the ring, FUA */
 	u64 batch_pos;			/* internal from here on */
 	u64 batch_next;
@@ -162,6 +163,11 @@ void sv_write_done(struct sv_volume *v, const struct sv_piece *piece, bool ok);
 /* --- commit.c: the caller does the I/O and may have all of it under way at once --- */
 /* A FLUSH of v: false if nothing is owed and nothing in flight (complete it at once), else the ticket is queued. */
 bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t);
+/*
+ * The same. Where nobody else waits, and this one for a round of one member only, which may begin, that has begun: the
+ * caller flushes *@member and sees to it that sv_commit_flushed() follows. Otherwise *@member is SV_MAX_MEMBERS.
+ */
+bool sv_flush_ticket_begin(struct sv_volume *v, struct sv_ticket *t, u32 *member);
 /* Must a FUA write that just ended (after sv_write_done) wait? If so the ticket is queued. */
 bool sv_fua_ticket(struct sv_volume *v, const struct sv_piece *piece, struct sv_ticket *t);
 /* Everything: records, and with @bits what has become valid. Queued in any case. */

@@ -55,6 +55,7 @@ static inline __le64 cpu_to_le64(u64 v) { return (__le64)v; }
 #define ALIGN(x, a)	(((x) + (a) - 1) & ~((__typeof__(x))(a) - 1))
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
 #define hweight64(x)	__builtin_popcountll(x)
+static inline unsigned long __ffs64(u64 x) { return (unsigned long)__builtin_ctzll(x); }
 static inline int fls64(u64 x) { return x ? 64 - __builtin_clzll(x) : 0; }
 #define container_of(p, t, m) ((t *)((char *)(p) - offsetof(t, m)))
 

@@ -199,6 +199,69 @@ TEST_F(CoreCommit, many_flushes_cost_one_flush_and_one_batch) {
   EXPECT_EQ(more.size(), done().size());
 }
 
+TEST_F(CoreCommit, who_comes_alone_begins_the_round_himself) {
+  make(2);
+  uint32_t member = 7;
+  sv_ticket a{}, b{}, c{}, d{};
+  EXPECT_FALSE(sv_flush_ticket_begin(volumes_[0], &a, &member));
+  EXPECT_EQ(SV_MAX_MEMBERS, member) << "nothing to flush";
+  write(0, 0);
+  ASSERT_TRUE(sv_flush_ticket_begin(volumes_[0], &a, &member));
+  ASSERT_EQ(0u, member);
+  EXPECT_FALSE(sv_commit_round(pool_, 0)) << "it has begun";
+  EXPECT_EQ(Tickets(), done());
+  for (sv_ticket* t : {&b, &c}) {
+    write(0, 1 + (t == &c));
+    ASSERT_TRUE(sv_flush_ticket_begin(volumes_[0], t, &member));
+    EXPECT_EQ(SV_MAX_MEMBERS, member) << "the round under way does not serve it";
+  }
+  sv_commit_flushed(pool_, 0, false);
+  batch();
+  EXPECT_EQ(Tickets{&a}, done());
+  EXPECT_EQ(1, run());
+  EXPECT_EQ((Tickets{&b, &c}), done());
+  write(0, 3);
+  ASSERT_TRUE(sv_flush_ticket_begin(volumes_[0], &d, &member));
+  EXPECT_EQ(SV_MAX_MEMBERS, member) << "several came the last time, and may now";
+  EXPECT_EQ(1, run());
+  EXPECT_EQ(Tickets{&d}, done());
+  write(0, 4);
+  ASSERT_TRUE(sv_flush_ticket_begin(volumes_[0], &a, &member));
+  EXPECT_EQ(0u, member) << "it was one";
+  sv_commit_flushed(pool_, 0, true);
+  EXPECT_EQ(0, run());
+  EXPECT_EQ(Tickets{&a}, done());
+  EXPECT_EQ(-EIO, a.error);
+  write(1, 0);
+  ASSERT_TRUE(sv_flush_ticket_begin(volumes_[1], &b, &member));
+  EXPECT_EQ(1u, member);
+  sv_commit_flushed(pool_, 1, false);
+  EXPECT_EQ(0, run());
+  EXPECT_EQ(Tickets{&b}, done());
+  sv_commit_all(pool_);
+  EXPECT_EQ(1, run()) << "what failed is owed again";
+  EXPECT_EQ(Tickets(), done());
+}
+
+TEST_F(CoreCommit, short_batch_after_a_long_one_is_padded_with_zeroes) {
+  make(1);
+  uint64_t extent = 0;
+  for (uint64_t writes : {300, 1, 40, 2}) {
+    for (uint64_t x = 0; x < writes; x++) write(0, extent++ * SV_EXTENT_BLOCKS);
+    sv_commit_all(pool_);
+    ASSERT_TRUE(sv_commit_round(pool_, 0));
+    sv_commit_flushed(pool_, 0, false);
+    sv_commit c{};
+    ASSERT_TRUE(sv_commit_batch(pool_, &c));
+    const auto* bytes = static_cast<const uint8_t*>(c.buf);
+    ASSERT_LT(c.used, c.len);
+    EXPECT_EQ(SV_BATCH_HEAD + writes * (sizeof(sv_rec_map) + sizeof(sv_rec_small)), c.used);
+    EXPECT_TRUE(std::all_of(bytes + c.used, bytes + c.len, [](uint8_t b) { return b == 0; })) << writes;
+    sv_commit_written(pool_, &c, 1);
+  }
+  EXPECT_EQ(0, run());
+}
+
 TEST_F(CoreCommit, flush_with_nothing_new_rides_along_and_shares_the_fate) {
   for (bool failed : {false, true}) {
     SCOPED_TRACE(failed);

@@ -367,7 +367,10 @@ class World {
     uint32_t volume = some_volume();
     for (auto& [place, h] : history_)
       if (place.first == volume) t->covers[place] = static_cast<int64_t>(h.completed);
-    if (sv_flush_ticket(volumes_[volume], &t->t)) waiting_.insert(t.release());
+    uint32_t begun = SV_MAX_MEMBERS;
+    bool waits = r_() % 2 ? sv_flush_ticket(volumes_[volume], &t->t) : sv_flush_ticket_begin(volumes_[volume], &t->t, &begun);
+    if (begun < SV_MAX_MEMBERS) round_begun(begun);
+    if (waits) waiting_.insert(t.release());
     else acknowledge(*t);
   }
 
@@ -413,7 +416,10 @@ class World {
   }
 
   void begin_round(uint32_t i) {
-    if (!sv_commit_round(pool_, i)) return;
+    if (sv_commit_round(pool_, i)) round_begun(i);
+  }
+
+  void round_begun(uint32_t i) {
     disks_[i].begin_flush();
     rounds_[i] = true;
   }

@@ -353,7 +353,7 @@ TEST(Batch, bytes_never_change) {
             "a4a3a2a101000000030000000000000000300000000000000000000000000000"
             "04020201141312111122334455667788");
   EXPECT_EQ(crc, 0xe1168edbu);
-  for (size_t i = 80; i < sizeof(buf); i++) ASSERT_EQ(buf[i], 0) << "padding at " << i;
+  for (size_t i = 80; i < sizeof(buf); i++) ASSERT_EQ(buf[i], 0xee) << "it is the caller's, at " << i;
 }
 
 TEST(Batch, gives_back_the_records_that_it_was_made_of) {
