@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <malloc.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -63,6 +64,7 @@ struct Options {
 // svd serves the disks that its own pages might have to be written to: it must not wait for itself.
 void protect()
 {
+	mallopt(M_MMAP_THRESHOLD, 256 << 10);	// what is larger goes back when it is freed: trimming spares locked pages
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
 		log::warning("cannot lock memory: {}", strerror(errno));
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)

@@ -8,6 +8,7 @@
  *
  * Bios lie in the members themselves and in ring.c's structures: a commit allocates nothing [I9].
  */
+#include <linux/blk-cgroup.h>
 #include <linux/device-mapper.h>
 #include <linux/moduleparam.h>
 #include <linux/sched/mm.h>
@@ -70,6 +71,8 @@ static void sv_flush_submit(struct sv_disk *d)
 	unsigned int noio = memalloc_noio_save();
 
 	bio_init(&d->flush_bio, d->dev.bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
+	/* Others wait for it, too: it must not wait among what the cgroup of who happens to submit it may write. */
+	bio_associate_blkg_from_css(&d->flush_bio, blkcg_root_css);
 	d->flush_bio.bi_end_io = sv_flush_end_io;
 	d->flush_bio.bi_private = d;
 	submit_bio(&d->flush_bio);
@@ -101,13 +104,13 @@ static void sv_end_flushes(struct sv_kpool *kp)
 
 	if (failed)
 		DMERR_LIMIT("pool %pUb: flush failed on members %#llx", &kp->uuid, failed);
+	atomic64_andnot((s64)ended, &kp->flushing);	/* before anybody may begin the next */
 	while (todo) {
 		u32 i = sv_take_member(&todo);
 
 		trace_sv_flush(i, failed >> i & 1);
 		sv_commit_flushed(kp->core, i, failed >> i & 1);
 	}
-	atomic64_andnot((s64)ended, &kp->flushing);
 }
 
 static void sv_begin_flushes(struct sv_kpool *kp)
@@ -357,6 +360,12 @@ void sv_commit_init(struct sv_kpool *kp)
 /* The last commit; nothing writes any more. */
 void sv_commit_stop(struct sv_kpool *kp)
 {
+	/*
+	 * A commit that began before kp->dead was set may still arm the timer, one that the timer queues may not. After
+	 * the last commit, which may have failed and left bits to be flushed, nobody may begin another.
+	 */
+	flush_work(&kp->commit_work);
+	cancel_delayed_work_sync(&kp->tick);
 	if (!sv_commit_idle(kp->core))
 		sv_commit_wait(kp);
 	/* Tickets of a failed pool do not wait for flushes, but these use what is freed now. */
@@ -366,9 +375,7 @@ void sv_commit_stop(struct sv_kpool *kp)
 	 * sv_defer_io().
 	 */
 	synchronize_rcu();
-	/* A commit that began before kp->dead was set may still arm the timer, one that the timer queues may not. */
 	flush_work(&kp->commit_work);
-	cancel_delayed_work_sync(&kp->tick);
 	cancel_delayed_work_sync(&kp->ring_watch);
 	cancel_work_sync(&kp->commit_work);
 }

@@ -7,6 +7,14 @@
 #include <linux/device-mapper.h>
 #include <linux/srcu.h>
 #include <linux/version.h>
+#include <linux/workqueue.h>
+
+/* Has to be said since, and warns where it is not. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 17, 0)
+#define SV_WQ_PERCPU	WQ_PERCPU
+#else
+#define SV_WQ_PERCPU	0
+#endif
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
 /* The same as the real ones, which only add a lockdep check. */

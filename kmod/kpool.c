@@ -92,8 +92,8 @@ static int sv_kpool_make_core(struct sv_kpool *kp, const struct sv_label *labels
  */
 static int sv_kpool_make_queues(struct sv_kpool *kp)
 {
-	kp->commit_wq = alloc_workqueue("sv-commit", WQ_MEM_RECLAIM, 0);
-	kp->flush_wq = alloc_workqueue("sv-flush", WQ_MEM_RECLAIM, 0);
+	kp->commit_wq = alloc_workqueue("sv-commit", WQ_MEM_RECLAIM | SV_WQ_PERCPU, 0);
+	kp->flush_wq = alloc_workqueue("sv-flush", WQ_MEM_RECLAIM | SV_WQ_PERCPU, 0);
 	kp->wq = alloc_workqueue("sv", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	return kp->commit_wq && kp->flush_wq && kp->wq ? 0 : -ENOMEM;
 }

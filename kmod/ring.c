@@ -171,7 +171,7 @@ void sv_ring_close(struct sv_ring *r)
 
 int sv_ring_init(void)
 {
-	sv_ring_wq = alloc_workqueue("sv-ring", WQ_MEM_RECLAIM, 0);
+	sv_ring_wq = alloc_workqueue("sv-ring", WQ_MEM_RECLAIM | SV_WQ_PERCPU, 0);
 	return sv_ring_wq ? 0 : -ENOMEM;
 }
 

@@ -289,6 +289,7 @@ class Catalogue {
 	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
 	Result<Usage> usage();  // reads all of it
 	Result<CatalogueSpace> space();
+	void release_memory();  // what was kept in case it is read again
 	uint32_t copies_in_use() const;  // mask of the copies as open() got them
 
 	// --- check, dump, restore ---

@@ -43,6 +43,7 @@ Result<Numbers> take_numbers(Database &db, std::string object);
 
 Status insert_volume(Database &db, const VolumeRow &volume);
 
+Status each_extent_page(Database &db, const std::function<Status(uint32_t first, const ExtentPage &)> &fn);	// by number
 // The live ones, by number.
 Status each_extent(Database &db, const std::function<Status(uint32_t number, const ExtentEntry &)> &fn);
 

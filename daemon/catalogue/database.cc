@@ -2,6 +2,8 @@
 // SQLite calls. Settings that durability rests on are in open(); see region.h for the other half.
 #include "daemon/catalogue/database.h"
 
+#include <malloc.h>
+
 #include <fmt/format.h>
 
 #include "daemon/base/log.h"
@@ -182,6 +184,12 @@ Status Database::transaction(const std::function<Status()> &fn)
 		if (Status r = exec(nested ? "ROLLBACK TO nested; RELEASE nested" : "ROLLBACK"); !r)
 			log::error("{}", r.error().message());
 	return s;
+}
+
+void Database::release_memory()
+{
+	sqlite3_db_release_memory(db_);
+	malloc_trim(0);
 }
 
 Status Database::checkpoint()

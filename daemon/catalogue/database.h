@@ -68,6 +68,7 @@ class Database {
 	Result<uint64_t> number(const char *sql);
 	Status transaction(const std::function<Status()> &fn);  // nested: a savepoint
 	Status checkpoint();  // empties the WAL
+	void release_memory();  // cached pages, and what the allocator keeps
 	Status close();
 	Region &region() { return *region_; }
 	bool in_transaction() const { return depth_ > 0; }

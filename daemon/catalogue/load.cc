@@ -5,22 +5,23 @@
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/layers.h"
 #include "daemon/catalogue/snapshots.h"
+#include "daemon/catalogue/used_slots.h"
 
 namespace svd {
 
 static constexpr size_t kBatch = 16384;
 
-// Gathers elements and hands them on in batches.
+// Gathers elements and hands them on in batches, of a few more than kBatch where a page had more.
 template <typename T>
 class Batcher {
  public:
-	explicit Batcher(const std::function<Status(std::span<const T>)> &fn) : fn_(fn) { items_.reserve(kBatch); }
-
-	Status add(const T &item)
+	explicit Batcher(const std::function<Status(std::span<const T>)> &fn) : fn_(fn)
 	{
-		items_.push_back(item);
-		return items_.size() < kBatch ? Status() : flush();
+		items_.reserve(kBatch + MapPage::kEntries);
 	}
+
+	void put(const T &item) { items_.push_back(item); }
+	Status flush_if_full() { return items_.size() < kBatch ? Status() : flush(); }
 	Status flush()
 	{
 		if (items_.empty())
@@ -35,7 +36,7 @@ class Batcher {
 	std::vector<T> items_;
 };
 
-Status each_extent(Database &db, const std::function<Status(uint32_t, const ExtentEntry &)> &fn)
+Status each_extent_page(Database &db, const std::function<Status(uint32_t first, const ExtentPage &)> &fn)
 {
 	SV_ASSIGN(Query q, db.query("SELECT page, data FROM extent_pages ORDER BY page"));
 	while (true) {
@@ -44,19 +45,30 @@ Status each_extent(Database &db, const std::function<Status(uint32_t, const Exte
 			return {};
 		ExtentPage page;
 		SV_TRY(decode_blob(q.blob(1), "extent_pages", q.u64(0), page));
-		const uint32_t first = q.u32(0) * static_cast<uint32_t>(ExtentPage::kEntries);
-		for (uint32_t i = 0; i < ExtentPage::kEntries; i++)
-			if (page.entry[i].live())
-				SV_TRY(fn(first + i, page.entry[i]));
+		SV_TRY(fn(q.u32(0) * static_cast<uint32_t>(ExtentPage::kEntries), page));
 	}
 }
 
+Status each_extent(Database &db, const std::function<Status(uint32_t, const ExtentEntry &)> &fn)
+{
+	return each_extent_page(db, [&](uint32_t first, const ExtentPage &page) -> Status {
+		for (uint32_t i = 0; i < ExtentPage::kEntries; i++)
+			if (page.entry[i].live())
+				SV_TRY(fn(first + i, page.entry[i]));
+		return {};
+	});
+}
+
+// Of a pool's activation this is a good part: there is no call for each extent.
 Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn)
 {
 	Batcher<sv_extent> batch(fn);
-	SV_TRY(each_extent(*impl_->db, [&](uint32_t number, const ExtentEntry &e) {
-		return batch.add({number, e.slot, e.member, e.gen,
-				  (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)});
+	SV_TRY(each_extent_page(*impl_->db, [&](uint32_t first, const ExtentPage &page) {
+		for (uint32_t i = 0; i < ExtentPage::kEntries; i++)
+			if (const ExtentEntry &e = page.entry[i]; e.live())
+				batch.put({first + i, e.slot, e.member, e.gen,
+					   (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)});
+		return batch.flush_if_full();
 	}));
 	return batch.flush();
 }
@@ -76,7 +88,8 @@ Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv
 		item.parent = q.u32(1);
 		std::ranges::copy(partial.valid.word, item.valid);
 		std::ranges::copy(partial.places.at, item.place);
-		SV_TRY(batch.add(item));
+		batch.put(item);
+		SV_TRY(batch.flush_if_full());
 	}
 }
 
@@ -91,9 +104,9 @@ static Status each_entry(const FlatPage &page, uint32_t volume, Batcher<sv_map_e
 		item.volume = volume;
 		item.extent = extent;
 		item.layer = page.layer[i];
-		SV_TRY(batch.add(item));
+		batch.put(item);
 	}
-	return {};
+	return batch.flush_if_full();
 }
 
 // That a volume writes, or that a snapshot froze.
@@ -131,87 +144,13 @@ Result<uint64_t> Catalogue::mapped(uint32_t id)
 	return count;
 }
 
-static void add_free(std::vector<FreeRange> &out, uint32_t member, const std::vector<bool> &used)
-{
-	const auto n = static_cast<uint32_t>(used.size());
-	for (uint32_t slot = 0; slot < n;) {
-		if (used[slot]) {
-			slot++;
-			continue;
-		}
-		const uint32_t first = slot;
-		while (slot < n && !used[slot])
-			slot++;
-		out.push_back({member, first, slot - first});
-	}
-}
-
-namespace {
-
-// Slots that hold extents or fragments.
-class UsedSlots {
- public:
-	explicit UsedSlots(const std::vector<MemberRow> &members)
-	{
-		for (const MemberRow &m : members)
-			used_.emplace_back(m.nr_slots);
-	}
-	Status extent(const sv_extent &e)
-	{
-		if ((e.flags & SV_EXTENT_FRAGS) == 0)
-			return slot(e.extent, e.member, e.slot);
-		members_.resize(e.extent + 1, kNone);
-		members_[e.extent] = static_cast<uint8_t>(e.member);
-		return {};
-	}
-	Status partial(const sv_partial_bits &p)	// after its extent
-	{
-		for (const uint32_t place : p.place)
-			if (place != 0)
-				SV_TRY(slot(p.extent, p.extent < members_.size() ? members_[p.extent] : kNone, slot_of_place(place)));
-		return {};
-	}
-	std::vector<FreeRange> rest() const
-	{
-		std::vector<FreeRange> ranges;
-		for (uint32_t m = 0; m < used_.size(); m++)
-			add_free(ranges, m, used_[m]);
-		return ranges;
-	}
-
- private:
-	Status slot(uint32_t extent, uint32_t member, uint32_t slot)
-	{
-		if (member >= used_.size() || slot >= used_[member].size())
-			return Error(Code::kNeedsCheck, "read", "catalogue",
-				     fmt::format("extent {} lies in slot {} of member {}, which is not there", extent, slot, member),
-				     "run 'svctl check' on the pool");
-		used_[member][slot] = true;
-		return {};
-	}
-
-	std::vector<std::vector<bool>> used_;
-	static constexpr uint8_t kNone = 0xff;
-	std::vector<uint8_t> members_;  // of extents with fragments
-};
-
-}  // namespace
-
 Result<std::vector<FreeRange>> Catalogue::free_ranges()
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
 	UsedSlots used(rows);
-	SV_TRY(for_each_extent([&](std::span<const sv_extent> extents) -> Status {
-		for (const sv_extent &e : extents)
-			SV_TRY(used.extent(e));
-		return {};
-	}));
-	SV_TRY(for_each_partial([&](std::span<const sv_partial_bits> partials) -> Status {
-		for (const sv_partial_bits &p : partials)
-			SV_TRY(used.partial(p));
-		return {};
-	}));
-	return used.rest();
+	SV_TRY(for_each_extent([&](std::span<const sv_extent> some) { return used.add(some); }));
+	SV_TRY(for_each_partial([&](std::span<const sv_partial_bits> some) { return used.add(some); }));
+	return used.free_ranges();
 }
 
 Result<CatalogueSpace> Catalogue::space()
@@ -220,6 +159,8 @@ Result<CatalogueSpace> Catalogue::space()
 	SV_ASSIGN(const uint64_t free, impl_->db->number("PRAGMA freelist_count"));
 	return CatalogueSpace{(pages - free) * kBlockSize, impl_->db->region().capacity(Region::File::kMain)};
 }
+
+void Catalogue::release_memory() { impl_->db->release_memory(); }
 
 uint32_t Catalogue::copies_in_use() const { return impl_->db->region().in_sync(); }
 

@@ -548,7 +548,12 @@ namespace {
 class Claim {
 public:
 	Claim(Pool &pool, const Job &job) : pool_(pool) { pool_.set_job(&job); }
-	~Claim() { pool_.set_job(nullptr); }
+	~Claim()
+	{
+		pool_.set_job(nullptr);
+		if (pool_.up())
+			pool_.catalogue().release_memory();	// it has read, or written, all of it
+	}
 	Claim(const Claim &) = delete;
 	Claim &operator=(const Claim &) = delete;
 

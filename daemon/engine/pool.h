@@ -36,6 +36,7 @@ struct Holder {
 	std::optional<Host> rival;	// the labels name two: both took it at the same moment
 };
 class Job;
+class UsedSlots;
 
 class Pool {
 public:
@@ -233,8 +234,8 @@ private:
 	Status load_volumes();
 	Result<std::vector<sv_volume_info>> volumes_in_kernel();
 	Status reconcile_volumes();
-	Status load_maps();
-	Status load_grants();
+	Status load_maps(UsedSlots *used);
+	Status load_grants(const UsedSlots &used);
 	Status create_volume_devices();
 	Status find_active_volumes();
 	Status find_unadmitted();

@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/catalogue/used_slots.h"
 #include "daemon/engine/pool.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "daemon/kernel/probe.h"
@@ -79,6 +80,7 @@ Status Pool::activate(How how, Pace &pace)
 	}
 	state_ = read_only_ ? PoolState::kReadOnly : PoolState::kActive;
 	last_checkpoint_ = Clock::now();
+	catalogue_->release_memory();
 	log::notice("pool {} is up{}", name_, read_only_ ? ", read-only" : "");
 	return {};
 }
@@ -542,8 +544,10 @@ Status Pool::load_kernel(bool existed)
 	SV_TRY(find_deleted_snapshots());
 	SV_TRY(channel_->tell(SV_OP_JOURNAL, sv_journal_pos{applied.seq + 1, applied.off, applied.prev_crc, 0}));
 	SV_TRY(load_volumes());
-	SV_TRY(load_maps());
-	SV_TRY(load_grants());
+	SV_ASSIGN(const auto members, catalogue_->members());
+	UsedSlots used(members);
+	SV_TRY(load_maps(&used));
+	SV_TRY(load_grants(used));
 	SV_TRY(tell_policy());
 	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only_ ? 1u : 0u, 0}));
 	if (!read_only_) {
@@ -585,15 +589,18 @@ Status Pool::reconcile_volumes()
 	return {};
 }
 
-Status Pool::load_maps()
+// Their slots are gathered on the way, for load_grants().
+Status Pool::load_maps(UsedSlots *used)
 {
 	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
 		SV_TRY(pace_->breathe());
+		SV_TRY(used->add(some));
 		std::vector<sv_extent> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_EXTENTS, copy);
 	}));
 	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
 		SV_TRY(pace_->breathe());
+		SV_TRY(used->add(some));
 		std::vector<sv_partial_bits> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_PARTIALS, copy);
 	}));
@@ -603,11 +610,10 @@ Status Pool::load_maps()
 	return {};
 }
 
-Status Pool::load_grants()
+Status Pool::load_grants(const UsedSlots &used)
 {
-	SV_ASSIGN(const auto ranges, catalogue_->free_ranges());
 	std::vector<sv_grant> grants;
-	for (const FreeRange &range : ranges)
+	for (const FreeRange &range : used.free_ranges())
 		grants.push_back({range.member, range.first, range.count, 0});
 	return channel_->tell_all(SV_OP_GRANT, grants);
 }

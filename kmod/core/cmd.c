@@ -7,6 +7,7 @@
 #include "internal.h"
 
 #define CHUNK 4096u		/* slots or words handled under one hold of the lock */
+#define RUN 64u			/* extents or entries of a map that are loaded under one */
 
 /* In a loop over extents, of which there may be thousands of millions. */
 static void breathe_at(u32 extent)
@@ -189,15 +190,22 @@ static int op_extents(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	sv_lock_flags_t f;
 	int r = 0;
 
-	for (; !r && *done < *count; *done += !r) {
-		r = sv_pool_have_number(p, x[*done].extent);
+	while (!r && *done < *count) {
+		u32 from = *done, end = min_t(u32, *count, from + RUN);
+
+		r = sv_pool_have_number(p, x[from].extent);
 		if (!r)
 			r = have_partials(p);
 		if (r)
 			break;
 		sv_lock(&p->lock, f);
-		r = load_extent(p, &x[*done]);
+		do {
+			r = load_extent(p, &x[*done]);
+			*done += !r;
+		} while (!r && *done < end && x[*done].extent < p->nr_extents);
 		sv_unlock(&p->lock, f);
+		if (r == -ENOMEM && *done > from)
+			r = 0;			/* of the cells that there were, some were for others */
 	}
 	return r;
 }
@@ -484,11 +492,30 @@ static bool has_older_layers(const struct sv_volume *v)
 	return v->flags & (SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT);
 }
 
-/* What the volume owns nobody else maps; what is older any volume may. [I4] */
-static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
+/* Entries come in order mostly: the leaf that the last one was in. */
+struct mapping {
+	struct sv_volume *v;
+	struct sv_node *leaf;
+	u64 index;
+};
+
+/* Where the index has its entry; NULL: the reserve lacks nodes. */
+static u64 *entry_at(struct mapping *m, u64 index)
 {
-	struct sv_pool *p = v->pool;
-	u64 *w = sv_xt_word(p, e->extent), entry = sv_entry_make(e->extent, e->layer);
+	if (!m->leaf || (m->index ^ index) >> SV_NODE_SHIFT) {
+		if (sv_map_nodes_needed(m->v, index) > m->v->pool->nr_nodes)
+			return NULL;
+		m->leaf = sv_map_leaf(m->v, index);
+		m->index = index;
+	}
+	return &m->leaf->entry[sv_node_slot(index, 0)];
+}
+
+/* What the volume owns nobody else maps; what is older any volume may. [I4] */
+static int map_one(struct mapping *m, const struct sv_map_entry *e)
+{
+	struct sv_volume *v = m->v;
+	u64 *w = sv_xt_word(v->pool, e->extent), entry = sv_entry_make(e->extent, e->layer), *at;
 	bool own = sv_owns(v->view, entry);
 
 	if (e->pad || !e->layer || e->layer > sv_view_head(v->view) || (!own && !has_older_layers(v)) ||
@@ -498,37 +525,45 @@ static int map_one(struct sv_volume *v, const struct sv_map_entry *e)
 		return 0;
 	if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
 		return -ENOENT;
-	if (sv_map_lookup(v, e->index) || (own && (*w & SV_XW_MAPPED)))
+	if (own && (*w & SV_XW_MAPPED))
 		return -EEXIST;
-	if (sv_map_nodes_needed(v, e->index) > p->nr_nodes)
+	at = entry_at(m, e->index);
+	if (!at)
 		return -ENOMEM;
+	if (*at)
+		return -EEXIST;
 	smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with sv_look_up() */
 	v->mapped++;
 	if (own)
 		v->owned_on |= 1ull << sv_xw_member(*w);
-	sv_map_install(v, e->index, entry);
+	smp_store_release(at, entry);			/* pairs with sv_map_lookup() */
 	return 0;
 }
 
 static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	const struct sv_map_entry *e = payload;
-	struct sv_volume *v = NULL;
+	struct mapping m = { NULL };
 	sv_lock_flags_t f;
 	int r = 0;
 
-	for (; !r && *done < *count; *done += !r) {
-		if (!v || v->id != e[*done].volume)
-			v = sv_volume_find(p, e[*done].volume);
-		if (!v || v->opens)
-			return v ? -EBUSY : -ENOENT;
-		do {	/* first writes take nodes, too */
-			if (sv_pool_wants_refill(p) && sv_pool_refill(p))
-				return -ENOMEM;
-			sv_lock(&p->lock, f);
-			r = map_one(v, &e[*done]);
-			sv_unlock(&p->lock, f);
-		} while (r == -ENOMEM);
+	while (!r && *done < *count) {
+		u32 end = min_t(u32, *count, *done + RUN);
+
+		if (!m.v || m.v->id != e[*done].volume)
+			m = (struct mapping){ .v = sv_volume_find(p, e[*done].volume) };
+		if (!m.v || m.v->opens)
+			return m.v ? -EBUSY : -ENOENT;
+		if (sv_pool_wants_refill(p) && sv_pool_refill(p))
+			return -ENOMEM;
+		sv_lock(&p->lock, f);
+		do {
+			r = map_one(&m, &e[*done]);
+			*done += !r;
+		} while (!r && *done < end && e[*done].volume == m.v->id);
+		sv_unlock(&p->lock, f);
+		if (r == -ENOMEM)
+			r = 0;			/* first writes take nodes, too: they are refilled, or that fails */
 	}
 	return r;
 }

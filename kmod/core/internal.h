@@ -333,7 +333,8 @@ static inline u64 sv_map_lookup(const struct sv_volume *v, u64 index)
 
 u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from there on, or SV_MAP_END */
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
-void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* lock; nodes are in the reserve */
+struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index);		/* lock; nodes are in the reserve */
+void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* likewise */
 int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
 void sv_map_free(struct sv_volume *v);
 u32 sv_map_depth_for(u64 extents);

@@ -56,7 +56,8 @@ static struct sv_node *take_node(struct sv_pool *p)
 	return n;
 }
 
-void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
+/* Stays what it is as long as the volume lives. */
+struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index)
 {
 	struct sv_node **at = &v->root->node;
 	u32 level = v->root->depth;
@@ -66,10 +67,16 @@ void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
 		if (!*at)
 			smp_store_release(at, take_node(v->pool));	/* pairs with sv_map_lookup() */
 		if (!--level)
-			break;
+			return *at;
 		at = &(*at)->child[sv_node_slot(index, level)];
 	}
-	smp_store_release(&(*at)->entry[sv_node_slot(index, 0)], entry);	/* likewise */
+}
+
+void sv_map_install(struct sv_volume *v, u64 index, u64 entry)
+{
+	struct sv_node *leaf = sv_map_leaf(v, index);
+
+	smp_store_release(&leaf->entry[sv_node_slot(index, 0)], entry);	/* pairs with sv_map_lookup() */
 }
 
 /*

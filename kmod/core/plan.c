@@ -450,7 +450,7 @@ static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
  */
 static void owe(struct sv_volume *v, u32 member)
 {
-	smp_mb();	/* pairs with sv_commit_round() */
+	smp_mb();	/* pairs with begin_round() */
 	if (!((u64)atomic64_read(&v->owed) & 1ull << member))
 		atomic64_or((s64)(1ull << member), &v->owed);
 }
