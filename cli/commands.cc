@@ -203,6 +203,8 @@ Request create_snapshot(const Values &v, const std::string &)
 			throw UsageError("a snapshot at one moment is of volumes of one pool");
 		request.parameters["pool"] = parts["pool"];
 		request.parameters["snapshots"].push_back({{"volume", parts["volume"]}, {"name", parts["snapshot"]}});
+		if (v.flag("freeze"))
+			request.freeze.push_back("/dev/sv/" + name.substr(0, name.find('@')));
 	}
 	return request;
 }
@@ -428,7 +430,9 @@ std::vector<Command> snapshot_commands()
 	const Parameter snapshot = {"POOL/VOLUME@SNAPSHOT", "", ""};
 	return {
 		{"create-snapshot", "create", {"snapshot"}, "keep what a volume has now; nobody waits for it",
-		 {{"POOL/VOLUME@NEW", "", "several volumes of a pool at one moment", Kind::kWords}},
+		 {{"POOL/VOLUME@NEW", "", "several volumes of a pool at one moment", Kind::kWords},
+		  {"--freeze", "", "freeze file systems that are mounted from them meanwhile, for 10 s at most: they need no repair or replay then",
+		   Kind::kFlag}},
 		 "create-snapshot tank/train@epoch-3", "5: the volume has a snapshot of that name", create_snapshot},
 		{"rename-snapshot", "rename", {"snapshot"}, "give a snapshot another name",
 		 {snapshot, {"NEW", "", "the new name, without pool and volume"}}, "rename-snapshot tank/train@epoch-3 best",

@@ -29,6 +29,7 @@ struct Request {
 	bool long_work = false;		// a job of svd's, if it takes long
 	View view = {};			// of tables, and of numbers
 	Selection selection = {};	// of list
+	std::vector<std::string> freeze = {};	// devices whose file systems stand still meanwhile
 };
 
 // A word or an option of a command.

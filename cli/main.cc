@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
-// svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing;
-// the one thing it does by itself is to ask before something is destroyed.
+// svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing; what it
+// does by itself is to ask before something is destroyed, and to freeze file systems.
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <fstream>
 #include <iostream>
 #include <stdexcept>
 
 #include <fmt/core.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/complete.h"
+#include "cli/freeze.h"
 #include "cli/interrupt.h"
 #include "cli/parse.h"
 #include "cli/print.h"
@@ -17,11 +23,13 @@
 #include "cli/style.h"
 #include "daemon/base/man.h"
 #include "daemon/base/memory_file.h"
+#include "daemon/base/mounts.h"
 
 namespace {
 
 using namespace svctl;
 constexpr int kSchema = 1;
+constexpr auto kFrozenFor = std::chrono::seconds(10);
 
 int report(const Options &options, const Request &request, const Answer &answer)
 {
@@ -108,6 +116,33 @@ Answer ask(const Options &options, const Request &request)
 		    std::chrono::seconds(options.timeout));
 }
 
+// What has no device is not active, and nothing is mounted from it.
+std::vector<svd::FileSystem> mounted_from(const std::vector<std::string> &devices)
+{
+	std::set<std::string> numbers;
+	for (const std::string &device : devices) {
+		struct stat st {};
+		if (stat(device.c_str(), &st) == 0 && S_ISBLK(st.st_mode))
+			numbers.merge(svd::devices_upon(fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev))));
+	}
+	std::ifstream in("/proc/self/mountinfo");
+	return svd::file_systems_on(numbers, svd::read_mounts(in));
+}
+
+Answer ask_frozen(const Options &options, const Request &request)
+{
+	const auto limit = std::min(kFrozenFor, std::chrono::seconds(options.timeout));
+	Freezer freezer(Freezer::Clock::now() + limit);
+	if (Answer refused = freezer.freeze(mounted_from(request.freeze)); refused.exit != kExitOk)
+		return refused;
+	Options limited = options;
+	limited.timeout = static_cast<unsigned>(limit.count());
+	Answer answer = ask(limited, request);
+	if (Answer early = freezer.thaw(); answer.exit == kExitOk && early.exit != kExitOk)
+		return early;
+	return answer;
+}
+
 int run(const Options &options, const Request &request)
 {
 	if (options.json && request.view.chosen)
@@ -129,7 +164,8 @@ int run(const Options &options, const Request &request)
 		if (allowed.exit != kExitOk)
 			return report(options, request, allowed);
 	}
-	const Answer answer = ask(options, request);
+	const bool freezes = !request.freeze.empty() && !options.dry_run;
+	const Answer answer = freezes ? ask_frozen(options, request) : ask(options, request);
 	if (answer.exit == kExitOk && !answer.fds.empty())
 		return print_text(answer.fds[0].get());
 	return report(options, request, answer);

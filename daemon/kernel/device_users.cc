@@ -8,12 +8,12 @@
 #include <map>
 #include <optional>
 #include <set>
-#include <sstream>
 
 #include <fmt/core.h>
 #include <sys/sysmacros.h>
 
 #include "daemon/base/files.h"
+#include "daemon/base/mounts.h"
 #include "daemon/base/waiting.h"
 
 namespace svd {
@@ -24,22 +24,6 @@ namespace fs = std::filesystem;
 
 constexpr int kDeepest = 8;	// devices upon devices
 constexpr size_t kNamed = 3;	// of many users
-
-// As the kernel writes them where a space would end a field: "\040".
-std::string unescaped(const std::string &text)
-{
-	std::string out;
-	for (size_t i = 0; i < text.size(); i++) {
-		const auto octal = [&](size_t k) { return text[i + k] >= '0' && text[i + k] <= '7'; };
-		if (text[i] == '\\' && i + 3 < text.size() && octal(1) && octal(2) && octal(3)) {
-			out += static_cast<char>(std::stoi(text.substr(i + 1, 3), nullptr, 8));
-			i += 3;
-		} else {
-			out += text[i];
-		}
-	}
-	return out;
-}
 
 // The group of a logical volume's device: "my-group" of "my--group-lv". svd writes a pool and a volume of it like that.
 std::string group_of(const std::string &dm_name)
@@ -149,23 +133,14 @@ private:
 		return found;
 	}
 
-	// Of process 1: svd's own mounts are not the host's. A line: id, parent, device, root, mount point, options,
-	// optional fields, "-", type, source, options. Btrfs shows a number of its own.
+	// Of process 1: svd's own mounts are not the host's.
 	std::vector<DeviceUser> mounts(const Device &device) const
 	{
 		std::vector<DeviceUser> found;
 		std::ifstream file(root_ / "proc/1/mountinfo");
-		for (std::string line; std::getline(file, line);) {
-			std::istringstream fields(line);
-			std::string id, parent, number, directory, point, word, type, source;
-			fields >> id >> parent >> number >> directory >> point;
-			while (fields >> word && word != "-")
-				;
-			fields >> type >> source;
-			if (number != device.number && !device.is_named(unescaped(source)))
-				continue;
-			found.push_back({"mounted on " + unescaped(point), {"umount " + unescaped(point)}});
-		}
+		for (const Mount &mount : read_mounts(file))
+			if (mount.number == device.number || device.is_named(mount.source))
+				found.push_back({"mounted on " + mount.path, {"umount " + mount.path}});
 		return found;
 	}
 
