@@ -431,7 +431,7 @@ std::vector<Command> snapshot_commands()
 	return {
 		{"create-snapshot", "create", {"snapshot"}, "keep what a volume has now; nobody waits for it",
 		 {{"POOL/VOLUME@NEW", "", "several volumes of a pool at one moment", Kind::kWords},
-		  {"--freeze", "", "freeze file systems that are mounted from them meanwhile, for 10 s at most: they need no repair or replay then",
+		  {"--freeze", "", "freeze file systems that are mounted from them meanwhile: they need no repair or replay then; not frozen in 10 s, there is no snapshot",
 		   Kind::kFlag}},
 		 "create-snapshot tank/train@epoch-3", "5: the volume has a snapshot of that name", create_snapshot},
 		{"rename-snapshot", "rename", {"snapshot"}, "give a snapshot another name",

@@ -126,20 +126,40 @@ std::vector<svd::FileSystem> mounted_from(const std::vector<std::string> &device
 			numbers.merge(svd::devices_upon(fmt::format("{}:{}", major(st.st_rdev), minor(st.st_rdev))));
 	}
 	std::ifstream in("/proc/self/mountinfo");
+	if (!in)
+		throw std::runtime_error("--freeze: /proc/self/mountinfo, which says what is mounted, cannot be read");
 	return svd::file_systems_on(numbers, svd::read_mounts(in));
+}
+
+void tell_frozen(const std::vector<svd::FileSystem> &all, Answer &answer)
+{
+	json frozen = json::array();
+	std::string paths;
+	for (const svd::FileSystem &one : all) {
+		frozen.push_back(one.front().path);
+		paths += (paths.empty() ? "; frozen meanwhile: " : ", ") + one.front().path;
+	}
+	answer.parameters["frozen"] = frozen;
+	answer.parameters["message"] = answer.parameters.value("message", "") + paths;
 }
 
 Answer ask_frozen(const Options &options, const Request &request)
 {
+	const std::vector<svd::FileSystem> all = mounted_from(request.freeze);
 	const auto limit = std::min(kFrozenFor, std::chrono::seconds(options.timeout));
 	Freezer freezer(Freezer::Clock::now() + limit);
-	if (Answer refused = freezer.freeze(mounted_from(request.freeze)); refused.exit != kExitOk)
+	if (Answer refused = freezer.freeze(all); refused.exit != kExitOk)
 		return refused;
 	Options limited = options;
-	limited.timeout = static_cast<unsigned>(limit.count());
+	if (!all.empty())
+		limited.timeout = static_cast<unsigned>(limit.count());
 	Answer answer = ask(limited, request);
-	if (Answer early = freezer.thaw(); answer.exit == kExitOk && early.exit != kExitOk)
+	if (Answer early = freezer.thaw(); early.exit != kExitOk && answer.exit == kExitOk)
 		return early;
+	if (answer.exit == kExitTimeout && !all.empty())
+		answer.message += "; a snapshot that it still makes has what a power cut would leave";
+	if (answer.exit == kExitOk)
+		tell_frozen(all, answer);
 	return answer;
 }
 

@@ -5,6 +5,9 @@
 #include <map>
 #include <sstream>
 
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
 #include "daemon/base/files.h"
 
 namespace svd {
@@ -46,24 +49,45 @@ std::vector<Mount> read_mounts(std::istream &mountinfo)
 	return all;
 }
 
-static void add_upon(const fs::path &sysfs, std::set<std::string> &all)
+// By which it may have been opened.
+static std::set<std::string> names_of(const fs::path &sysfs)
 {
+	std::set<std::string> names = {"/dev/" + sysfs.filename().string()};
+	if (const std::string mapped = first_line(sysfs / "dm/name"); !mapped.empty())
+		names.insert("/dev/mapper/" + mapped);
+	return names;
+}
+
+static void add_upon(const fs::path &link, const fs::path &root, std::set<std::string> &all)
+{
+	std::error_code ignored;
+	const fs::path sysfs = fs::canonical(link, ignored);
 	const std::string number = first_line(sysfs / "dev");
 	if (number.empty() || !all.insert(number).second)
 		return;
 	for (const fs::path &holder : entries(sysfs / "holders"))
-		add_upon(holder, all);
-	std::error_code ignored;
+		add_upon(holder, root, all);
 	for (const fs::path &part : entries(sysfs))
 		if (fs::exists(part / "partition", ignored))
-			add_upon(part, all);
+			add_upon(part, root, all);
+	const std::set<std::string> names = names_of(sysfs);	// a loop device is no holder
+	for (const fs::path &loop : entries(root / "sys/block"))
+		if (loop.filename().string().starts_with("loop") && names.contains(first_line(loop / "loop/backing_file")))
+			add_upon(loop, root, all);
 }
 
 std::set<std::string> devices_upon(const std::string &number, const fs::path &root)
 {
 	std::set<std::string> all;
-	add_upon(root / "sys/dev/block" / number, all);
+	add_upon(root / "sys/dev/block" / number, root, all);
 	return all;
+}
+
+static bool is_named(const std::set<std::string> &devices, const std::set<std::string> &names, const std::string &source)
+{
+	struct stat st {};
+	return names.contains(source) || (stat(source.c_str(), &st) == 0 && S_ISBLK(st.st_mode) &&
+					  devices.contains(std::to_string(major(st.st_rdev)) + ":" + std::to_string(minor(st.st_rdev))));
 }
 
 std::vector<FileSystem> file_systems_on(const std::set<std::string> &devices, const std::vector<Mount> &mounts, const fs::path &root)
@@ -71,14 +95,11 @@ std::vector<FileSystem> file_systems_on(const std::set<std::string> &devices, co
 	std::set<std::string> names;
 	for (const std::string &number : devices) {
 		std::error_code ignored;
-		const fs::path sysfs = fs::canonical(root / "sys/dev/block" / number, ignored);
-		names.insert("/dev/" + sysfs.filename().string());
-		if (const std::string mapped = first_line(sysfs / "dm/name"); !mapped.empty())
-			names.insert("/dev/mapper/" + mapped);
+		names.merge(names_of(fs::canonical(root / "sys/dev/block" / number, ignored)));
 	}
 	std::map<std::string, FileSystem> found;
 	for (const Mount &mount : mounts)
-		if (devices.contains(mount.number) || (mount.number.starts_with("0:") && names.contains(mount.source)))
+		if (devices.contains(mount.number) || (mount.number.starts_with("0:") && is_named(devices, names, mount.source)))
 			found[mount.number].push_back(mount);
 	std::vector<FileSystem> all;
 	for (auto &[number, one] : found)

@@ -22,7 +22,7 @@ struct Mount {
 std::string unescaped(const std::string &text);
 std::vector<Mount> read_mounts(std::istream &mountinfo);
 
-// The device with that number ("253:1") and all that lies upon it: LUKS, LVM, RAID, partitions, and what lies upon these.
+// The device with that number ("253:1") and all that lies upon it: LUKS, LVM, RAID, partitions, loop devices, and so on.
 std::set<std::string> devices_upon(const std::string &number, const std::filesystem::path &root = "/");
 
 // A file system, by all that it is mounted on: where another mount covers one, its path leads elsewhere.

@@ -112,7 +112,7 @@ Result<std::unique_ptr<Database>> Database::open(std::unique_ptr<Region> region)
 		return d->error(rc);
 	sqlite3_extended_result_codes(d->db_, 1);
 	SV_TRY(d->exec("PRAGMA locking_mode=EXCLUSIVE; PRAGMA page_size=4096; PRAGMA temp_store=MEMORY;"
-		       "PRAGMA mmap_size=0; PRAGMA cache_size=-16384; PRAGMA synchronous=FULL;"
+		       "PRAGMA mmap_size=0; PRAGMA cache_size=-12288; PRAGMA synchronous=FULL;"
 		       "PRAGMA wal_autocheckpoint=0; PRAGMA secure_delete=OFF; PRAGMA cell_size_check=ON;"
 		       "PRAGMA trusted_schema=OFF"));
 	if (d->region().size(Region::File::kMain) == 0)

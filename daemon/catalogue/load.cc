@@ -44,6 +44,9 @@ Status each_extent_page(Database &db, const std::function<Status(uint32_t first,
 		if (!row)
 			return {};
 		ExtentPage page;
+		if (q.u64(0) >= UINT32_MAX / ExtentPage::kEntries)
+			return Error(Code::kNeedsCheck, "read", "catalogue", fmt::format("there can be no page {} of extents", q.u64(0)),
+				     "run 'svctl check' on the pool");
 		SV_TRY(decode_blob(q.blob(1), "extent_pages", q.u64(0), page));
 		SV_TRY(fn(q.u32(0) * static_cast<uint32_t>(ExtentPage::kEntries), page));
 	}

@@ -10,8 +10,12 @@ namespace svd {
 
 UsedSlots::UsedSlots(const std::vector<MemberRow> &members)
 {
-	for (const MemberRow &m : members)
+	uint64_t slots = 0;
+	for (const MemberRow &m : members) {
 		used_.emplace_back(m.nr_slots);
+		slots += m.nr_slots;
+	}
+	max_extents_ = sv_max_extents(slots);
 }
 
 static Error nowhere(uint32_t extent, uint32_t member, uint32_t slot)
@@ -37,6 +41,9 @@ Status UsedSlots::add(std::span<const sv_extent> extents)
 				return nowhere(e.extent, e.member, e.slot);
 			continue;
 		}
+		if (e.extent >= max_extents_)
+			return Error(Code::kNeedsCheck, "read", "catalogue", fmt::format("the pool has no extent {}", e.extent),
+				     "run 'svctl check' on the pool");
 		members_.resize(e.extent + 1, kNone);
 		members_[e.extent] = static_cast<uint8_t>(e.member);
 	}

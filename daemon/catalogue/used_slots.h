@@ -24,6 +24,7 @@ class UsedSlots {
 	void add_free(uint32_t member, std::vector<FreeRange> &out) const;
 
 	std::vector<std::vector<bool>> used_;  // by member
+	uint32_t max_extents_;                 // numbers are below it
 	std::vector<uint8_t> members_;         // by extent, of those with fragments
 };
 

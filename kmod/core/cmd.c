@@ -560,7 +560,7 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 		do {
 			r = map_one(&m, &e[*done]);
 			*done += !r;
-		} while (!r && *done < end && e[*done].volume == m.v->id);
+		} while (!r && *done < end && e[*done].volume == m.v->id && p->nr_nodes >= SV_NODE_RESERVE / 2);
 		sv_unlock(&p->lock, f);
 		if (r == -ENOMEM)
 			r = 0;			/* first writes take nodes, too: they are refilled, or that fails */

@@ -2,8 +2,8 @@
 """In a guest whose clock counts instructions: what a pool with many extents costs in memory and at its activation,
 what a checkpoint costs svd, and svd at rest. Prints lines "target workload metric value unit".
 
-usage: guest_pool.py STAMP_LIBRARY EXTENTS EVERY=DUMP...
-       each DUMP is a text for svctl restore, of which every EVERYth extent is partial
+usage: guest_pool.py STAMP_LIBRARY EXTENTS TIB_DUMP EVERY=DUMP...
+       each DUMP is a text for svctl restore, of EXTENTS extents of which every EVERYth is partial; TIB_DUMP has 2^20
 """
 
 import os
@@ -101,6 +101,18 @@ def measure_pool(extents, every, dump, fixed):
     pool.tear_down()
 
 
+def measure_tib(dump):
+    """svd keeps pages of the catalogue up to a limit that smaller pools do not reach: a TiB takes less than four quarters."""
+    BigPool.mib = TIB * 17 // 16 + 4096
+    pool = BigPool(POOL)
+    empty_rss, empty_time = resident(pool.svd.pid), activation()
+    pool.restore(dump)
+    say("tib", "activation", (activation() - empty_time) / TIB * 1e6, "s per million extents")
+    guest.wait_idle()
+    say("tib", "svd_rss", (resident(pool.svd.pid) - empty_rss) / 2**20, "MiB per TiB")
+    pool.tear_down()
+
+
 def read_during(device, stamps, action):
     """The seconds of work from a reader's first I/O to its last, between which `action` is done."""
     with guest.running_fio(device, READ, stamps) as reader:
@@ -141,12 +153,13 @@ def measure_checkpoint(stamps):
     pool.tear_down()
 
 
-def main(stamps, extents, *dumps):
+def main(stamps, extents, tib, *dumps):
     measure_checkpoint(stamps)
     fixed = measure_fixed()
     for dump in dumps:
         every, _, path = dump.partition("=")
         measure_pool(int(extents), int(every), path, fixed)
+    measure_tib(tib)
 
 
 if __name__ == "__main__":

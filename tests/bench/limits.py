@@ -80,10 +80,10 @@ FIGURES = [
     Figure("linear's gain of 2 jobs on 2 CPUs, over sv's", gain_of_linear, fixed(1 / 0.97), "ratio"),
     of_pool("kernel memory of full extents", "partial0", "kernel_memory", 20, "MiB per TiB"),
     Figure("and of each that is partial", partial_bytes, fixed(64), "bytes"),
-    of_pool("activation", "partial0", "activation", 0.5, "s per million extents"),
+    of_pool("activation", "tib", "activation", 0.5, "s per million extents"),
     of_pool("checkpoint: svd's CPU for a record", "checkpoint", "record", 5, "us"),
     of_pool("and a reader meanwhile", "checkpoint", "reader", 1.02, "times"),
-    of_pool("svd: resident", "partial0", "svd_rss", 20, "MiB per TiB"),
+    of_pool("svd: resident", "tib", "svd_rss", 20, "MiB per TiB"),
     of_pool("svd at rest: wake-ups", "partial0", "svd_wake_ups", 1, "per s"),
 ]
 

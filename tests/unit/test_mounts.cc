@@ -85,6 +85,19 @@ TEST_F(Mounts, on_what_lies_upon_the_device_count)
 							     "2 0 259:1 / /p rw - ext4 /dev/dm-3p1 rw\n"));
 }
 
+TEST_F(Mounts, on_loop_devices_count)
+{
+	device("dm-3", "253:3", "sv-tank-a");
+	for (const auto &[name, number, file] : {std::tuple{"loop0", "7:0", "/dev/mapper/sv-tank-a"}, {"loop1", "7:1", "/image"}}) {
+		const fs::path loop = device(name, number);
+		fs::create_directories(loop / "loop");
+		std::ofstream(loop / "loop/backing_file") << file << "\n";
+		fs::create_directories(root_ / "sys/block");
+		fs::create_symlink(loop, root_ / "sys/block" / name);
+	}
+	EXPECT_EQ((std::set<std::string>{"253:3", "7:0"}), devices_upon("253:3", root_));
+}
+
 // Its number belongs to no device.
 TEST_F(Mounts, of_btrfs_are_found_by_their_source)
 {

@@ -138,6 +138,14 @@ def test_frozen_file_systems_need_no_replay(bench):
                     "thaws /mnt/bind; echo on > /mnt/bind/on; svctl create-snapshot tank/a@dead --freeze & sleep 1; frozen /mnt/bind\n"
                     "kill -9 $!; thaws /mnt/bind; echo on >> /mnt/bind/on; pkill -CONT -x svd; sleep 1; svctl list\n"
                     "for n in late dead; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
+        # Neither ^Z nor SIGKILL to svctl's group keeps it frozen; nor does killing who has it frozen, while svctl lives.
+        print(s.run(FREEZE + "pkill -STOP -x svd; setsid bash -c 'echo $$ > /tmp/group; exec svctl --timeout 3 create-snapshot tank/a@z --freeze' & sleep 1\n"
+                    "frozen /mnt/bind; kill -TSTP -$(cat /tmp/group); thaws /mnt/bind; kill -KILL -$(cat /tmp/group); wait $! || true\n"
+                    "setsid bash -c 'echo $$ > /tmp/group; exec svctl create-snapshot tank/a@g --freeze' & sleep 1; frozen /mnt/bind\n"
+                    "kill -KILL -$(cat /tmp/group); thaws /mnt/bind; wait $! || true\n"
+                    "code svctl --timeout 4 create-snapshot tank/a@k --freeze > /tmp/code 2>&1 & sleep 1; frozen /mnt/bind; pkill -KILL svctl-thaw; frozen /mnt/bind\n"
+                    "wait $! || true; thaws /mnt/bind; cat /tmp/code; pkill -CONT -x svd; sleep 1; svctl list\n"
+                    "for n in z g k; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
         # FIFREEZE waits for the device: given up, and thawed once it is over.
         print(s.run(FREEZE + "echo dirty > /mnt/bind/dirty; dmsetup suspend --noflush --nolockfs sv-tank-a\n"
                     "code svctl --timeout 2 create-snapshot tank/a@hung --freeze || test $? = 21; grep 'did not freeze in time' /tmp/said\n"
