@@ -63,11 +63,11 @@ struct Model {
 };
 
 enum Action {
-  kWrite, kWriteFua, kComplete, kFlush, kDiscard, kUnmap, kAll, kList, kCheckpoint, kRound, kFlushed, kFlushFailed, kBatch,
-  kWritten, kActions,
+  kWrite, kWriteFua, kComplete, kFlush, kFlushBegin, kDiscard, kUnmap, kAll, kList, kCheckpoint, kRound, kFlushed,
+  kFlushFailed, kBatch, kWritten, kActions,
 };
-const char* const kNames[] = {"write", "FUA", "complete", "FLUSH", "discard", "unmap", "all", "list", "checkpoint", "round",
-                              "flushed", "flush failed", "batch", "written"};
+const char* const kNames[] = {"write", "FUA", "complete", "FLUSH", "FLUSH and round", "discard", "unmap", "all", "list",
+                              "checkpoint", "round", "flushed", "flush failed", "batch", "written"};
 
 class Explorer {
  public:
@@ -242,7 +242,8 @@ class Explorer {
       case kWrite: return submit(false);
       case kWriteFua: return submit(true);
       case kComplete: return complete();
-      case kFlush: return flush();
+      case kFlush: return flush(false);
+      case kFlushBegin: return flush(true);
       case kDiscard: return discard(1);
       case kUnmap: return discard(SV_EXTENT_BLOCKS);
       case kAll: return take(m_.left.alls) && (sv_commit_all(pool_), true);
@@ -300,10 +301,13 @@ class Explorer {
     acknowledged_++;
   }
 
-  bool flush() {
+  // With its round, where that may begin.
+  bool flush(bool begin) {
     if (!take(m_.left.flushes)) return false;
     Ticket& t = ticket();
-    t.waits = sv_flush_ticket(volume_, &t.t);
+    uint32_t member = SV_MAX_MEMBERS;
+    t.waits = begin ? sv_flush_ticket_begin(volume_, &t.t, &member) : sv_flush_ticket(volume_, &t.t);
+    if (member == 0) begun();
     if (!t.waits) acknowledge(t);
     return true;
   }
@@ -319,8 +323,13 @@ class Explorer {
 
   bool round() {
     if (m_.flushing || !sv_commit_round(pool_, 0)) return false;
+    begun();
+    return true;
+  }
+
+  void begun() {
     for (Cell& c : m_.cells) c.covered = c.nr;
-    return m_.flushing = true;
+    m_.flushing = true;
   }
 
   bool flushed(bool failed) {
