@@ -75,6 +75,7 @@ FAULTS = [
     ("testing_md.py", "tests/vm/t_debug.py", lambda old: old.replace("@vm.debug", "@vm.full")),
     ("version.py", "kmod/main.c", lambda old: old.replace('MODULE_VERSION("', 'MODULE_VERSION("9.')),
     ("version.py", "mk/debian/changelog", lambda old: old.replace("svctl (", "svctl (9.")),
+    ("next_version.py", "kmod/core/cmd.c", lambda old: old.replace("y->commit_ms < ", "y->commit_ms + 1 <= ")),
     ("format_md.py", DOC, lambda old: old.replace("| 144 | 8 |", "| 140 | 8 |")),
     ("format_md.py", DOC, lambda old: old.replace("| 152 | 8 | `size`", "| 152 | 4 | `size`")),
     ("format_md.py", DOC, lambda old: old.replace("| 296 | 3800 | `reserved` | |\n", "")),

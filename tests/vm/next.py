@@ -29,7 +29,7 @@ MUTATIONS = [
 """),
     ("kmod/core/cmd.c", "	[SV_OP_DUMP_MAP]	=", "	[SV_OP_NEXT]		= { sizeof(struct sv_next), true, ANY, op_next },\n	[SV_OP_DUMP_MAP]	="),
     # Fields that the caller sets must arrive as zero from an older one.
-    ("kmod/core/cmd.c", "	if (*count != 1 || y->commit_ms < 100", "	if (y->next || *count != 1 || y->commit_ms < 100"),
+    ("kmod/core/cmd.c", "	if (*count != 1 || y->commit_ms < SV_COMMIT_MS_MIN", "	if (y->next || *count != 1 || y->commit_ms < SV_COMMIT_MS_MIN"),
     ("kmod/core/cmd.c", "	if (*count != 1 || !j->next_seq", "	if (j->next || *count != 1 || !j->next_seq"),
     ("kmod/core/cmd.c", "	if (*count != 1 || a->read_only > 1", "	if (a->next || *count != 1 || a->read_only > 1"),
     ("kmod/core/cmd.c", "	if (t->seq >= p->next_seq)", "	if (t->next || t->seq >= p->next_seq)"),
