@@ -105,7 +105,7 @@ def test_full_and_read_only_file_systems_of_the_host(bench):
         s.kill()
         s.run("rm /run/svctl/svd.lock; : > /run/svctl/other\n" +
               START.format(dev=disk.dev, code=6, words="/run/svctl/svd.lock: No space left on device (df -h -i /run/svctl"))
-        s.run("rm /run/svctl/many* /run/svctl/filler")
+        s.run("rm /run/svctl/many* /run/svctl/filler; sync -f /run/svctl")     # or it fails with the disk
         s.start()
         # As when the system's disk fails.
         s.run(f"echo 1 > /sys/fs/ext4/$(basename $(readlink -f {host.dev}))/trigger_fs_error; mount -o remount,ro /\n"
