@@ -160,8 +160,8 @@ namespace {
 // dm-3 may be another one after the next boot; its name in /dev/mapper is what its owner knows.
 std::string path_of(const std::filesystem::path &sysfs)
 {
-	std::string name = sysfs.filename(), mapped;
-	std::getline(std::ifstream(sysfs / "dm/name") >> std::ws, mapped);
+	std::string name = sysfs.filename();
+	const std::string mapped = first_line(sysfs / "dm/name");
 	std::error_code ignored;
 	if (!mapped.empty() && std::filesystem::exists("/dev/mapper/" + mapped, ignored))
 		return "/dev/mapper/" + mapped;

@@ -7,6 +7,8 @@
 #include <sstream>
 
 #include "daemon/catalogue/catalogue.h"
+#include "daemon/catalogue/pages.h"
+#include "daemon/catalogue/used_slots.h"
 #include "tests/support/catalogue_bench.h"
 
 using namespace svd;
@@ -317,6 +319,33 @@ TEST_F(FoldFragments, if_they_are_more_than_half_of_an_extent_it_gets_a_slot)
 	EXPECT_EQ(0x0001000100010001u, partial(2).valid[0]);
 	EXPECT_EQ((std::vector<FreeRange>{{0, 0, 30}, {0, 31, kSlots - 31}, {1, 0, kSlots}}), *b_.c->free_ranges());
 	expect_sound(*b_.c);
+}
+
+TEST(UsedSlots, what_lies_nowhere_is_refused_by_name)
+{
+	std::vector<MemberRow> members(2);
+	members[0].nr_slots = 8;
+	members[1].nr_slots = 4;
+	const auto refusal = [&](const sv_extent &e, const sv_partial_bits *p = nullptr) {
+		UsedSlots used(members);
+		const Status extent = used.add(std::span(&e, 1));
+		const Status all = extent.ok() && p != nullptr ? used.add(std::span(p, 1)) : extent;
+		return all.ok() ? "" : all.error().message();
+	};
+	const auto says = [](const std::string &text, const char *what) { return text.find(what) != std::string::npos; };
+	EXPECT_EQ("", refusal({3, 7, 0, 1, 0}));
+	EXPECT_TRUE(says(refusal({3, 8, 0, 1, 0}), "extent 3 lies in slot 8 of member 0"));
+	EXPECT_TRUE(says(refusal({3, 0, 2, 1, 0}), "slot 0 of member 2"));
+	const uint32_t fragments = SV_EXTENT_PARTIAL | SV_EXTENT_FRAGS;
+	EXPECT_TRUE(says(refusal({UINT32_MAX, 0, 0, 1, fragments}), "the pool has no extent 4294967295"));
+	sv_partial_bits bits{};
+	bits.extent = 3;
+	bits.place[0] = place_of(3, 0);
+	EXPECT_EQ("", refusal({3, 0, 1, 1, fragments}, &bits));
+	bits.place[0] = place_of(4, 0);
+	EXPECT_TRUE(says(refusal({3, 0, 1, 1, fragments}, &bits), "slot 4 of member 1"));
+	bits.extent = 9;
+	EXPECT_TRUE(says(refusal({3, 0, 1, 1, fragments}, &bits), "extent 9 lies in"));
 }
 
 }  // namespace
