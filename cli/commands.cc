@@ -262,6 +262,7 @@ Request activate(const Values &v, const std::string &noun)
 	if (of_pool) {
 		request.parameters["read_only"] = v.flag("read-only");
 		request.parameters["missing"] = v.flag("missing");
+		request.long_work = true;
 	}
 	return request;
 }
@@ -377,8 +378,8 @@ std::vector<Command> pool_commands()
 		  {"--force", "", "also if another host holds it: if that one uses it still, all data is lost", Kind::kFlag, false}},
 		 "import-pool tank", "3: a member is missing; 5: another host holds it, or its name is taken here",
 		 [](const Values &v, const std::string &) -> Request {
-			 return {"ImportPool", {{"pool", v.text("POOL|UUID")}, {"rename", v.text("rename")},
-				 {"force", v.flag("force")}}, v.flag("force")}; }},
+			 return long_work({"ImportPool", {{"pool", v.text("POOL|UUID")}, {"rename", v.text("rename")},
+				 {"force", v.flag("force")}}, v.flag("force")}); }},
 		{"check", "check", {"pool"}, "compare the kernel's state with the catalogue",
 		 {{"POOL", "", ""}}, "check tank", "7: they differ, or the catalogue is damaged in both copies",
 		 [](const Values &v, const std::string &) -> Request {

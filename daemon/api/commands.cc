@@ -52,14 +52,10 @@ const std::map<std::string, Method> kMethods = {
 				    p.flag("dry_run")); }}},
 	{"DeletePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_pool(p.text("pool"), p.flag("dry_run")); }}},
-	{"Activate", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
-		return e.activate(p.text("pool"), p.flag("read_only"), p.flag("missing"), p.flag("dry_run")); }}},
 	{"Deactivate", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.deactivate(p.text("pool"), p.flag("dry_run")); }}},
 	{"ExportPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.export_pool(p.text("pool"), p.flag("dry_run")); }}},
-	{"ImportPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
-		return e.import_pool(p.text("pool"), p.text_or_empty("rename"), p.flag("force"), p.flag("dry_run")); }}},
 	{"CreateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		if (const auto from = p.origin("from"))
 			return e.create_clone(p.text("pool"), p.text("volume"), *from, p.number_if_given("size"), p.flag("dry_run"));
@@ -113,6 +109,12 @@ struct JobMethod {
 };
 
 const std::map<std::string, JobMethod> kJobMethods = {
+	{"Activate", {Kind::kChanges, "activate", true, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool"), read_only = p.flag("read_only"), missing = p.flag("missing"),
+			dry_run = p.flag("dry_run")](Job &job) { return e.activate(pool, read_only, missing, dry_run, &job); }; }}},
+	{"ImportPool", {Kind::kChanges, "import", true, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool"), rename = p.text_or_empty("rename"), force = p.flag("force"),
+			dry_run = p.flag("dry_run")](Job &job) { return e.import_pool(pool, rename, force, dry_run, &job); }; }}},
 	{"Check", {Kind::kWorks, "check", true, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool")](Job &job) { return e.check(pool, job); }; }}},
 	{"Dump", {Kind::kWorks, "dump", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {

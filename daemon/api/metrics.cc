@@ -110,7 +110,7 @@ constexpr Metric<SelfFacts> kSelf[] = {
 
 // ---- pools ----
 
-constexpr const char *kStates[] = {"active", "read-only", "down", "restoring", "exported", "foreign"};
+constexpr const char *kStates[] = {"active", "read-only", "down", "activating", "restoring", "exported", "foreign"};
 constexpr const char *kModes[] = {"write", "out-of-space", "read-only", "fail"};	// enum sv_mode
 
 constexpr Metric<PoolFacts> kPools[] = {

@@ -287,6 +287,7 @@ class Catalogue {
 	Status for_each_map(uint32_t id, const std::function<Status(std::span<const sv_map_entry>)> &fn);
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
+	Result<uint64_t> highest_extent();             // number of a page's last one; what for_each_extent() goes up to
 	Result<Usage> usage();  // reads all of it
 	Result<CatalogueSpace> space();
 	void release_memory();  // what was kept in case it is read again

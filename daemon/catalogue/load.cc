@@ -167,6 +167,12 @@ void Catalogue::release_memory() { impl_->db->release_memory(); }
 
 uint32_t Catalogue::copies_in_use() const { return impl_->db->region().in_sync(); }
 
+Result<uint64_t> Catalogue::highest_extent()
+{
+	SV_ASSIGN(const uint64_t pages, impl_->db->number("SELECT coalesce(max(page) + 1, 0) FROM extent_pages"));
+	return pages * ExtentPage::kEntries;
+}
+
 Result<Usage> Catalogue::usage()
 {
 	Usage u;

@@ -112,7 +112,7 @@ void Engine::shut_down()
 Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 {
 	SV_ASSIGN(Pool *const pool, find_pool(name));
-	if (pool->state() == PoolState::kRestoring)
+	if (!pool->up() && !pool->down())
 		SV_TRY(refuse_job(*pool, "use"));
 	if (pool->up())
 		return pool;
@@ -159,7 +159,7 @@ Result<std::pair<Pool *, VolumeRow>> Engine::find_volume(const std::string &pool
 
 // ---- life ----
 
-Result<Json> Engine::activate(const std::string &name, bool read_only, bool missing, bool dry_run)
+Result<Json> Engine::activate(const std::string &name, bool read_only, bool missing, bool dry_run, Job *job)
 {
 	if (missing && !read_only)
 		return Error{Code::kUsage, "activate pool", name, "it can be written to only with all its members",
@@ -188,7 +188,10 @@ Result<Json> Engine::activate(const std::string &name, bool read_only, bool miss
 		SV_TRY(pool->refuse_activation({read_only, missing}));
 		return done("dry run", fmt::format("pool {} would be activated", name));
 	}
-	SV_TRY(no_longer_down(*pool, [&] { return pool->activate({read_only, missing}); }));
+	SV_TRY(no_longer_down(*pool, [&] {
+		const Claim claim(*pool, job);
+		return pool->activate({read_only, missing}, pace_of(job));
+	}));
 	std::string message = fmt::format("pool {} is {}", name, state_name(pool->state()));
 	for (const Json &problem : problems_json(*pool))
 		message += "\n" + problem["what"].get<std::string>();
@@ -542,32 +545,11 @@ Result<Json> Engine::show_pool(const std::string &pool_name)
 
 // ---- check, dump, restore ----
 
-namespace {
-
-// For as long as it lives the job has its place on the pool.
-class Claim {
-public:
-	Claim(Pool &pool, const Job &job) : pool_(pool) { pool_.set_job(&job); }
-	~Claim()
-	{
-		pool_.set_job(nullptr);
-		if (pool_.up())
-			pool_.catalogue().release_memory();	// it has read, or written, all of it
-	}
-	Claim(const Claim &) = delete;
-	Claim &operator=(const Claim &) = delete;
-
-private:
-	Pool &pool_;
-};
-
-}	// namespace
-
 Result<Json> Engine::check(const std::string &name, Job &job)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
 	SV_TRY(refuse_job(*pool, "check"));
-	const Claim claim(*pool, job);
+	const Claim claim(*pool, &job);
 	SV_ASSIGN(const auto problems, pool->check(job));
 	if (problems.empty())
 		return done("sound", fmt::format("pool {}: kernel and catalogue agree", name));
@@ -581,7 +563,7 @@ Result<Json> Engine::dump(const std::string &name, Job &job)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(name));
 	SV_TRY(refuse_job(*pool, "dump"));
-	const Claim claim(*pool, job);
+	const Claim claim(*pool, &job);
 	SV_ASSIGN(job.file, pool->dump(job));
 	return Json{{"fd", 0}};
 }
@@ -597,7 +579,7 @@ Result<Json> Engine::restore(const std::string &name, int text, bool dry_run, Jo
 	if (!volumes.empty() || !snapshots.empty())
 		return Error{Code::kBusy, "restore pool", name, volumes.empty() ? "its snapshots are still being deleted" : "it has volumes",
 			     "restore into a pool just created"};
-	const Claim claim(*pool, job);
+	const Claim claim(*pool, &job);
 	if (dry_run) {
 		SV_TRY(pool->try_restore(text, job));
 		return done("dry run", fmt::format("pool {} would be restored", name));

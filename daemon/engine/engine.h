@@ -39,6 +39,25 @@ struct SnapshotName {
 	std::string snapshot;
 };
 
+inline Pace &pace_of(Job *job) { return job != nullptr ? static_cast<Pace &>(*job) : NoPace::instance(); }
+
+// For as long as it lives the job has its place on the pool.
+class Claim {
+public:
+	Claim(Pool &pool, const Job *job) : pool_(pool) { pool_.set_job(job); }
+	~Claim()
+	{
+		pool_.set_job(nullptr);
+		if (pool_.up())
+			pool_.catalogue().release_memory();	// it has read, or written, all of it
+	}
+	Claim(const Claim &) = delete;
+	Claim &operator=(const Claim &) = delete;
+
+private:
+	Pool &pool_;
+};
+
 Json done(const char *result, const std::string &message);	// what a command answers
 uint64_t round_up_to_blocks(uint64_t size);
 
@@ -85,7 +104,12 @@ public:
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);
 	Result<Json> status();
 	Result<Json> scan();			// now, and activate what is complete
-	// Long: the work of jobs.
+	// Long: the work of jobs. Without one they are done in one go.
+	Result<Json> activate(const std::string &pool, bool read_only, bool missing, bool dry_run, Job *job = nullptr);
+	// Under another name unless `rename` is empty; `force`: also one that another host holds.
+	Result<Json> import_pool(const std::string &pool, const std::string &rename, bool force, bool dry_run,
+				 Job *job = nullptr);
+	// Of jobs alone.
 	Result<Json> check(const std::string &pool, Job &job);
 	Result<Json> dump(const std::string &pool, Job &job);	// into a sealed memory file, the job's
 	Result<Json> restore(const std::string &pool, int text, bool dry_run, Job &job);	// of such a file
@@ -152,7 +176,7 @@ private:
 	Status refuse_import(const Pool &pool, const std::string &to, bool force) const;
 	Status refuse_name(const char *attempt, const Pool &pool, const std::string &name) const;
 	Result<Pool *> find_to_import(const std::string &name, const std::string &rename);
-	Result<Json> take_pool(Pool &pool, const std::string &name);
+	Result<Json> take_pool(Pool &pool, const std::string &name, Job *job);
 	void give_pool_back(Pool &pool, const Host &host, const std::string &name);
 
 	Result<Pool *> pool_that_is_up(const std::string &name);

@@ -83,7 +83,7 @@ Status Engine::refuse_no_host(const char *attempt, const std::string &name) cons
 		     "systemd-machine-id-setup, then restart svd"};
 }
 
-Result<Json> Engine::import_pool(const std::string &name, const std::string &rename, bool force, bool dry_run)
+Result<Json> Engine::import_pool(const std::string &name, const std::string &rename, bool force, bool dry_run, Job *job)
 {
 	if (!rename.empty())
 		SV_TRY(check_pool_name(rename));
@@ -105,12 +105,12 @@ Result<Json> Engine::import_pool(const std::string &name, const std::string &ren
 							"that write to a pool destroy it", pool->name(), held_by(*pool))};
 		return json;
 	}
-	return no_longer_down(*pool, [&] { return take_pool(*pool, to); });
+	return no_longer_down(*pool, [&] { return take_pool(*pool, to, job); });
 }
 
 // Killed before the first label is written, svd leaves the pool as it was; after it, this host holds the pool and svd
 // brings it up when it is back. A pool that does not come up is given back.
-Result<Json> Engine::take_pool(Pool &pool, const std::string &name)
+Result<Json> Engine::take_pool(Pool &pool, const std::string &name, Job *job)
 {
 	const Holder before = pool.holder();
 	const std::string called = pool.name();
@@ -120,7 +120,8 @@ Result<Json> Engine::take_pool(Pool &pool, const std::string &name)
 	kill_point("import-held");
 	log::notice("pool {} ({}) is held by this host now; before: {}", name, pool.uuid().str(),
 		    before.host.id.is_zero() ? "exported" : before.host.str());
-	const Status up = pool.activate({});
+	const Claim claim(pool, job);
+	const Status up = pool.activate({}, pace_of(job));
 	if (!up.ok() && !ours && !before.rival)
 		give_pool_back(pool, before.host, called);
 	SV_TRY(up);

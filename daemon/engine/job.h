@@ -6,7 +6,8 @@
 // runs on a pool, other changing commands on it, and other jobs, are refused with kBusy and the job's number. They do not
 // queue: a queued command would be carried out after its client has gone, and against a pool that looks otherwise than
 // when it was asked for. The catalogue's changes:
-// - restore has the pool to itself: its state is kRestoring, nobody looks into its catalogue, its tick does nothing.
+// - activation and restore have the pool to themselves: its state is kActivating or kRestoring, nobody looks into its catalogue,
+//   its tick does nothing.
 // - check and dump read a catalogue that stands still (Still): checkpoints wait for them, until half of the journal is
 //   full; then they begin anew.
 //

@@ -33,6 +33,8 @@ const char *state_name(PoolState state)
 		return "active";
 	case PoolState::kReadOnly:
 		return "read-only";
+	case PoolState::kActivating:
+		return "activating";
 	case PoolState::kRestoring:
 		return "restoring";
 	default:

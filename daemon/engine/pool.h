@@ -26,8 +26,8 @@
 
 namespace svd {
 
-// kRestoring: a job has it to itself, and nobody else may look into its catalogue or speak to its kernel.
-enum class PoolState { kDown, kActive, kReadOnly, kRestoring };
+// kActivating, kRestoring: a job has it to itself, and nobody else may look into its catalogue or speak to its kernel.
+enum class PoolState { kDown, kActivating, kActive, kReadOnly, kRestoring };
 const char *state_name(PoolState state);
 
 // Which host holds a pool, as its labels say. No host: it was exported.

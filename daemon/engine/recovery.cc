@@ -69,6 +69,8 @@ Status Pool::activate(How how, Pace &pace)
 	tried_ = Clock::now();
 	tried_with_ = members_.size();
 	pace_ = &pace;
+	if (down())
+		state_ = PoolState::kActivating;
 	const log::Scope scope({name_});
 	Status result = bring_up(how);
 	pace_ = &NoPace::instance();
@@ -592,21 +594,27 @@ Status Pool::reconcile_volumes()
 // Their slots are gathered on the way, for load_grants().
 Status Pool::load_maps(UsedSlots *used)
 {
+	SV_ASSIGN(const uint64_t last, catalogue_->highest_extent());
+	pace_->begin({"loading extents", 0, last, "extents"});
 	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
-		SV_TRY(pace_->breathe());
+		SV_TRY(pace_->step(some.front().extent));
 		SV_TRY(used->add(some));
 		std::vector<sv_extent> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_EXTENTS, copy);
 	}));
+	pace_->begin({"loading partial extents", 0, last, "extents"});
 	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
-		SV_TRY(pace_->breathe());
+		SV_TRY(pace_->step(some.front().extent));
 		SV_TRY(used->add(some));
 		std::vector<sv_partial_bits> copy(some.begin(), some.end());
 		return channel_->tell_all(SV_OP_PARTIALS, copy);
 	}));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
-	for (const VolumeRow &volume : volumes)
-		SV_TRY(load_map(volume.id));
+	pace_->begin({"loading maps", 0, volumes.size(), "volumes"});
+	for (size_t i = 0; i < volumes.size(); i++) {
+		SV_TRY(pace_->step(i));
+		SV_TRY(load_map(volumes[i].id));
+	}
 	return {};
 }
 

@@ -15,6 +15,7 @@ import varlink_types
 
 EXTENTS = int(os.environ.get("JOB_EXTENTS", "1000000"))
 MEMBERS = 4
+LOADING = r"(loading the kernel|loading (partial )?extents: \d+ % of \d+ extents|loading maps: \d+ % of \d+ volumes)(, \d+ (s|min|h) left)?"
 MIB = harness.MIB
 
 
@@ -140,6 +141,55 @@ def test_svd_stopped_or_killed_in_the_middle_of_a_restore_changes_nothing(host):
         host.svctl("check", "tank")
 
 
+def state_of(host, pool="tank"):
+    return next(p["state"] for p in host.call("io.svctl.List")["pools"] if p["name"] == pool)
+
+
+def test_activation_of_a_million_extents_is_a_job(host):
+    text = big_text(host)
+    big_pool(host)
+    host.svctl("restore", "tank", text)
+    before = host.dump()
+    host.svctl("deactivate", "tank")
+    with slowed(host) as enough:
+        svctl, job = begin(host, "activate", "tank")
+        assert state_of(host) == "activating"
+        for words in (["create-volume", "tank/v", "--size", "1M"], ["deactivate", "tank"], ["check", "tank"], ["activate", "tank"],
+                      ["import-pool", "tank"], ["show", "tank/v1"]):
+            host.refused(5, *words, says=f"svctl wait {job}")
+        host.svctl("scan")
+        assert state_of(host) == "activating"
+        svctl.send_signal(signal.SIGINT)
+        assert f"svctl wait {job}" in svctl.communicate(timeout=20)[1] and svctl.returncode == -signal.SIGINT
+        enough.set()
+        host.svctl("create-volume", "other/v", "--size", "1M")
+    assert "is active" in host.svctl("wait", str(job))
+    host.svctl("check", "tank")
+    assert host.dump() == before
+
+    # An svd that is stopped leaves it down; one that is killed, its successor brings it up.
+    for end, status, code, state in ((signal.SIGTERM, 0, 1, "down"), (signal.SIGKILL, -signal.SIGKILL, 20, "active")):
+        host.svctl("deactivate", "tank")
+        with slowed(host):
+            svctl, _ = begin(host, "activate", "tank")
+            host.svd.send_signal(end)
+        assert host.svd.wait(20) == status
+        assert svctl.wait(20) == code
+        host.start()
+        assert state_of(host) == state
+        host.svctl("activate", "tank")
+        host.svctl("check", "tank")
+    host.svctl("deactivate", "tank")
+    lines, printed = on_terminal(host, "activate", "tank")
+    assert printed.startswith("pool tank is active\n")
+    assert lines and all(re.fullmatch(LOADING, line) for line in lines), lines
+    host.svctl("export-pool", "tank")
+    lines, printed = on_terminal(host, "import-pool", "tank")
+    assert "imported" in printed and lines and all(re.fullmatch(LOADING, line) for line in lines), lines
+    assert [line for line in host.dump().splitlines() if not line.startswith("pool ")] == \
+        [line for line in before.splitlines() if not line.startswith("pool ")]
+
+
 def replies(s):
     """Of one call, as they come."""
     received = b""
@@ -215,7 +265,7 @@ def test_progress_is_shown_on_a_terminal(host):
     percent = [int(m[1]) for m in reading if m]
     assert percent == sorted(percent) and percent[-1] <= 100, lines
     assert any(m and m[2] for m in reading), lines
-    assert all(m or line == "loading the kernel" for m, line in zip(reading, lines)), lines
+    assert all(m or re.fullmatch(LOADING, line) for m, line in zip(reading, lines)), lines
     lines, printed = on_terminal(host, "dump", "tank")
     assert printed == host.dump()
     assert lines and all(re.fullmatch(r"writing the dump: \d+ % of \d+ pages(, \d+ (s|min|h) left)?", line) for line in lines), lines
