@@ -284,6 +284,10 @@ Request set_volume(const Values &v, const std::string &)
 	Request request{"SetVolume", split_volume(v.text("POOL/VOLUME"))};
 	if (!v.text("autoactivate").empty())
 		request.parameters["autoactivate"] = yes_or_no("--autoactivate", v.text("autoactivate"));
+	if (!v.text("schedule").empty()) {
+		request.parameters["schedule"] = v.text("schedule");
+		request.destructive = true;	// of snapshots that it does not keep
+	}
 	return request;
 }
 
@@ -413,8 +417,10 @@ std::vector<Command> volume_commands()
 		 "rename-volume tank/train train-2", "5: that name is taken", rename_volume},
 		{"set-volume", "set", {"volume"}, "change a volume's properties",
 		 {{"POOL/VOLUME", "", ""},
-		  {"--autoactivate", "yes|no", "does it come up with its pool, at boot for one? Now it stays as it is", Kind::kOption, false}},
-		 "set-volume tank/train --autoactivate no", "2: nothing is to be set", set_volume},
+		  {"--autoactivate", "yes|no", "does it come up with its pool, at boot for one? Now it stays as it is", Kind::kOption, false},
+		  {"--schedule", "SCHEDULE", "snapshots by themselves: INTERVAL:KEEP, or several with commas between them; units are min, h, d and "
+		   "w. none: no more", Kind::kOption, false}},
+		 "set-volume tank/train --schedule 5min:1h,1h:3d,1d:30d", "2: nothing is to be set", set_volume},
 		{"rollback-volume", "rollback", {"volume"}, "make a volume what one of its snapshots is; all its snapshots stay",
 		 {{"POOL/VOLUME@SNAPSHOT", "", "the volume keeps its size and its name"}}, "rollback-volume tank/train@epoch-3",
 		 "5: it is in use",
@@ -443,6 +449,9 @@ std::vector<Command> snapshot_commands()
 		{"delete-snapshot", "delete", {"snapshot"}, "destroy a snapshot; volumes that were created from it stay",
 		 {snapshot}, "delete-snapshot tank/train@epoch-3", "5: it is held or active",
 		 [](const Values &v, const std::string &) -> Request { return of_snapshot(v, "DeleteSnapshot", true); }},
+		{"run-schedules", "run", {"schedules"}, "make the snapshots that volumes' schedules want now, and delete those that "
+		 "are no longer kept; a systemd timer does that every minute", {}, "run-schedules", "5: a pool is busy",
+		 [](const Values &, const std::string &) -> Request { return {"RunSchedules"}; }},
 	};
 }
 

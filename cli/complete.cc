@@ -219,6 +219,7 @@ std::vector<Candidate> fitting(const Place &place, const std::string &what, cons
 		{"TYPE[,TYPE...]", [&] { return behind_comma(word, {list_types().begin(), list_types().end()}); }},
 		{"CODE", [&] { return codes(); }},
 		{"pass|keep", [&] { return std::vector<Candidate>{{"pass", ""}, {"keep", ""}}; }},
+		{"SCHEDULE", [&] { return std::vector<Candidate>{{"none", ""}}; }},
 		{"yes|no", [&] { return std::vector<Candidate>{{"yes", ""}, {"no", ""}}; }},
 	};
 	const auto fit = fits.find(what);

@@ -18,8 +18,8 @@ constexpr Column kColumns[] = {
 	{"name"}, {"state"}, {"size", Kind::kBytes}, {"used", Kind::kBytes}, {"free", Kind::kBytes}, {"device"},
 	{"type", Kind::kText, false}, {"pool", Kind::kText, false}, {"tier", Kind::kText, false},
 	{"percent", Kind::kPercent, false}, {"members", Kind::kNumber, false}, {"problems", Kind::kNumber, false},
-	{"autoactivate", Kind::kText, false}, {"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
-	{"created", Kind::kText, false}, {"held", Kind::kText, false},
+	{"autoactivate", Kind::kText, false}, {"schedule", Kind::kText, false}, {"id", Kind::kNumber, false}, {"uuid", Kind::kText, false},
+	{"created", Kind::kText, false}, {"held", Kind::kText, false}, {"scheduled", Kind::kText, false},
 };
 constexpr const char *kTypes[] = {"pool", "tier", "volume", "snapshot", "device"};
 
@@ -79,6 +79,7 @@ void add_snapshots(const json &pool, const json &volume, std::vector<json> &rows
 		row["leaf"] = "    @" + own;
 		row["created"] = fmt::format("{:%F %T}", fmt::localtime(snapshot.value("created", std::time_t{0})));
 		row["held"] = snapshot.value("held", false) ? "yes" : "no";
+		row["scheduled"] = snapshot.value("scheduled", false) ? "yes" : "no";
 		if (row["state"] == "inactive")
 			row.erase("device");
 		rows.push_back(std::move(row));

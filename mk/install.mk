@@ -26,12 +26,14 @@ INSTALL_HEADERS = $(firstword $(KNOWN_HEADERS))
 INSTALLED_PROGRAMS = $(SBINDIR)/svd $(SBINDIR)/svctl
 INSTALLED_PAGES = $(MANDIR)/man8/svd.8 $(MANDIR)/man8/svctl.8
 INSTALLED_COMPLETIONS = $(BASHDIR)/svctl $(ZSHDIR)/_svctl $(FISHDIR)/svctl.fish
-INSTALLED_SYSTEM = $(UNITDIR)/svd.service $(UNITDIR)/svd.socket $(RULESDIR)/64-svctl.rules \
+UNITS = svd.service svd.socket svctl-schedule.service svctl-schedule.timer
+INSTALLED_SYSTEM = $(addprefix $(UNITDIR)/,$(UNITS)) $(RULESDIR)/64-svctl.rules \
 	$(VARLINKDIR)/io.svctl.varlink $(SYSUSERSDIR)/svctl.conf
 # What monitoring systems are given: Prometheus's rules, Grafana's dashboard, Zabbix's template and its agent's keys.
 MONITORING = svctl.rules.yml grafana-svctl.json zabbix-template-svctl.yaml zabbix-agent2-svctl.conf
 INSTALLED_MONITORING = $(addprefix $(SHAREDIR)/,$(MONITORING))
-ENABLED = $(addprefix /etc/systemd/system/,sysinit.target.wants/svd.service sockets.target.wants/svd.socket)
+ENABLED = $(addprefix /etc/systemd/system/,sysinit.target.wants/svd.service sockets.target.wants/svd.socket \
+	timers.target.wants/svctl-schedule.timer)
 
 .PHONY: install install-files install-module uninstall after-install reload-system
 
@@ -49,7 +51,7 @@ install-files: daemon cli man
 	install -m 644 $(BUILD)/completion/svctl.bash $(DESTDIR)$(BASHDIR)/svctl
 	install -m 644 $(BUILD)/completion/svctl.zsh $(DESTDIR)$(ZSHDIR)/_svctl
 	install -m 644 $(BUILD)/completion/svctl.fish $(DESTDIR)$(FISHDIR)/svctl.fish
-	install -m 644 systemd/svd.service systemd/svd.socket $(DESTDIR)$(UNITDIR)
+	install -m 644 $(addprefix systemd/,$(UNITS)) $(DESTDIR)$(UNITDIR)
 	install -m 644 udev/64-svctl.rules $(DESTDIR)$(RULESDIR)
 	install -m 644 daemon/api/io.svctl.varlink $(DESTDIR)$(VARLINKDIR)
 	install -m 644 systemd/svctl.sysusers $(DESTDIR)$(SYSUSERSDIR)/svctl.conf
@@ -66,7 +68,9 @@ install-module:
 # too, also in a tree.
 uninstall:
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
-		systemctl --quiet disable --now svd.service svd.socket 2> /dev/null || true; \
+		for unit in svctl-schedule.timer svd.service svd.socket; do \
+			systemctl --quiet disable --now $$unit 2> /dev/null || true; \
+		done; \
 	fi
 	rm -f $(addprefix $(DESTDIR),$(ENABLED))
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED_PROGRAMS) $(INSTALLED_PAGES) $(INSTALLED_COMPLETIONS) \

@@ -71,7 +71,8 @@ const std::map<std::string, Method> kMethods = {
 	{"DeactivateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.deactivate_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
 	{"SetVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
-		return e.set_volume(p.text("pool"), p.text("volume"), p.choice("autoactivate"), p.flag("dry_run")); }}},
+		return e.set_volume(p.text("pool"), p.text("volume"), {p.choice("autoactivate"), p.text_if_given("schedule")},
+				    p.flag("dry_run")); }}},
 	{"SetPool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.set_pool(p.text("pool"), pass_discards(p), p.flag("dry_run")); }}},
 	{"CreateSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
@@ -88,6 +89,9 @@ const std::map<std::string, Method> kMethods = {
 		return e.activate_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
 	{"DeactivateSnapshot", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.deactivate_snapshot(p.text("pool"), snapshot_of(p), p.flag("dry_run")); }}},
+	// Every minute, and mostly for nothing: what it does the engine logs.
+	{"RunSchedules", {Kind::kWorks, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.run_schedules(p.flag("dry_run")); }}},
 	{"ShowSnapshot", {Kind::kLooks, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.show_snapshot(p.text("pool"), snapshot_of(p)); }}},
 	{"List", {Kind::kLooks, [](Engine &e, const Parameters &, const Fds &) { return e.list(); }}},
@@ -221,6 +225,10 @@ Reply sim_call(Engine &engine, const std::string &name, const Json &parameters)
 		return {"", {{"waiting", engine.fail_kernel_call(p.number("call"))}}};
 	if (name == "Look") {
 		engine.look_ahead(std::chrono::seconds(p.number("seconds")));
+		return {"", Json::object()};
+	}
+	if (name == "MoveClock") {
+		engine.move_clock(static_cast<int64_t>(p.number("seconds")) * (p.flag("back") ? -1 : 1));
 		return {"", Json::object()};
 	}
 	if (!is_sim_method(name))
@@ -430,7 +438,7 @@ std::optional<Reply> Service::svctl_call(const std::string &name, Request &reque
 		return wait_job(p.number("job"), request);
 	if (name == "Metrics")
 		return Reply{"", {{"text", metrics(p.flag("latency"))}}};
-	if (looks || p.flag("dry_run"))
+	if (found->second.kind != Kind::kChanges || p.flag("dry_run"))
 		return reply_of(found->second.run(engine_, p, request.fds));
 	audit(request.peer, described(request.call), "");
 	Reply reply = reply_of(found->second.run(engine_, p, request.fds));

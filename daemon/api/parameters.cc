@@ -41,6 +41,11 @@ Parameters::Parameters(const Json &json, std::string_view interface, std::string
 std::string Parameters::text(const char *name) const { return text_in(json_, name); }
 std::string Parameters::text_or_empty(const char *name) const { return has(name) ? text(name) : std::string(); }
 
+std::optional<std::string> Parameters::text_if_given(const char *name) const
+{
+	return has(name) ? std::optional<std::string>(text(name)) : std::nullopt;
+}
+
 uint64_t Parameters::number(const char *name) const
 {
 	if (!has(name) || !json_[name].is_number_unsigned() || json_[name].get<uint64_t>() > INT64_MAX)

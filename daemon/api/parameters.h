@@ -24,6 +24,7 @@ public:
 
 	std::string text(const char *name) const;
 	std::string text_or_empty(const char *name) const;
+	std::optional<std::string> text_if_given(const char *name) const;
 	uint64_t number(const char *name) const;
 	bool flag(const char *name) const;				// false without it
 	bool required_flag(const char *name) const;

@@ -131,6 +131,10 @@ constexpr CodeText kCodes[] = {
 	{Id::kStateDiffers, "SV-STATE-DIFFERS", Severity::kCritical, "kernel and catalogue differ",
 	 "svctl check compared what the kernel serves with what the catalogue says, and they are not the same.",
 	 "Take a backup of the volumes while the pool is up, then report it with svctl check's output and svctl dump."},
+	{Id::kSnapshotLate, "SV-SNAPSHOT-LATE", Severity::kWarning, "snapshots of a volume are late",
+	 "The volume has a schedule, and for ten minutes a snapshot has been due that nobody made. Those that there are stay until others "
+	 "take their place.",
+	 "svctl run-schedules makes what is due now, or says why it cannot; systemctl enable --now svctl-schedule.timer."},
 	{Id::kKernelSilent, "SV-KERNEL-SILENT", Severity::kCritical, "the kernel does not answer for a pool",
 	 "svd asked the pool's control device for its state and got an error.",
 	 "dmsetup status; journalctl -k."},

@@ -49,6 +49,7 @@ enum class Id {
 	kPoolExported,
 	kDataUnreadable,
 	kStateDiffers,
+	kSnapshotLate,
 	kKernelSilent,
 	kModuleVersion,
 	kModuleMissing,

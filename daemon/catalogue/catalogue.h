@@ -73,6 +73,7 @@ struct VolumeRow {
 	uint64_t tiers = ~0ull;   // as in sv_volume_info
 	bool autoactivate = true;  // comes up with its pool
 	bool active = true;        // has a device, now that the pool is up
+	std::string schedule = "none";  // of snapshots: base/schedule.h
 	bool operator==(const VolumeRow&) const = default;
 };
 
@@ -91,12 +92,14 @@ struct SnapshotRow {
 	uint64_t created = 0;
 	bool held = false;    // not to be deleted
 	bool active = false;  // has a device
+	bool scheduled = false;  // by the volume's schedule, which takes it away again
 	bool operator==(const SnapshotRow&) const = default;
 };
 
 struct SnapshotWanted {
 	uint32_t volume = 0;
 	std::string name;
+	bool scheduled = false;
 };
 
 struct FreeRange {
@@ -228,6 +231,7 @@ class Catalogue {
 	Status replace_volume(uint32_t id, uint32_t by);
 	Result<HeadUse> head_use(uint32_t id);  // of a volume
 	Result<std::vector<VolumeRow>> volumes();  // by id, those being deleted too
+	Result<std::vector<VolumeRow>> volumes_with_schedule();  // active ones
 	Result<VolumeRow> volume(std::string_view name);  // active ones only; kNotFound
 	Result<VolumeRow> volume(uint32_t id);
 	Status rename_volume(uint32_t id, std::string_view name);
@@ -236,6 +240,8 @@ class Catalogue {
 	Status take_back_growth(uint32_t id, uint64_t size);
 	Status set_volume_flags(uint32_t id, uint32_t flags);
 	Status set_autoactivate(uint32_t id, bool on);
+	// Not one: kUsage. With none, what one made is the user's.
+	Status set_schedule(uint32_t id, std::string_view schedule);
 	Status set_active(uint32_t id, bool on);
 	Status begin_session();  // the pool comes up: active are the volumes that come up with it, and no snapshot
 	Status begin_delete_volume(uint32_t id);  // state deleting: its name is free again
@@ -252,10 +258,12 @@ class Catalogue {
 	// Pending ones: not begun: as if never asked for; begun and not done: deleting. Only when everything committed is
 	// applied, and the kernel makes no snapshot: what it says of them later is damage.
 	Status resolve_pending();
-	Result<std::vector<SnapshotRow>> snapshots();  // by id, in every state
+	// In every state, by layer: of a volume the oldest first, and those before that others lie over. Numbers come again.
+	Result<std::vector<SnapshotRow>> snapshots();
 	Result<SnapshotRow> snapshot(uint32_t id);     // likewise
 	Result<SnapshotRow> snapshot(uint32_t volume, std::string_view name);  // done ones only, as all below; kNotFound
-	Status rename_snapshot(uint32_t id, std::string_view name);	       // name taken: kBusy
+	// Name taken: kBusy. One of a schedule's is that no more.
+	Status rename_snapshot(uint32_t id, std::string_view name);
 	Status set_held(uint32_t id, bool on);
 	Status set_snapshot_active(uint32_t id, bool on);
 	Status begin_delete_snapshot(uint32_t id);  // held or active or not: the caller knows

@@ -19,7 +19,8 @@
 //	end                                         the last line: a text without it was cut off
 //
 // pass: discards are passed down to members. manual: the volume does not come up with its pool. Which volumes are up now is
-// not in it: a pool that is restored comes up anew.
+// not in it: a pool that is restored comes up anew. A volume's line may end with schedule RULES (base/schedule.h), a snapshot's
+// with scheduled: such a schedule made it.
 //
 // LAYER is what the snapshot froze or the volume writes, with all from LOWEST or OWNED_SINCE on that was merged into it; it
 // lies over PARENT, the layer of a snapshot that has its line before. map and hole: what that one layer has. wanted: a
@@ -161,8 +162,9 @@ static const char *name_of(SnapshotState state)
 
 Status Dumper::snapshot(const SnapshotRow &s, const LayerRow &layer)
 {
-	out_ << fmt::format("snapshot {} {} {} {} {} {} {} {} {} {}{}\n", s.id, s.volume, s.name, s.size, name_of(s.state),
-			    s.layer, layer.lowest(), layer.parent, s.next_layer, s.created, s.held ? " held" : "");
+	out_ << fmt::format("snapshot {} {} {} {} {} {} {} {} {} {}{}{}\n", s.id, s.volume, s.name, s.size, name_of(s.state),
+			    s.layer, layer.lowest(), layer.parent, s.next_layer, s.created, s.held ? " held" : "",
+			    s.scheduled ? " scheduled" : "");
 	return map(s.id, s.layer);
 }
 
@@ -172,7 +174,7 @@ void Dumper::wanted(const SnapshotRow &s)
 			    s.created);
 }
 
-// By number, so that a layer comes before those that lie over it.
+// A layer comes before those that lie over it.
 Status Dumper::snapshots()
 {
 	SV_ASSIGN(const std::vector<LayerRow> rows, all_layers(db_));
@@ -191,10 +193,11 @@ Status Dumper::snapshots()
 
 Status Dumper::volume(const VolumeRow &v)
 {
-	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}{}\n", v.id, v.name, v.size,
+	out_ << fmt::format("volume {} {} {} {} {} {} {} {} {}{}{}{}\n", v.id, v.name, v.size,
 			    v.state == VolumeState::kActive ? "active" : "deleting", v.layer, v.owned_since, v.created,
 			    v.flags, v.tiers, v.autoactivate ? "" : " manual",
-			    v.parent_layer == 0 ? "" : fmt::format(" over {}", v.parent_layer));
+			    v.parent_layer == 0 ? "" : fmt::format(" over {}", v.parent_layer),
+			    v.schedule == "none" ? "" : " schedule " + v.schedule);
 	return map(v.id, v.layer);
 }
 

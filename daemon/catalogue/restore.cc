@@ -11,6 +11,7 @@
 #include <unordered_set>
 
 #include "daemon/base/memory_file.h"
+#include "daemon/base/schedule.h"
 #include "daemon/catalogue/ancestry.h"
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/dump.h"
@@ -58,6 +59,7 @@ class Restorer {
 	Status wanted();
 	Status volume();
 	Status volume_options(VolumeRow &v);
+	Status snapshot_options(SnapshotRow &s);
 	Status map();
 	Status hole();
 	Status orphan();
@@ -239,12 +241,7 @@ Status Restorer::snapshot()
 	SV_ASSIGN(layer.parent, text_.number32(layer.layer));
 	SV_ASSIGN(s.next_layer, text_.number32(kTombstone - 1));
 	SV_ASSIGN(s.created, text_.number(~0ull));
-	if (text_.more()) {
-		SV_ASSIGN(const std::string_view held, text_.word());
-		if (held != "held")
-			return bad(fmt::format("'{}' is not 'held', which may stand there", held.substr(0, 20)));
-		s.held = true;
-	}
+	SV_TRY(snapshot_options(s));
 	if (state != "done" && state != "pending" && state != "deleting")
 		return bad(fmt::format("'{}' is no state of a snapshot", state.substr(0, 20)));
 	s.state = state == "done"      ? SnapshotState::kDone
@@ -254,6 +251,17 @@ Status Restorer::snapshot()
 	layer.volume = s.volume;
 	SV_TRY(add_layer(s.id, layer, s.size, false));
 	return add_snapshot(s, true);
+}
+
+Status Restorer::snapshot_options(SnapshotRow &s)
+{
+	while (text_.more()) {
+		SV_ASSIGN(const std::string_view option, text_.word());
+		if (option != "held" && option != "scheduled")
+			return bad(fmt::format("'{}' is not 'held' or 'scheduled', which may stand there", option.substr(0, 20)));
+		(option == "held" ? s.held : s.scheduled) = true;
+	}
+	return {};
 }
 
 Status Restorer::wanted()
@@ -280,8 +288,14 @@ Status Restorer::volume_options(VolumeRow &v)
 			v.autoactivate = v.active = false;
 		} else if (option == "over") {
 			SV_ASSIGN(v.parent_layer, text_.number32(v.layer));
+		} else if (option == "schedule") {
+			SV_ASSIGN(const std::string_view schedule, text_.word());
+			if (const auto parsed = parse_schedule(schedule); !parsed.ok())
+				return bad(parsed.error().message());
+			v.schedule = schedule;
 		} else {
-			return bad(fmt::format("'{}' is not 'manual' or 'over', which may stand there", option.substr(0, 20)));
+			return bad(fmt::format("'{}' is not 'manual', 'over' or 'schedule', which may stand there",
+					       option.substr(0, 20)));
 		}
 	}
 	return {};

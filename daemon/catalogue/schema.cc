@@ -118,7 +118,13 @@ static const char kVersion4[] = R"sql(
 ALTER TABLE partials ADD COLUMN places BLOB NOT NULL DEFAULT x'';
 )sql";
 
-static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4};
+// Snapshots by schedule. schedule: what base/schedule.h makes of it. scheduled: it made this one, and takes it away.
+static const char kVersion5[] = R"sql(
+ALTER TABLE volumes ADD COLUMN schedule TEXT NOT NULL DEFAULT 'none';
+ALTER TABLE snapshots ADD COLUMN scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled IN (0, 1));
+)sql";
+
+static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5};
 
 uint32_t schema_version() { return static_cast<uint32_t>(std::size(kSteps)); }
 

@@ -10,7 +10,7 @@
 
 namespace svd {
 
-static constexpr char kColumns[] = "SELECT id, volume, name, size, state, layer, next_layer, created, held, active "
+static constexpr char kColumns[] = "SELECT id, volume, name, size, state, layer, next_layer, created, held, active, scheduled "
 				   "FROM snapshots ";
 
 static SnapshotRow row_of(const Query &q)
@@ -26,6 +26,7 @@ static SnapshotRow row_of(const Query &q)
 	s.created = q.u64(7);
 	s.held = q.u32(8) != 0;
 	s.active = q.u32(9) != 0;
+	s.scheduled = q.u32(10) != 0;
 	return s;
 }
 
@@ -87,10 +88,10 @@ Status settle_snapshot(Database &db, uint32_t id, SnapshotState state)
 
 Status insert_snapshot(Database &db, const SnapshotRow &s)
 {
-	SV_ASSIGN(Query q, db.query("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+	SV_ASSIGN(Query q, db.query("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
 	return q.bind(s.id).bind(s.volume).bind(std::string_view(s.name)).bind(s.size)
 		.bind(static_cast<uint64_t>(s.state)).bind(s.layer).bind(s.next_layer).bind(s.created).bind(s.held)
-		.bind(s.active).run();
+		.bind(s.active).bind(s.scheduled).run();
 }
 
 // Two at once of one volume would freeze the same layer.
@@ -124,6 +125,7 @@ static Result<SnapshotRow> ask_for(Catalogue &catalogue, Database &db, const Sna
 	s.next_layer = numbers.layer;
 	s.size = v.size;
 	s.created = created;
+	s.scheduled = wanted.scheduled;
 	SV_TRY(insert_snapshot(db, s));
 	return s;
 }
@@ -180,7 +182,7 @@ Status Catalogue::resolve_pending()
 
 Result<std::vector<SnapshotRow>> Catalogue::snapshots()
 {
-	static const std::string sql = std::string(kColumns) + "ORDER BY id";
+	static const std::string sql = std::string(kColumns) + "ORDER BY layer";
 	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
 	std::vector<SnapshotRow> rows;
 	while (true) {
@@ -226,7 +228,7 @@ Status Catalogue::rename_snapshot(uint32_t id, std::string_view name)
 		SV_ASSIGN(const auto taken, named(*impl_->db, s.volume, name));
 		if (taken)
 			return name_taken(name);
-		SV_ASSIGN(Query q, impl_->db->query("UPDATE snapshots SET name = ? WHERE id = ?"));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE snapshots SET name = ?, scheduled = 0 WHERE id = ?"));
 		return q.bind(name).bind(id).run();
 	});
 }

@@ -2,6 +2,7 @@
 // Volumes: rows, names, and deletion in bounded steps.
 #include <fmt/format.h>
 
+#include "daemon/base/schedule.h"
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/layers.h"
 #include "daemon/catalogue/reclaim.h"
@@ -10,7 +11,7 @@
 namespace svd {
 
 static constexpr char kColumns[] = "SELECT id, name, size, state, layer, owned_since, created, flags, tiers, autoactivate, "
-				   "active, (SELECT parent FROM layers WHERE layers.layer = volumes.layer) FROM volumes ";
+				   "active, schedule, (SELECT parent FROM layers WHERE layers.layer = volumes.layer) FROM volumes ";
 
 static VolumeRow row_of(const Query &q)
 {
@@ -26,7 +27,8 @@ static VolumeRow row_of(const Query &q)
 	v.tiers = q.u64(8);
 	v.autoactivate = q.u32(9) != 0;
 	v.active = q.u32(10) != 0;
-	v.parent_layer = q.u32(11);
+	v.schedule = q.text(11);
+	v.parent_layer = q.u32(12);
 	return v;
 }
 
@@ -62,20 +64,54 @@ static Result<bool> taken(Database &db, std::string_view name)
 
 Status insert_volume(Database &db, const VolumeRow &v)
 {
-	SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+	SV_ASSIGN(Query q, db.query("INSERT INTO volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
 	return q.bind(v.id).bind(std::string_view(v.name)).bind(v.size).bind(static_cast<uint64_t>(v.state)).bind(v.layer)
-		.bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active).run();
+		.bind(v.owned_since).bind(v.created).bind(v.flags).bind(v.tiers).bind(v.autoactivate).bind(v.active)
+		.bind(std::string_view(v.schedule)).run();
+}
+
+static Result<bool> number_is_used(Database &db, uint64_t number)
+{
+	SV_ASSIGN(Query q, db.query("SELECT 1 FROM volumes WHERE id = ?1 UNION ALL SELECT 1 FROM snapshots WHERE id = ?1 "
+				    "UNION ALL SELECT 1 FROM layers WHERE volume = ?1"));
+	return q.bind(number).step();
+}
+
+// All have been used. In turn come those that nothing has any more. One that was given up a moment ago may come, too: its volume
+// left the kernel before its row went.
+static Result<uint32_t> number_again(Database &db)
+{
+	SV_ASSIGN(uint64_t number, db.number("SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM policies WHERE key = 'last number'"));
+	bool used = true;
+	for (uint32_t tried = 0; used; tried++) {
+		if (tried == SV_VOLUME_ID_MAX)
+			return Error(Code::kNoSpace, "create", "volume or snapshot", "the pool has no numbers left", "delete some snapshots");
+		number = number < SV_VOLUME_ID_MAX ? number + 1 : 1;
+		SV_ASSIGN(used, number_is_used(db, number));
+	}
+	SV_ASSIGN(Query q, db.query("INSERT OR REPLACE INTO policies VALUES ('last number', ?)"));
+	SV_TRY(q.bind(std::string_view(std::to_string(number))).run());
+	return static_cast<uint32_t>(number);
+}
+
+static Result<uint32_t> take_volume_number(Database &db)
+{
+	SV_ASSIGN(const uint64_t next, db.number("SELECT next_volume FROM pool"));
+	if (next > SV_VOLUME_ID_MAX)
+		return number_again(db);
+	SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1"));
+	return static_cast<uint32_t>(next);
 }
 
 Result<Numbers> take_numbers(Database &db, std::string object)
 {
-	SV_ASSIGN(const uint64_t volume, db.number("SELECT next_volume FROM pool"));
 	SV_ASSIGN(const uint64_t layer, db.number("SELECT next_layer FROM pool"));
-	if (volume > SV_VOLUME_ID_MAX || layer >= kTombstone)
-		return Error(Code::kNoSpace, "create", std::move(object), "the pool has no volume numbers left",
-			     "numbers are never used twice: create another pool");
-	SV_TRY(db.exec("UPDATE pool SET next_volume = next_volume + 1, next_layer = next_layer + 1"));
-	return Numbers{static_cast<uint32_t>(volume), static_cast<uint32_t>(layer)};
+	if (layer >= kTombstone)
+		return Error(Code::kNoSpace, "create", std::move(object), "the pool has no layer numbers left",
+			     "numbers of layers are never used twice: create another pool");
+	SV_ASSIGN(const uint32_t volume, take_volume_number(db));
+	SV_TRY(db.exec("UPDATE pool SET next_layer = next_layer + 1"));
+	return Numbers{volume, static_cast<uint32_t>(layer)};
 }
 
 // A clone begins as the snapshot that it is made from.
@@ -176,10 +212,8 @@ Result<HeadUse> Catalogue::head_use(uint32_t id)
 	return use;
 }
 
-Result<std::vector<VolumeRow>> Catalogue::volumes()
+static Result<std::vector<VolumeRow>> rows_of(Query q)
 {
-	static const std::string sql = std::string(kColumns) + "ORDER BY id";
-	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
 	std::vector<VolumeRow> rows;
 	while (true) {
 		SV_ASSIGN(const bool row, q.step());
@@ -187,6 +221,20 @@ Result<std::vector<VolumeRow>> Catalogue::volumes()
 			return rows;
 		rows.push_back(row_of(q));
 	}
+}
+
+Result<std::vector<VolumeRow>> Catalogue::volumes()
+{
+	static const std::string sql = std::string(kColumns) + "ORDER BY id";
+	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
+	return rows_of(std::move(q));
+}
+
+Result<std::vector<VolumeRow>> Catalogue::volumes_with_schedule()
+{
+	static const std::string sql = std::string(kColumns) + "WHERE state = 0 AND schedule <> 'none' ORDER BY id";
+	SV_ASSIGN(Query q, impl_->db->query(sql.c_str()));
+	return rows_of(std::move(q));
 }
 
 Result<VolumeRow> Catalogue::volume(std::string_view name)
@@ -264,6 +312,20 @@ Status Catalogue::set_autoactivate(uint32_t id, bool on)
 		SV_ASSIGN(const VolumeRow v, volume(id));
 		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET autoactivate = ? WHERE id = ?"));
 		return q.bind(on).bind(v.id).run();
+	});
+}
+
+Status Catalogue::set_schedule(uint32_t id, std::string_view schedule)
+{
+	SV_TRY(parse_schedule(schedule));
+	return transaction([&]() -> Status {
+		SV_ASSIGN(const VolumeRow v, volume(id));
+		SV_ASSIGN(Query q, impl_->db->query("UPDATE volumes SET schedule = ? WHERE id = ?"));
+		SV_TRY(q.bind(schedule).bind(v.id).run());
+		if (schedule != "none")
+			return {};
+		SV_ASSIGN(Query snapshots, impl_->db->query("UPDATE snapshots SET scheduled = 0 WHERE volume = ?"));
+		return snapshots.bind(v.id).run();
 	});
 }
 

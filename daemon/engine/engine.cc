@@ -9,6 +9,7 @@
 
 #include "daemon/base/log.h"
 #include "daemon/base/memory_file.h"
+#include "daemon/base/schedule.h"
 #include "daemon/kernel/dm_kernel.h"
 #include "kmod/core/latency.h"
 
@@ -285,6 +286,8 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
 	SV_TRY(refuse_device_names(*source.value().first, source.value().second, to));
+	if (source.value().second.schedule != "none")
+		SV_TRY(check_device_name(source.value().first->name(), to + "@" + scheduled_name(wall_clock())));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
 	SV_TRY(source.value().first->rename_volume(source.value().second, to));
@@ -300,7 +303,8 @@ Result<Json> Engine::delete_volume(const std::string &pool_name, const std::stri
 	if (!snapshots.empty())
 		return Error{Code::kBusy, "delete volume", name,
 			     fmt::format("it has {} snapshot(s), {}@{} for one", snapshots.size(), volume, snapshots[0].name),
-			     fmt::format("svctl list -t snapshot {}; svctl delete-snapshot for each", name)};
+			     fmt::format("{}svctl list -t snapshot {}; svctl delete-snapshot for each",
+					 row.schedule == "none" ? "" : fmt::format("svctl set-volume {} --schedule none; ", name), name)};
 	if (dry_run) {
 		SV_TRY(pool->refuse_open("delete volume", row));
 		SV_ASSIGN(const uint64_t mapped, pool->catalogue().mapped(row.id));
@@ -345,21 +349,52 @@ Result<Json> Engine::deactivate_volume(const std::string &pool_name, const std::
 					       ", until its pool comes up the next time" : ""));
 }
 
-Result<Json> Engine::set_volume(const std::string &pool_name, const std::string &volume, std::optional<bool> autoactivate,
+namespace {
+
+// "it comes up with its pool, and has no schedule"; empty: nothing changes.
+std::string changes_of(const VolumeRow &row, const VolumeSettings &wanted)
+{
+	std::string text;
+	if (wanted.autoactivate && *wanted.autoactivate != row.autoactivate)
+		text = *wanted.autoactivate ? "comes up with its pool" : "does not come up with its pool";
+	if (!wanted.schedule || *wanted.schedule == row.schedule)
+		return text;
+	text += text.empty() ? "" : ", and ";
+	return text + (*wanted.schedule == "none" ? "gets no snapshots by schedule; those that it has stay" :
+						    "gets snapshots by schedule " + *wanted.schedule);
+}
+
+}	// namespace
+
+Result<Json> Engine::set_volume(const std::string &pool_name, const std::string &volume, const VolumeSettings &settings,
 				bool dry_run)
 {
+	VolumeSettings wanted = settings;
+	Schedule schedule;
+	if (wanted.schedule) {
+		SV_ASSIGN(schedule, parse_schedule(*wanted.schedule));
+		wanted.schedule = format_schedule(schedule);
+	}
 	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
 	const std::string name = pool_name + "/" + volume;
-	if (!autoactivate)
+	if (!wanted.autoactivate && !wanted.schedule)
 		return Error{Code::kUsage, "set volume", name, "nothing is to be set", "svctl set-volume --help says what there is"};
-	if (*autoactivate == row.autoactivate)
+	const std::string changes = changes_of(row, wanted);
+	if (changes.empty())
 		return done("no change", fmt::format("volume {}: no change", name));
-	const std::string comes = fmt::format("volume {} {} with its pool", name, *autoactivate ? "comes up" : "does not come up");
-	if (dry_run)
-		return done("dry run", "from then on " + comes);
-	SV_TRY(pool->catalogue().set_autoactivate(row.id, *autoactivate));
-	return done("set", "from now on " + comes);
+	if (!schedule.empty())
+		SV_TRY(check_device_name(pool->name(), volume + "@" + scheduled_name(wall_clock())));
+	if (dry_run) {
+		Json json = done("dry run", fmt::format("from then on volume {} {}", name, changes));
+		SV_ASSIGN(json["destroys"], lost_by_schedule(*pool, row, schedule));
+		return json;
+	}
+	if (wanted.schedule)
+		SV_TRY(pool->catalogue().set_schedule(row.id, *wanted.schedule));
+	if (wanted.autoactivate)
+		SV_TRY(pool->catalogue().set_autoactivate(row.id, *wanted.autoactivate));
+	return done("set", fmt::format("from now on volume {} {}", name, changes));
 }
 
 Result<Json> Engine::set_pool(const std::string &name, std::optional<bool> pass_discards, bool dry_run)
@@ -387,7 +422,7 @@ Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32
 	Json json = {{"name", row.name}, {"id", row.id}, {"size", row.size},
 		     {"used", (extents == mapped.end() ? 0 : extents->second) << SV_EXTENT_SHIFT},
 		     {"state", row.state != VolumeState::kActive ? "deleting" : row.active ? state_name(pool.state()) : "inactive"},
-		     {"autoactivate", row.autoactivate}, {"device", pool.volume_path(row)}};
+		     {"autoactivate", row.autoactivate}, {"schedule", row.schedule}, {"device", pool.volume_path(row)}};
 	if (!pool.absent().empty())
 		json["damaged_extents"] = pool.damage(row.id).extents;
 	return json;

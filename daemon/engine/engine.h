@@ -34,6 +34,12 @@ struct TierRequest {
 	std::vector<std::string> devices;
 };
 
+// What is empty stays as it is.
+struct VolumeSettings {
+	std::optional<bool> autoactivate;
+	std::optional<std::string> schedule;	// base/schedule.h
+};
+
 struct SnapshotName {
 	std::string volume;
 	std::string snapshot;
@@ -71,11 +77,8 @@ public:
 	Result<Json> add_device(const std::string &pool, const TierRequest &request,
 				const std::vector<std::string> &wipe, bool dry_run);
 	Result<Json> delete_pool(const std::string &pool, bool dry_run);
-	Result<Json> activate(const std::string &pool, bool read_only, bool missing, bool dry_run);
 	Result<Json> deactivate(const std::string &pool, bool dry_run);
 	Result<Json> export_pool(const std::string &pool, bool dry_run);
-	// Under another name unless `rename` is empty; `force`: also one that another host holds.
-	Result<Json> import_pool(const std::string &pool, const std::string &rename, bool force, bool dry_run);
 	Result<Json> create_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
 	Result<Json> resize_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
 	Result<Json> rename_volume(const std::string &pool, const std::string &volume, const std::string &to,
@@ -84,9 +87,7 @@ public:
 	// Of a pool that is up; until it is taken down.
 	Result<Json> activate_volume(const std::string &pool, const std::string &volume, bool dry_run);
 	Result<Json> deactivate_volume(const std::string &pool, const std::string &volume, bool dry_run);
-	// What is empty stays as it is.
-	Result<Json> set_volume(const std::string &pool, const std::string &volume, std::optional<bool> autoactivate,
-				bool dry_run);
+	Result<Json> set_volume(const std::string &pool, const std::string &volume, const VolumeSettings &wanted, bool dry_run);
 	Result<Json> set_pool(const std::string &pool, std::optional<bool> pass_discards, bool dry_run);
 	// snapshots.cc. Of several volumes at one moment.
 	Result<Json> create_snapshots(const std::string &pool, const std::vector<SnapshotName> &names, bool dry_run);
@@ -99,6 +100,8 @@ public:
 	Result<Json> deactivate_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
 	Result<Json> delete_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
 	Result<Json> show_snapshot(const std::string &pool, const SnapshotName &name);
+	// schedules.cc. Of all pools: makes the snapshots that are due, and deletes those that are no longer kept.
+	Result<Json> run_schedules(bool dry_run);
 	Result<Json> list();
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);
@@ -130,6 +133,7 @@ public:
 
 	bool fail_kernel_call(uint64_t n);	// from now on; what the clock would soon ask of the kernel it asks before that
 	void look_ahead(std::chrono::seconds time);	// for alerts, as if it had gone by
+	void move_clock(int64_t seconds) { clock_moved_ += seconds; }	// the wall's, for tests
 
 	void tick();				// what is due; also when one of event_fds() is readable
 	Pool::Clock::time_point due() const;	// of the next tick
@@ -192,6 +196,18 @@ private:
 	Json snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row);
 	Json snapshots_json(Pool &pool, const std::vector<VolumeRow> &volumes);
 
+	// schedules.cc
+	struct DueSnapshot;
+	struct ScheduleTurn;
+	Result<std::vector<DueSnapshot>> due_snapshots(Pool &pool, ScheduleTurn &turn);
+	Result<std::string> scheduled_name_for(Pool &pool, const VolumeRow &volume, uint64_t now);
+	void name_scheduled(Pool &pool, std::vector<DueSnapshot> &all, ScheduleTurn &turn);
+	void create_scheduled(Pool &pool, std::vector<DueSnapshot> &all, ScheduleTurn &turn);
+	void delete_surplus(Pool &pool, DueSnapshot &one, ScheduleTurn &turn);
+	Status run_schedules_of(Pool &pool, ScheduleTurn &turn);
+	Result<Json> lost_by_schedule(Pool &pool, const VolumeRow &volume, const Schedule &schedule);
+	uint64_t wall_clock() const;	// seconds since the epoch
+
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
@@ -239,6 +255,8 @@ private:
 	Pool::Clock::time_point looked_for_modules_{};
 	Pool::Clock::time_point last_scan_{};
 	bool came_ = false;	// a member, since the last scan
+	int64_t clock_moved_ = 0;			// seconds
+	Pool::Clock::time_point looked_ahead_{};	// until then
 };
 
 }	// namespace svd

@@ -5,6 +5,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/base/schedule.h"
 #include "daemon/engine/pool.h"
 
 namespace svd {
@@ -90,12 +91,47 @@ std::vector<VolumeFacts> Pool::volume_facts(bool with_latency)
 
 // ---- alerts ----
 
+std::vector<ScheduledSnapshot> as_planned(const std::vector<SnapshotRow> &rows)
+{
+	std::vector<ScheduledSnapshot> all;
+	for (const SnapshotRow &row : rows)
+		all.push_back({row.id, row.created});
+	return all;
+}
+
+Result<SnapshotsByVolume> Pool::scheduled_snapshots()
+{
+	SV_ASSIGN(const auto all, catalogue_->snapshots());
+	SnapshotsByVolume by_volume;
+	for (const SnapshotRow &row : all)
+		if (row.scheduled && row.state == SnapshotState::kDone)
+			by_volume[row.volume].push_back(row);
+	return by_volume;
+}
+
+Result<std::vector<ScheduleFacts>> Pool::schedules(uint64_t wall_clock)
+{
+	std::vector<ScheduleFacts> all;
+	SV_ASSIGN(const auto volumes, catalogue_->volumes_with_schedule());
+	if (volumes.empty())
+		return all;
+	SV_ASSIGN(SnapshotsByVolume taken, scheduled_snapshots());
+	for (const VolumeRow &row : volumes) {
+		const auto schedule = parse_schedule(row.schedule);
+		all.push_back({row.id, row.name, row.schedule,
+			       schedule.ok() && is_due(schedule.value(), as_planned(taken[row.id]), wall_clock)});
+	}
+	return all;
+}
+
 Pool::Clock::time_point Pool::look_due() const { return up() ? look_due_ : Clock::time_point::max(); }
 
-void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_point now)
+void Pool::look(const std::string &name, const SpaceLimits &limits, Clock::time_point now, uint64_t wall_clock)
 {
 	look_due_ = now + kLookEvery;
-	const PoolFacts now_known = facts(name);
+	PoolFacts now_known = facts(name);
+	if (auto known = schedules(wall_clock); known.ok())
+		now_known.schedules = std::move(known).value();
 	if (!now_known.kernel)	// status says that it is silent, and nothing is known to have ended
 		return;
 	tell(watch_.look(now_known, limits, now));
@@ -114,8 +150,8 @@ void Pool::tell(const std::vector<Watch::Change> &changes) const
 	for (const auto &[began, problem] : changes) {
 		const log::Scope scope({name_, problem.volume, problem.device});
 		if (!began)
-			log::notice(problem.id, "pool {}: it is over{}{}: {}", name_, problem.device.empty() ? "" : " of ",
-				    problem.device, code_text(problem.id).title);
+			log::notice(problem.id, "pool {}: it is over{}{}{}: {}", name_, problem.device.empty() && problem.volume.empty() ? "" : " of ",
+				    problem.device, problem.volume, code_text(problem.id).title);
 		else if (problem.id != Id::kCatalogueCopyLost && code_text(problem.id).severity == Severity::kCritical)
 			log::error(problem.id, "pool {}: {}; next: {}", name_, problem.what, problem.next);
 		else if (problem.id != Id::kCatalogueCopyLost)

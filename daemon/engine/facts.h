@@ -39,6 +39,13 @@ struct VolumeFacts {
 	std::optional<VolumeLatency> latency = {};	// where it was asked for, and the kernel counts it
 };
 
+struct ScheduleFacts {
+	uint32_t volume = 0;
+	std::string name;
+	std::string schedule;
+	bool due = false;		// for a snapshot
+};
+
 struct CheckpointFacts {
 	uint64_t done = 0;
 	uint64_t failed = 0;
@@ -63,6 +70,7 @@ struct PoolFacts {
 	std::optional<CatalogueSpace> catalogue;
 	std::optional<double> seconds_to_full;
 	std::vector<VolumeFacts> volumes;
+	std::vector<ScheduleFacts> schedules;	// of volumes that have one
 };
 
 struct EngineFacts {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "daemon/base/pace.h"
+#include "daemon/base/schedule.h"
 #include "daemon/base/unique_fd.h"
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/discards.h"
@@ -37,6 +38,9 @@ struct Holder {
 };
 class Job;
 class UsedSlots;
+
+using SnapshotsByVolume = std::map<uint32_t, std::vector<SnapshotRow>>;	// by volume, the oldest first
+std::vector<ScheduledSnapshot> as_planned(const std::vector<SnapshotRow> &rows);	// as base/schedule.h takes them
 
 class Pool {
 public:
@@ -104,7 +108,7 @@ public:
 
 	// ---- snapshots (pool_snapshots.cc); the pool is up ----
 	// At one moment. What the error says has not been made; the rest of a cut goes too.
-	Result<std::vector<SnapshotRow>> create_snapshots(std::span<const SnapshotWanted> wanted);
+	Result<std::vector<SnapshotRow>> create_snapshots(std::span<const SnapshotWanted> wanted, uint64_t now);
 	Result<VolumeRow> create_clone(const std::string &name, uint64_t size, const SnapshotRow &from);
 	// The volume is what the snapshot is; its number is another one. kBusy: it is open, nothing changed.
 	Result<VolumeRow> rollback_volume(const VolumeRow &volume, const SnapshotRow &to);
@@ -113,6 +117,7 @@ public:
 	Status deactivate_snapshot(const VolumeRow &of, const SnapshotRow &snapshot);	// kBusy: it is open, nothing changed
 	Status delete_snapshot(const SnapshotRow &snapshot);	// not active. Its space comes back in the background
 	std::string snapshot_path(const VolumeRow &of, const SnapshotRow &snapshot) const;
+	Result<SnapshotsByVolume> scheduled_snapshots();	// made by a schedule
 	// Nothing: the module is older than its histograms.
 	Result<std::optional<VolumeLatency>> latency(uint32_t volume);
 	std::string tier_name(uint32_t rank) const;	// empty: no member is of it
@@ -134,7 +139,8 @@ public:
 	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
 	PoolFacts facts(const std::string &name);		// as commands call it; without volumes
 	std::vector<VolumeFacts> volume_facts(bool with_latency);
-	void look(const std::string &name, const SpaceLimits &limits, Clock::time_point now);	// logs what began or ended
+	// Logs what began or ended. wall_clock: seconds since the epoch.
+	void look(const std::string &name, const SpaceLimits &limits, Clock::time_point now, uint64_t wall_clock);
 	Clock::time_point look_due() const;			// max() while it is down
 	std::vector<Problem> alerts() const { return watch_.problems(); }
 
@@ -283,6 +289,7 @@ private:
 	void tell_mode(uint32_t mode) const;
 	void note(const Status &result) const;	// logs a failure
 	void tell(const std::vector<Watch::Change> &changes) const;
+	Result<std::vector<ScheduleFacts>> schedules(uint64_t wall_clock);
 	PoolSpec spec() const;
 	VolumeSpec volume_spec(const VolumeRow &volume) const;
 	sv_volume_info volume_info(const VolumeRow &volume) const;

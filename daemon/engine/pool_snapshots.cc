@@ -14,7 +14,6 @@
 // catalogue: until one finds nothing. What it has done the journal says, so nothing is kept here. Rounds of another kind follow
 // new snapshots: they fill fragments over long chains (catalogue/fold.cc).
 #include <algorithm>
-#include <ctime>
 #include <utility>
 
 #include <fmt/core.h>
@@ -138,10 +137,10 @@ Status Pool::take_cut(const std::vector<SnapshotRow> &rows)
 	return tell();
 }
 
-Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const SnapshotWanted> wanted)
+Result<std::vector<SnapshotRow>> Pool::create_snapshots(std::span<const SnapshotWanted> wanted, uint64_t now)
 {
 	SV_TRY(refuse_old_module("snapshots"));
-	SV_ASSIGN(std::vector<SnapshotRow> rows, catalogue_->begin_snapshots(wanted, static_cast<uint64_t>(std::time(nullptr))));
+	SV_ASSIGN(std::vector<SnapshotRow> rows, catalogue_->begin_snapshots(wanted, now));
 	kill_point("create-snapshot-in-catalogue");
 	Status done = take_cut(rows);
 	kill_point("create-snapshot-in-kernel");

@@ -106,14 +106,15 @@ void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
 
 void Engine::look(Pool &pool, Pool::Clock::time_point now)
 {
-	pool.look(reference(pool), options_.low_space.of(pool.name()), now);
+	pool.look(reference(pool), options_.low_space.of(pool.name()), std::max(now, looked_ahead_), wall_clock());
 }
 
 void Engine::look_ahead(std::chrono::seconds time)
 {
+	looked_ahead_ = Pool::Clock::now() + time;
 	for (auto &[uuid, pool] : pools_)
 		if (pool->up())
-			look(*pool, Pool::Clock::now() + time);
+			look(*pool, looked_ahead_);
 }
 
 std::vector<Problem> Engine::problems_of(Pool &pool)

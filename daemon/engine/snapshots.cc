@@ -67,7 +67,7 @@ Result<std::vector<SnapshotWanted>> Engine::wanted_snapshots(const std::string &
 			return Error{Code::kUsage, "create snapshot", full_name(pool_name, name),
 				     "its volume is named twice: at one moment there is one", ""};
 		SV_TRY(check_device_name(found.first->name(), name.volume + "@" + name.snapshot));
-		wanted.push_back({found.second.id, name.snapshot});
+		wanted.push_back({found.second.id, name.snapshot, false});
 	}
 	return wanted;
 }
@@ -80,7 +80,7 @@ Result<Json> Engine::create_snapshots(const std::string &pool_name, const std::v
 	SV_ASSIGN(Pool *const pool, pool_to_change(pool_name));
 	if (dry_run)
 		return done("dry run", fmt::format("snapshot {} would be created", names_of(pool_name, names)));
-	SV_TRY(pool->create_snapshots(wanted));
+	SV_TRY(pool->create_snapshots(wanted, wall_clock()));
 	return done("created", fmt::format("snapshot {} created", names_of(pool_name, names)));
 }
 
@@ -241,6 +241,7 @@ Status Engine::list_snapshots(Pool &pool, const std::vector<VolumeRow> &volumes,
 Json Engine::snapshot_json(Pool &pool, const VolumeRow &of, const SnapshotRow &row)
 {
 	return {{"name", row.name}, {"volume", of.name}, {"id", row.id}, {"size", row.size}, {"created", row.created}, {"held", row.held},
+		{"scheduled", row.scheduled},
 		{"state", row.active ? "read-only" : "inactive"}, {"device", pool.snapshot_path(of, row)}};
 }
 

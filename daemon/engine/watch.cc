@@ -26,6 +26,7 @@ constexpr double kFullLater = 36 * 3600;	// and ends
 constexpr auto kFillsNoMore = minutes(15);	// after that long
 constexpr auto kPressure = minutes(1);
 constexpr auto kErrorsForgotten = hours(24);
+constexpr auto kSnapshotLate = minutes(10);	// several turns of the timer, and a long check of the pool
 
 double to_seconds(std::chrono::steady_clock::duration time)
 {
@@ -215,6 +216,25 @@ void Watch::look_at_member(const PoolFacts &facts, const MemberFacts &member, Cl
 		      fmt::format("smartctl -a {}; journalctl -k", member.device));
 }
 
+// ---- schedules ----
+
+// Who trusts in snapshots must hear that there are none: the timer does not run, or fails.
+void Watch::look_at_schedules(const PoolFacts &facts, Clock::time_point now, Alerts &alerts)
+{
+	std::map<uint32_t, Clock::time_point> known = std::move(due_since_);
+	due_since_.clear();
+	for (const ScheduleFacts &one : facts.schedules) {
+		if (!one.due)
+			continue;
+		const Clock::time_point since = known.try_emplace(one.volume, now).first->second;
+		due_since_[one.volume] = since;
+		if (now - since >= kSnapshotLate)
+			alerts[{Id::kSnapshotLate, one.name}] = {Id::kSnapshotLate,
+				fmt::format("volume {}: nobody makes the snapshots that its schedule {} wants", one.name, one.schedule),
+				"svctl run-schedules; systemctl status svctl-schedule.timer", {}, one.name};
+	}
+}
+
 // ---- all of it ----
 
 std::vector<Watch::Change> Watch::look(const PoolFacts &facts, const SpaceLimits &limits, Clock::time_point now)
@@ -223,6 +243,7 @@ std::vector<Watch::Change> Watch::look(const PoolFacts &facts, const SpaceLimits
 	if (facts.writable && facts.kernel) {
 		look_at_space(facts, limits, now, alerts);
 		look_at_journal(facts, now, alerts);
+		look_at_schedules(facts, now, alerts);
 	}
 	for (const MemberFacts &member : facts.members)
 		if (member.present)

@@ -80,7 +80,7 @@ public:
 	std::optional<double> seconds_to_full() const { return seconds_to_full_; }
 
 private:
-	using Alerts = std::map<std::pair<Id, std::string>, Problem>;	// by code and device
+	using Alerts = std::map<std::pair<Id, std::string>, Problem>;	// by code, and device or volume
 
 	struct Errors {
 		uint64_t known = 0;
@@ -90,6 +90,7 @@ private:
 	void look_at_space(const PoolFacts &facts, const SpaceLimits &limits, Clock::time_point now, Alerts &alerts);
 	void look_at_journal(const PoolFacts &facts, Clock::time_point now, Alerts &alerts);
 	void look_at_member(const PoolFacts &facts, const MemberFacts &member, Clock::time_point now, Alerts &alerts);
+	void look_at_schedules(const PoolFacts &facts, Clock::time_point now, Alerts &alerts);
 	bool fills(Clock::time_point now);
 	bool journal_presses(uint64_t used, uint64_t size, Clock::time_point now);
 
@@ -103,6 +104,7 @@ private:
 	bool presses_ = false;
 	std::optional<std::pair<Clock::time_point, uint64_t>> above_;	// the journal's half, since then, with so much
 	std::map<uint32_t, Errors> errors_;		// by member
+	std::map<uint32_t, Clock::time_point> due_since_;	// by volume: a snapshot, by its schedule
 };
 
 }	// namespace svd

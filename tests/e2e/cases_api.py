@@ -64,6 +64,10 @@ def test_answers_are_of_the_declared_types(host):
     call("SetVolume", pool="tank", volume="w", autoactivate=False, dry_run=True)
     for autoactivate in (False, True, True):
         call("SetVolume", pool="tank", volume="w", autoactivate=autoactivate)
+    for schedule in ("1d:7d", "1d:7d", "none"):
+        call("SetVolume", pool="tank", volume="w", schedule=schedule, dry_run=True)
+        call("SetVolume", pool="tank", volume="w", schedule=schedule)
+        call("RunSchedules", dry_run=True)
     call("SetPool", pool="tank", discard="pass", dry_run=True)
     for discard in ("pass", "keep", "keep"):
         call("SetPool", pool="tank", discard=discard)

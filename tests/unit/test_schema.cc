@@ -35,7 +35,7 @@ struct Old {
 			for (const std::string &sql : {
 				"INSERT INTO pool VALUES (1, x'" + hex + "', 'tank', 1700000000, 42, 1, 60000, 1000, 0, 0, 0, 4, 4)",
 				std::string("INSERT INTO members VALUES (0, x'00112233445566778899aabbccddeeff', 0, 'fast', 100, 0)"),
-				std::string("INSERT INTO layers VALUES (1, 1, 0), (3, 3, 0)"),
+				std::string("INSERT INTO layers (layer, volume, parent) VALUES (1, 1, 0), (3, 3, 0)"),
 				kVolume + "(1, 'a', 1073741824, 0, 1, 1, 1700000001, 0, -1)",
 				kVolume + "(3, 'gone', 1048576, 1, 3, 3, 1700000002, 0, -1)",
 			})
@@ -47,6 +47,18 @@ struct Old {
 		EXPECT_TRUE(db.close().ok());
 	}
 	std::vector<CatalogueCopy> copies() { return {{&device, 0, device.size()}}; }
+	void change(const char *sql)	// of whatever version it is
+	{
+		auto region = Region::open(copies(), uuid, {});
+		ASSERT_TRUE(region.ok());
+		auto opened = Database::open(std::move(region).value());
+		ASSERT_TRUE(opened.ok());
+		Database &db = *opened.value();
+		const Status done = db.transaction([&] { return db.exec(sql); });
+		EXPECT_TRUE(done.ok()) << done.error().message();
+		EXPECT_TRUE(db.checkpoint().ok());
+		EXPECT_TRUE(db.close().ok());
+	}
 
 	MemoryDevice device;
 	Uuid uuid;
@@ -61,7 +73,7 @@ std::string dump_of(Catalogue &catalogue)
 
 TEST(Schema, older_versions_are_upgraded)
 {
-	for (const uint32_t version : {1u, 2u}) {
+	for (const uint32_t version : {1u, 2u, 3u, 4u}) {
 		Old old(version);
 		auto c = Catalogue::open(old.copies(), old.uuid);
 		ASSERT_TRUE(c.ok()) << c.error().message();
@@ -96,6 +108,56 @@ TEST(Schema, volumes_of_version_1_come_up_with_their_pool)
 	c = Catalogue::open(old.copies(), old.uuid);
 	ASSERT_TRUE(c.ok());
 	EXPECT_FALSE(c.value()->volume("a").value().autoactivate);
+}
+
+TEST(Schema, snapshots_of_version_4_are_the_users_and_stay)
+{
+	Old old(4);
+	old.change("INSERT INTO layers (layer, volume, parent) VALUES (2, 1, 1); UPDATE volumes SET layer = 2, owned_since = 2 WHERE id = 1;"
+		   "INSERT INTO snapshots VALUES (2, 1, 's', 1073741824, 0, 1, 0, 1700000003, 0, 0)");
+	auto c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok()) << c.error().message();
+	EXPECT_FALSE(c.value()->snapshot(1, "s").value().scheduled);
+	EXPECT_EQ(c.value()->volume("a").value().schedule, "none");
+	EXPECT_EQ(c.value()->set_schedule(1, "5m:1h").error().code, Code::kUsage);
+	EXPECT_TRUE(c.value()->set_schedule(1, "5min:1h").ok());
+	EXPECT_EQ(c.value()->volume("a").value().schedule, "5min:1h");
+	EXPECT_TRUE(c.value()->check().value().empty());
+}
+
+// Layers of a volume that has gone keep its number from being given again, like volumes and snapshots.
+TEST(Schema, numbers_come_again_once_all_were_given)
+{
+	Old old(schema_version());
+	old.change("UPDATE pool SET next_volume = 16777215;"
+		   "INSERT INTO layers VALUES (2, 1, 1, 0); UPDATE volumes SET layer = 2, owned_since = 2 WHERE id = 1;"
+		   "INSERT INTO snapshots VALUES (2, 1, 's', 1073741824, 0, 1, 0, 1700000003, 0, 0, 0)");
+	auto c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok()) << c.error().message();
+	const auto create = [&](const char *name) {
+		VolumeRow wanted;
+		wanted.name = name;
+		wanted.size = 1 << 20;
+		const auto made = c.value()->create_volume(wanted);
+		EXPECT_TRUE(made.ok()) << made.error().message();
+		return made.ok() ? made.value().id : 0;
+	};
+	EXPECT_EQ(create("last"), 16777215u);
+	EXPECT_EQ(create("b"), 4u);	// 1 to 3 are a volume, a snapshot, and a volume that is being deleted
+	EXPECT_EQ(create("c"), 5u);
+	EXPECT_TRUE(c.value()->check().value().empty());
+	EXPECT_TRUE(c.value()->begin_delete_volume(4).ok());
+	EXPECT_TRUE(c.value()->delete_step(4).value().done);
+	EXPECT_EQ(create("d"), 6u);	// not the one that has just become free
+	ASSERT_TRUE(c.value()->close().ok());
+
+	old.change("UPDATE policies SET value = '16777214' WHERE key = 'last number'");
+	c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok());
+	EXPECT_EQ(create("e"), 4u);
+	const SnapshotWanted wanted{4, "s"};
+	EXPECT_EQ(c.value()->begin_snapshots(std::span(&wanted, 1), 1).value()[0].id, 7u);
+	EXPECT_TRUE(c.value()->check().value().empty());
 }
 
 TEST(Schema, read_only_upgrade_writes_nothing)

@@ -92,12 +92,38 @@ def test_members_are_seen_and_noticed_by_udev(bench):
         part = guest.run(f"readlink -f {disks[0].dev}-part1").strip()
         guest.run(f"svctl deactivate tank; dmsetup create map --table \"0 $(blockdev --getsz {part}) linear {part} 0\"\n"
                   "udevadm settle; svctl activate tank; dmsetup deps -o devname sv-tank | grep '(map)'\n"
-                  "svctl deactivate tank; dmsetup remove map; udevadm settle; svctl activate tank")
+                  "svctl deactivate tank; udevadm settle; dmsetup remove --retry map; udevadm settle; svctl activate tank")
     with machine.boot() as guest:
         # No mount waits for it: svd may be at it still.
         guest.run("for i in $(seq 100); do test -b /dev/sv/tank/a && test -b /dev/sv/part/c && break; sleep 0.1; done\n"
                   "test -b /dev/sv/tank/a; test ! -e /dev/sv/archive; svctl list\n" + late +
                   "for i in $(seq 40); do test -b /dev/sv/archive/b && break; sleep 0.1; done; sha256sum -c /root/sums")
+
+
+SCHEDULED = "svctl list -H -t snapshot -o name,scheduled | awk '$2 == \"yes\" { print $1 }'"
+
+
+@vm.full
+@vm.limit(500)
+def test_timer_makes_snapshots_by_schedule(bench):
+    """By itself, also after a boot; not while svd is stopped, which it does not start; and without a line a minute in the journal."""
+    disks = [bench.disk("fast", "256M")]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.run(f"systemctl is-active svctl-schedule.timer; svctl create-pool tank --tier fast={disks[0].dev}\n"
+                  "for v in a b; do svctl create-volume tank/$v --size 64M; done; svctl set-volume tank/a --schedule 1min:2min\n"
+                  "dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=8 oflag=direct conv=fsync status=none; svctl create-snapshot tank/a@mine")
+        vm.wait_until(lambda: len(guest.run(SCHEDULED).split()) == 2, 150, "two snapshots")
+        two = guest.run(SCHEDULED).split()
+    with machine.boot() as guest:
+        vm.wait_until(lambda: not set(two) & set(guest.run(SCHEDULED).split()), 150, "two later ones")
+        print(guest.run(f"test $({SCHEDULED} | wc -l) = 2; svctl show tank/a@mine; svctl status > /tmp/said; refused grep LATE /tmp/said\n"
+                        "svctl list -H -t snapshot -o name > /tmp/said; refused grep tank/b /tmp/said; journalctl -u svctl-schedule.service --no-pager\n"
+                        "test $(journalctl -q -o cat -u svctl-schedule.service | wc -l) = 0\n"
+                        "journalctl -u svd -o cat --no-pager | grep 'tank/a: by its schedule snapshot auto-'"))
+        guest.run("systemctl stop svd; sleep 65; refused systemctl is-active svd; refused systemctl is-failed svctl-schedule\n"
+                  f"systemctl start svd; svctl check tank", timeout=120)
 
 
 @vm.limit(120 + 160 * BOOTS)

@@ -84,7 +84,8 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         # Without headers there is no module, and that is said: by the installation, by status, by who needs it.
         said = p.install("here", "svctl", "dm-sv-dkms")
         expect(said, f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
-        expect(guest.run("systemctl is-enabled svd.service svd.socket; systemctl is-active svd.service; svctl status"),
+        expect(guest.run("systemctl is-enabled svd.service svd.socket svctl-schedule.timer; systemctl is-active svd.service svctl-schedule.timer; "
+                         "svctl status"),
                f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
         expect(guest.run(f"before=$(head -c 1M {disk.dev} | sha256sum); {create} && exit 1; test $? -eq 8\n"
                          f"test \"$before\" = \"$(head -c 1M {disk.dev} | sha256sum)\""), f"linux-headers-{release}")
