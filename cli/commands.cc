@@ -185,6 +185,9 @@ Request create_volume(const Values &v, const std::string &)
 		throw UsageError("--size is missing: a volume has one; a clone has that of its snapshot: --from VOLUME@SNAPSHOT");
 	if (!v.text("size").empty())
 		request.parameters["size"] = size_argument(v.text("size"));
+	request.new_uuid = v.flag("new-uuid");
+	if (from.empty() && request.new_uuid)
+		throw UsageError("--new-uuid is for clones: a new volume has no file system");
 	if (from.find('/') != std::string::npos)
 		throw UsageError(fmt::format("--from {}: write VOLUME@SNAPSHOT, of the same pool", from));
 	if (!from.empty()) {
@@ -407,7 +410,9 @@ std::vector<Command> volume_commands()
 		  {"--size", "SIZE", "10G is 10 GiB, 10GB is 10^9 bytes; of a clone at least what its snapshot has, which is usual", Kind::kOption,
 		   false},
 		  {"--from", "VOLUME@SNAPSHOT", "a clone: it begins as this snapshot of the same pool, and takes space for what is written then",
-		   Kind::kOption, false}},
+		   Kind::kOption, false},
+		  {"--new-uuid", "", "with --from: gives the XFS or ext4 in it a UUID of its own, so that both can be mounted; its log is replayed for that",
+		   Kind::kFlag, false}},
 		 "create-volume tank/train --size 20T", "5: there is one of another size", create_volume},
 		{"resize-volume", "resize", {"volume"}, "grow a volume, also while it is mounted",
 		 {{"POOL/VOLUME", "", ""}, {"--size", "SIZE", "the new size", Kind::kOption}},

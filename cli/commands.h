@@ -29,6 +29,7 @@ struct Request {
 	bool long_work = false;		// a job of svd's, if it takes long
 	View view = {};			// of tables, and of numbers
 	Selection selection = {};	// of list
+	bool new_uuid = false;		// for the file system on the volume that is created
 	std::vector<std::string> freeze = {};	// devices whose file systems stand still meanwhile
 };
 

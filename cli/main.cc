@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // svctl: parses the command line, sends one call to svd, prints the answer. It has no state and decides nothing; what it
-// does by itself is to ask before something is destroyed, and to freeze file systems.
+// does by itself is to ask before something is destroyed, to freeze file systems, and to give those on clones new UUIDs.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -17,6 +17,7 @@
 #include "cli/complete.h"
 #include "cli/freeze.h"
 #include "cli/interrupt.h"
+#include "cli/new_uuid.h"
 #include "cli/parse.h"
 #include "cli/print.h"
 #include "cli/progress.h"
@@ -163,6 +164,29 @@ Answer ask_frozen(const Options &options, const Request &request)
 	return answer;
 }
 
+// A clone that cannot have what was asked for is taken back, if it is still that one and nobody has it open.
+Answer with_new_uuid(const Options &options, const Request &request, Answer answer)
+{
+	const std::string name = request.parameters["pool"].get<std::string>() + "/" + request.parameters["volume"].get<std::string>();
+	if (answer.parameters.value("result", "") != "created")
+		return failed(kExitBusy, fmt::format("volume {} exists: which UUID its file system has was not looked at (delete-volume, or "
+						     "xfs_admin -U generate, tune2fs -U random)", name));
+	const InterruptNotice notice(fmt::format("svctl: create-volume: interrupted; {} is there, and its file system may have the UUID of the "
+						 "snapshot's: svctl delete-volume {}", name, name));
+	Answer renewed = give_new_uuid(answer.parameters.value("device", ""));
+	if (renewed.exit == kExitOk) {
+		answer.parameters["new_uuid"] = renewed.parameters["uuid"];
+		answer.parameters["message"] = fmt::format("{}; its file system has the UUID {}", answer.parameters.value("message", ""),
+							   renewed.parameters["uuid"].get<std::string>());
+		return answer;
+	}
+	const Answer back = call(options.socket, "io.svctl.DeleteVolume", {{"pool", request.parameters["pool"]}, {"volume",
+				 request.parameters["volume"]}, {"id", answer.parameters.value("id", 0)}}, {},
+				 std::chrono::seconds(options.timeout));
+	renewed.message += back.exit == kExitOk ? "; there is no clone" : fmt::format("; the clone {} is left: {}", name, back.message);
+	return renewed;
+}
+
 int run(const Options &options, const Request &request)
 {
 	if (options.json && request.view.chosen)
@@ -185,7 +209,9 @@ int run(const Options &options, const Request &request)
 			return report(options, request, allowed);
 	}
 	const bool freezes = !request.freeze.empty() && !options.dry_run;
-	const Answer answer = freezes ? ask_frozen(options, request) : ask(options, request);
+	Answer answer = freezes ? ask_frozen(options, request) : ask(options, request);
+	if (request.new_uuid && answer.exit == kExitOk && !options.dry_run)
+		answer = with_new_uuid(options, request, std::move(answer));
 	if (answer.exit == kExitOk && !answer.fds.empty())
 		return print_text(answer.fds[0].get());
 	return report(options, request, answer);

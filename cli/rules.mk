@@ -8,7 +8,7 @@ cli: $(BUILD)/bin/svctl $(COMPLETIONS)
 
 $(BUILD)/bin/svctl: $(CLI_SRC:%.cc=$(DAEMON_OBJ)/%.o) $(DAEMON_LIB)
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) $(LDFLAGS) -o $@ $^ -lfmt
+	$(CXX) $(CXXFLAGS) $(LDFLAGS) -o $@ $^ -lfmt -lblkid
 
 $(COMPLETIONS): $(BUILD)/completion/svctl.%: $(BUILD)/bin/svctl
 	@mkdir -p $(@D)

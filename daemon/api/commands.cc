@@ -65,7 +65,7 @@ const std::map<std::string, Method> kMethods = {
 	{"RenameVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.rename_volume(p.text("pool"), p.text("volume"), p.text("to"), p.flag("dry_run")); }}},
 	{"DeleteVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
-		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
+		return e.delete_volume(p.text("pool"), p.text("volume"), p.flag("dry_run"), p.number_if_given("id")); }}},
 	{"ActivateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.activate_volume(p.text("pool"), p.text("volume"), p.flag("dry_run")); }}},
 	{"DeactivateVolume", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {

@@ -294,11 +294,14 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	return done("renamed", fmt::format("volume {0}/{1} is now {0}/{2}", pool_name, volume, to));
 }
 
-Result<Json> Engine::delete_volume(const std::string &pool_name, const std::string &volume, bool dry_run)
+Result<Json> Engine::delete_volume(const std::string &pool_name, const std::string &volume, bool dry_run,
+				   std::optional<uint64_t> id)
 {
 	SV_ASSIGN(const auto found, volume_to_change(pool_name, volume));
 	const auto &[pool, row] = found;
 	const std::string name = pool_name + "/" + volume;
+	if (id && *id != row.id)
+		return Error{Code::kNotFound, "delete volume", name, fmt::format("it is another one, with number {}", row.id)};
 	SV_ASSIGN(const auto snapshots, snapshots_of(*pool, row.id));
 	if (!snapshots.empty())
 		return Error{Code::kBusy, "delete volume", name,

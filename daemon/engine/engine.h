@@ -83,7 +83,8 @@ public:
 	Result<Json> resize_volume(const std::string &pool, const std::string &volume, uint64_t size, bool dry_run);
 	Result<Json> rename_volume(const std::string &pool, const std::string &volume, const std::string &to,
 				   bool dry_run);
-	Result<Json> delete_volume(const std::string &pool, const std::string &volume, bool dry_run);
+	// With an id: only if the volume of that name still has it.
+	Result<Json> delete_volume(const std::string &pool, const std::string &volume, bool dry_run, std::optional<uint64_t> id = {});
 	// Of a pool that is up; until it is taken down.
 	Result<Json> activate_volume(const std::string &pool, const std::string &volume, bool dry_run);
 	Result<Json> deactivate_volume(const std::string &pool, const std::string &volume, bool dry_run);

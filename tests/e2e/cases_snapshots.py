@@ -14,6 +14,19 @@ ROLLBACK_POINTS = ["rollback-in-catalogue", "rollback-in-kernel", "rollback-devi
 CLONE_POINTS = ["create-clone-in-catalogue", "create-clone-in-kernel", "create-clone-confirmed"]
 
 
+def test_clone_whose_file_system_cannot_get_a_uuid_is_taken_back(host):
+    """svd --sim has no devices; in a guest: snapshots.clones_get_new_uuids."""
+    host.used_pool()
+    host.svctl("create-snapshot", "tank/v@one")
+    assert "would be created" in host.svctl("create-volume", "tank/c", "--from", "v@one", "--new-uuid", "--dry-run")
+    assert "there is no clone" in host.refused(1, "create-volume", "tank/c", "--from", "v@one", "--new-uuid")
+    assert [v["name"] for v in host.json("list")["pools"][0]["volumes"] if v["state"] != "deleting"] == ["v"]
+    host.refused(2, "create-volume", "tank/c", "--size", "1M", "--new-uuid", says="clones")
+    host.svctl("create-volume", "tank/c", "--from", "v@one")
+    host.refused(5, "create-volume", "tank/c", "--from", "v@one", "--new-uuid", says="exists")
+    host.svctl("show", "tank/c")
+
+
 def snapshots(host):
     return [s["volume"] + "@" + s["name"] for s in host.json("list")["pools"][0]["snapshots"]]
 

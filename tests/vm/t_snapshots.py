@@ -100,6 +100,37 @@ def test_volumes_are_cut_at_one_moment(bench):
         s.run("svctl check tank")
 
 
+# A clone's file system and the first one: what they are called, that both can be mounted, and that nothing is wrong with them.
+BOTH = """id() { blkid -p -s UUID -o value /dev/sv/tank/$1; }; test -n "$(id c$1)" -a "$(id c$1)" != "$(id $1)"
+svctl --json show tank/c$1 | grep active; mkdir -p /m/c$1; mount /dev/sv/tank/c$1 /m/c$1; diff -r /usr/include/linux /m/c$1/linux
+test ! -e /m/c$1/later; umount /m/c$1
+"""
+
+
+@vm.full
+@vm.limit(240)
+def test_clones_get_new_uuids(bench):
+    """Of file systems that are mounted and being written; what they had is in the clones."""
+    disks = [bench.disk("fast", "1G")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={disks[0].dev}", size="320M")
+        s.run("for v in b empty; do svctl create-volume tank/$v --size 320M; done; mkdir -p /m/a /m/b\n"
+              "mkfs.xfs -q /dev/sv/tank/a; mkfs.ext4 -q /dev/sv/tank/b\n"
+              "for v in a b; do mount /dev/sv/tank/$v /m/$v; cp -r /usr/include/linux /m/$v; sync -f /m/$v; done\n"
+              "svctl create-snapshot tank/a@one tank/b@one tank/empty@one\n"
+              "for v in a b; do cp -r /usr/include/linux /m/$v/later; done", timeout=120)
+        for v in "ab":
+            said = s.run(f"svctl create-volume tank/c{v} --from {v}@one --new-uuid")
+            assert "has the UUID" in said, said
+            s.run(f"both() {{ {BOTH}}}; both {v}")
+        print(s.run("xfs_repair -n /dev/sv/tank/ca 2>&1 | tail -3; fsck.ext4 -fn /dev/sv/tank/cb; ls /tmp | (! grep svctl)\n"
+                    "rc=0; svctl create-volume tank/cempty --from empty@one --new-uuid 2> /tmp/said || rc=$?; cat /tmp/said\n"
+                    "test $rc = 1; grep 'none that is known' /tmp/said; rc=0; svctl show tank/cempty || rc=$?; test $rc = 3\n"
+                    "rc=0; svctl create-volume tank/ca --from a@one --new-uuid || rc=$?; test $rc = 5\n"
+                    "umount /m/a /m/b; svctl check tank"))
+
+
 # Otherwise the kernel writes in the background after the mount, which a dump shows.
 AT_ONCE = "-Elazy_itable_init=0,lazy_journal_init=0"
 # As /tmp/before has it, but for how far the journal is applied.
