@@ -117,7 +117,11 @@ def test_timer_makes_snapshots_by_schedule(bench):
         vm.wait_until(lambda: len(guest.run(SCHEDULED).split()) == 2, 150, "two snapshots")
         two = guest.run(SCHEDULED).split()
     with machine.boot() as guest:
-        vm.wait_until(lambda: not set(two) & set(guest.run(SCHEDULED).split()), 150, "two later ones")
+        def two_later():    # and not none, as before the pool is up
+            now = set(guest.run(SCHEDULED).split())
+            return len(now) == 2 and not set(two) & now
+
+        vm.wait_until(two_later, 200, "two later ones")
         print(guest.run(f"test $({SCHEDULED} | wc -l) = 2; svctl show tank/a@mine; svctl status > /tmp/said; refused grep LATE /tmp/said\n"
                         "svctl list -H -t snapshot -o name > /tmp/said; refused grep tank/b /tmp/said; journalctl -u svctl-schedule.service --no-pager\n"
                         "test $(journalctl -q -o cat -u svctl-schedule.service | wc -l) = 0\n"
