@@ -163,6 +163,7 @@ BUILD_32 = (f"gcc -m32 -nostdlib -static -ffreestanding -fno-stack-protector -no
             "-I/usr/include/x86_64-linux-gnu")
 
 
+@vm.full
 def test_a_32_bit_client_is_served(bench):
     disk = bench.disk("a", "64M")
     with bench.boot([disk]) as guest:

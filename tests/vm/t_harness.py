@@ -49,6 +49,7 @@ def test_device_mapper_works_without_udev(bench):
                   "umount /mnt; dmsetup remove t")
 
 
+@vm.full
 def test_runs_scripts_side_by_side(bench):
     with bench.boot() as guest:
         slow = guest.start("echo early; until test -e /tmp/go; do sleep 0.1; done; echo late")
@@ -62,6 +63,7 @@ def test_runs_scripts_side_by_side(bench):
             assert failed.code == 1 and failed.output == "out\n", failed
 
 
+@vm.full
 def test_reboot_keeps_data(bench):
     disks = [bench.disk(b, "64M", backend=b) for b in ("file", "volatile", "logged")]
     with bench.boot(disks) as guest:
@@ -109,6 +111,7 @@ def test_early_destaging_tears_writes(bench):
     assert 700 < kept < 1350, kept
 
 
+@vm.full
 def test_crash_image_from_log(bench):
     disk = bench.disk("a", "64M", backend="logged")
     with bench.boot([disk]) as guest:

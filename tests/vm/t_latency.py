@@ -24,6 +24,7 @@ def shown(s):
     return {h["class"]: h for h in answer["histograms"]}, {line["class"]: line for line in answer["latency"]}
 
 
+@vm.full
 @vm.limit(240)
 def test_counts_equal_what_fio_did(bench):
     disk = bench.disk("a", "512M")
