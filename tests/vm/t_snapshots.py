@@ -137,7 +137,7 @@ AT_ONCE = "-Elazy_itable_init=0,lazy_journal_init=0"
 UNCHANGED = "svctl dump tank > /tmp/after; sed -i '/^journal /d' /tmp/before /tmp/after; cmp /tmp/before /tmp/after\n"
 # Exit code 5: somebody has frozen it.
 FREEZE = """frozen() { ! fsfreeze -f $1 2> /dev/null || { fsfreeze -u $1; return 1; }; }
-thaws() { for i in $(seq 50); do frozen $1 || return 0; sleep 0.1; done; return 1; }
+thaws() { for i in $(seq 120); do frozen $1 || return 0; sleep 0.1; done; return 1; }
 needs_replay() { dumpe2fs -h $1 2> /dev/null | grep -q needs_recovery; }
 code() { local got=0; "$@" 2> /tmp/said || got=$?; cat /tmp/said; echo "exit code $got"; return $got; }
 """
@@ -173,11 +173,11 @@ def test_frozen_file_systems_need_no_replay(bench):
                     "kill -9 $!; thaws /mnt/bind; echo on >> /mnt/bind/on; pkill -CONT -x svd; sleep 1; svctl list\n"
                     "for n in late dead; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
         # Neither ^Z nor SIGKILL to svctl's group keeps it frozen; nor does killing who has it frozen, while svctl lives.
-        print(s.run(FREEZE + "pkill -STOP -x svd; setsid bash -c 'echo $$ > /tmp/group; exec svctl --timeout 3 create-snapshot tank/a@z --freeze' & sleep 1\n"
+        print(s.run(FREEZE + "pkill -STOP -x svd; setsid bash -c 'echo $$ > /tmp/group; exec svctl --timeout 8 create-snapshot tank/a@z --freeze' & sleep 1\n"
                     "frozen /mnt/bind; kill -TSTP -$(cat /tmp/group); thaws /mnt/bind; kill -KILL -$(cat /tmp/group); wait $! || true\n"
                     "setsid bash -c 'echo $$ > /tmp/group; exec svctl create-snapshot tank/a@g --freeze' & sleep 1; frozen /mnt/bind\n"
                     "kill -KILL -$(cat /tmp/group); thaws /mnt/bind; wait $! || true\n"
-                    "code svctl --timeout 4 create-snapshot tank/a@k --freeze > /tmp/code 2>&1 & sleep 1; frozen /mnt/bind; pkill -KILL svctl-thaw; frozen /mnt/bind\n"
+                    "code svctl --timeout 8 create-snapshot tank/a@k --freeze > /tmp/code 2>&1 & sleep 1; frozen /mnt/bind; pkill -KILL svctl-thaw; frozen /mnt/bind\n"
                     "wait $! || true; thaws /mnt/bind; cat /tmp/code; pkill -CONT -x svd; sleep 1; svctl list\n"
                     "for n in z g k; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
         # FIFREEZE waits for the device: given up, and thawed once it is over.

@@ -64,7 +64,7 @@ ls /run/b | wc -l
 """
 # Most while svd starts, and some while it serves.
 KILL_AT_RANDOM = KILL + WRITE_B + """RANDOM=$SEED; svd=$(pidof svd)
-for n in $(seq 32); do
+for n in $(seq 40); do
     pause=0.$((RANDOM % 8 + 1)); ((n % 4)) || { write_b $((16 + n / 4)); pause=$((RANDOM % 2 + 2)).$((RANDOM % 10)); }
     sleep $pause; killed; launch none  # fails if svd ended by itself
 done; sleep 1; kill -0 $svd"""
@@ -92,7 +92,7 @@ def test_svd_killed_under_fio(bench):
         guest.run("touch /tmp/stop")
         print(fio.wait(60))
         s.run("for i in $(seq 50); do svctl list >/dev/null && break; sleep 0.1; done; svctl check tank; svctl list")
-        assert s.run(READ_B) == "18\n"
+        assert s.run(READ_B) == "20\n"
 
 
 @vm.full
