@@ -102,9 +102,9 @@ Ended run_tool(const std::vector<std::string> &words)
 	return ended;
 }
 
-Answer refused(const std::string &device, const std::string &why)
+Answer refused(const std::string &device, const std::string &why, int exit = kExitFailure)
 {
-	return failed(kExitFailure, fmt::format("cannot give the file system on {} a new UUID: {}", device, why));
+	return failed(exit, fmt::format("cannot give the file system on {} a new UUID: {}", device, why));
 }
 
 // Empty: it did.
@@ -152,8 +152,7 @@ Answer give_new_uuid(const std::string &device)
 {
 	const bool there = svd::UniqueFd(open(device.c_str(), O_RDWR | O_CLOEXEC)).get() >= 0;	// no longer: who mounts wants to be alone
 	if (!there)
-		return failed(errno == EACCES || errno == EPERM ? kExitPermission : kExitFailure,
-			      fmt::format("cannot give the file system on {} a new UUID: {}", device, strerror(errno)));
+		return refused(device, strerror(errno), errno == EACCES || errno == EPERM ? kExitPermission : kExitFailure);
 	const FileSystemOn before = look_at(device);
 	if (const std::string why = renew(device, before.type); !why.empty())
 		return refused(device, why);

@@ -269,7 +269,7 @@ Status Engine::refuse_device_names(Pool &pool, const VolumeRow &volume, const st
 	SV_ASSIGN(const auto snapshots, snapshots_of(pool, volume.id));
 	for (const SnapshotRow &snapshot : snapshots)
 		SV_TRY(check_device_name(pool.name(), to + "@" + snapshot.name));
-	return {};
+	return volume.schedule == "none" ? Status() : check_device_name(pool.name(), to + "@" + scheduled_name(wall_clock()));
 }
 
 Result<Json> Engine::rename_volume(const std::string &pool_name, const std::string &volume, const std::string &to,
@@ -286,8 +286,6 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
 	SV_TRY(refuse_device_names(*source.value().first, source.value().second, to));
-	if (source.value().second.schedule != "none")
-		SV_TRY(check_device_name(source.value().first->name(), to + "@" + scheduled_name(wall_clock())));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
 	SV_TRY(source.value().first->rename_volume(source.value().second, to));
@@ -354,7 +352,7 @@ Result<Json> Engine::deactivate_volume(const std::string &pool_name, const std::
 
 namespace {
 
-// "it comes up with its pool, and has no schedule"; empty: nothing changes.
+// "comes up with its pool, and gets snapshots by schedule 1h:1d"; empty: nothing changes.
 std::string changes_of(const VolumeRow &row, const VolumeSettings &wanted)
 {
 	std::string text;

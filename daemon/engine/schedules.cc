@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <ctime>
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "daemon/base/log.h"
 #include "daemon/base/schedule.h"
@@ -20,14 +20,6 @@ namespace {
 
 constexpr int kMostOfOneSecond = 99;
 constexpr size_t kMostDeletedAtOnce = 64;		// of a volume; the next turn takes more
-
-std::string joined(const std::vector<std::string> &names)
-{
-	std::string text;
-	for (const std::string &name : names)
-		text += (text.empty() ? "" : ", ") + name;
-	return text;
-}
 
 // Held and active ones stay.
 std::vector<SnapshotRow> surplus_of(const Schedule &schedule, const std::vector<ScheduledSnapshot> &planned,
@@ -173,7 +165,7 @@ Status Engine::run_schedules_of(Pool &pool, ScheduleTurn &turn)
 		log::notice("volume {}/{}: by its schedule {}{}{}{}", pool.name(), one.volume.name,
 			    one.name.empty() ? "" : "snapshot " + one.name + " created",
 			    one.name.empty() || one.deleted.empty() ? "" : ", ", one.deleted.empty() ? "" : "deleted: ",
-			    joined(one.deleted));
+			    fmt::join(one.deleted, ", "));
 	}
 	return {};
 }

@@ -100,6 +100,9 @@ def test_volumes_are_cut_at_one_moment(bench):
         s.run("svctl check tank")
 
 
+# What a command says on standard error is in /tmp/said, too.
+CODE = """code() { local got=0; "$@" 2> /tmp/said || got=$?; cat /tmp/said; echo "exit code $got"; return $got; }
+"""
 # A clone's file system and the first one: what they are called, that both can be mounted, and that nothing is wrong with them.
 BOTH = """id() { blkid -p -s UUID -o value /dev/sv/tank/$1; }; test -n "$(id c$1)" -a "$(id c$1)" != "$(id $1)"
 svctl --json show tank/c$1 | grep active; mkdir -p /m/c$1; mount /dev/sv/tank/c$1 /m/c$1; diff -r /usr/include/linux /m/c$1/linux
@@ -124,10 +127,10 @@ def test_clones_get_new_uuids(bench):
             said = s.run(f"svctl create-volume tank/c{v} --from {v}@one --new-uuid")
             assert "has the UUID" in said, said
             s.run(f"both() {{ {BOTH}}}; both {v}")
-        print(s.run("xfs_repair -n /dev/sv/tank/ca 2>&1 | tail -3; fsck.ext4 -fn /dev/sv/tank/cb; ls /tmp | (! grep svctl)\n"
-                    "rc=0; svctl create-volume tank/cempty --from empty@one --new-uuid 2> /tmp/said || rc=$?; cat /tmp/said\n"
-                    "test $rc = 1; grep 'none that is known' /tmp/said; rc=0; svctl show tank/cempty || rc=$?; test $rc = 3\n"
-                    "rc=0; svctl create-volume tank/ca --from a@one --new-uuid || rc=$?; test $rc = 5\n"
+        print(s.run(CODE + "xfs_repair -n /dev/sv/tank/ca 2>&1 | tail -3; fsck.ext4 -fn /dev/sv/tank/cb; refused compgen -G '/run/svctl-*'\n"
+                    "is() { local wanted=$1 got=0; shift; code \"$@\" || got=$?; test $got = $wanted; }\n"
+                    "is 1 svctl create-volume tank/cempty --from empty@one --new-uuid; grep 'none that is known' /tmp/said\n"
+                    "is 3 svctl show tank/cempty; is 5 svctl create-volume tank/ca --from a@one --new-uuid\n"
                     "umount /m/a /m/b; svctl check tank"))
 
 
@@ -136,10 +139,9 @@ AT_ONCE = "-Elazy_itable_init=0,lazy_journal_init=0"
 # As /tmp/before has it, but for how far the journal is applied.
 UNCHANGED = "svctl dump tank > /tmp/after; sed -i '/^journal /d' /tmp/before /tmp/after; cmp /tmp/before /tmp/after\n"
 # Exit code 5: somebody has frozen it.
-FREEZE = """frozen() { ! fsfreeze -f $1 2> /dev/null || { fsfreeze -u $1; return 1; }; }
+FREEZE = CODE + """frozen() { ! fsfreeze -f $1 2> /dev/null || { fsfreeze -u $1; return 1; }; }
 thaws() { for i in $(seq 120); do frozen $1 || return 0; sleep 0.1; done; return 1; }
 needs_replay() { dumpe2fs -h $1 2> /dev/null | grep -q needs_recovery; }
-code() { local got=0; "$@" 2> /tmp/said || got=$?; cat /tmp/said; echo "exit code $got"; return $got; }
 """
 
 
