@@ -13,7 +13,7 @@ namespace svctl {
 namespace {
 
 char g_text[512];
-size_t g_length;	// written while SIGINT has its default action
+size_t g_length;	// written while SIGINT is blocked
 
 // SA_RESETHAND has put the default action back; the signal is delivered again once this returns.
 void say_and_die(int)
@@ -28,9 +28,7 @@ void say_and_die(int)
 
 InterruptNotice::InterruptNotice(const std::string &text)
 {
-	const std::string line = "\n" + text + "\n";
-	g_length = std::min(line.size(), sizeof(g_text));
-	std::memcpy(g_text, line.data(), g_length);
+	set(text);
 	struct sigaction old {};
 	sigaction(SIGINT, nullptr, &old);
 	if (old.sa_handler == SIG_IGN)		// as nohup and a shell's & have it
@@ -39,6 +37,18 @@ InterruptNotice::InterruptNotice(const std::string &text)
 	action.sa_handler = say_and_die;
 	action.sa_flags = static_cast<int>(SA_RESETHAND);
 	sigaction(SIGINT, &action, nullptr);
+}
+
+void InterruptNotice::set(const std::string &text)
+{
+	sigset_t interrupt, old;
+	sigemptyset(&interrupt);
+	sigaddset(&interrupt, SIGINT);
+	sigprocmask(SIG_BLOCK, &interrupt, &old);
+	const std::string line = "\n" + text + "\n";
+	g_length = std::min(line.size(), sizeof(g_text));
+	std::memcpy(g_text, line.data(), g_length);
+	sigprocmask(SIG_SETMASK, &old, nullptr);
 }
 
 InterruptNotice::~InterruptNotice()

@@ -12,6 +12,7 @@ class InterruptNotice {
 public:
 	explicit InterruptNotice(const std::string &text);
 	~InterruptNotice();
+	void set(const std::string &text);	// from now on; a ^C meanwhile prints one of them
 	InterruptNotice(const InterruptNotice &) = delete;
 	InterruptNotice &operator=(const InterruptNotice &) = delete;
 };

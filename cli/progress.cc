@@ -44,7 +44,7 @@ std::string farewell(const std::string &command, const json &progress)
 }
 
 ProgressDisplay::ProgressDisplay(std::string command, const std::string &at_first, bool quiet)
-	: command_(std::move(command)), notice_(std::in_place, at_first), show_(!quiet && isatty(STDERR_FILENO))
+	: command_(std::move(command)), notice_(at_first), show_(!quiet && isatty(STDERR_FILENO))
 {
 }
 
@@ -56,7 +56,7 @@ ProgressDisplay::~ProgressDisplay()
 
 void ProgressDisplay::show(const json &progress)
 {
-	notice_.emplace(farewell(command_, progress));
+	notice_.set(farewell(command_, progress));
 	if (!show_)
 		return;
 	fmt::print(stderr, "\r\033[K{}", progress_line(progress));

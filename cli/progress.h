@@ -3,7 +3,6 @@
 // the job. main.cc makes one for a command that may take long.
 #pragma once
 
-#include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -29,7 +28,7 @@ public:
 
 private:
 	std::string command_;
-	std::optional<InterruptNotice> notice_;
+	InterruptNotice notice_;
 	bool show_;
 	bool shown_ = false;
 };

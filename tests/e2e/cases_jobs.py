@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -36,14 +37,49 @@ def big_pool(host):
     host.svctl("create-pool", "other", "--tier", "t=" + host.disk("o"))
 
 
+class Svctl:
+    """svctl with a terminal of its own as standard error: what it shows there says what it knows."""
+
+    def __init__(self, host, *words):
+        self.terminal, theirs = os.openpty()
+        self.shown = ""
+        self.process = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=theirs, preexec_fn=os.setpgrp)
+        os.close(theirs)
+
+    def read_until(self, text, seconds=20):
+        """None: until it has ended."""
+        deadline = time.monotonic() + seconds
+        while text is None or text not in self.shown:
+            assert select.select([self.terminal], [], [], max(0, deadline - time.monotonic()))[0], self.shown
+            try:
+                some = os.read(self.terminal, 65536)
+            except OSError:     # EIO: it has ended
+                some = b""
+            if not some:
+                assert text is None, self.shown
+                return
+            self.shown += some.decode()
+
+    def wait(self, seconds):
+        self.read_until(None, seconds)
+        os.close(self.terminal)
+        return self.process.wait(seconds)
+
+    def interrupt(self):
+        """What it says then."""
+        self.process.send_signal(signal.SIGINT)
+        before = len(self.shown)
+        assert self.wait(20) == -signal.SIGINT, self.shown
+        return self.shown[before:]
+
+
 def begin(host, *words):
-    svctl = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, text=True, preexec_fn=os.setpgrp)
-    deadline = time.monotonic() + 20
-    while not (jobs := running(host)):
-        assert time.monotonic() < deadline and svctl.poll() is None, "it was no job, or was too fast"
-        time.sleep(0.01)
-    return svctl, jobs[0]["id"]
+    """Runs as a job, and svctl knows it."""
+    svctl = Svctl(host, *words)
+    svctl.read_until("\033[K")
+    (job,) = running(host)
+    return svctl, job["id"]
 
 
 def running(host):
@@ -89,7 +125,7 @@ def test_list_answers_while_a_million_extents_are_restored(host):
                 host.refused(5, *words, says=f"svctl wait {job}")
             host.svctl("create-volume", "other/v", "--size", "1M")
             assert "restore" in host.svctl("jobs")
-    assert svctl.wait(60) == 0, svctl.stderr.read()
+    assert svctl.wait(60) == 0, svctl.shown
     print(f"     restore of {EXTENTS} extents: list took at most {worst * 1000:.0f} ms of {len(seen)} times")
     assert worst < 1 and "restoring" in seen, (worst, seen)
     assert "restored" in host.svctl("wait", str(job))
@@ -99,27 +135,23 @@ def test_list_answers_while_a_million_extents_are_restored(host):
             svctl, job = begin(host, what, "tank")
             host.svctl("show", "tank")
             host.refused(5, "create-volume", "tank/v", "--size", "1M", says=f"job {job} ({what})")
-        assert svctl.wait(60) == 0, svctl.stderr.read()
+        assert svctl.wait(60) == 0, svctl.shown
 
 
 def test_interrupted_svctl_leaves_a_restore_or_check_running(host):
     text = big_text(host)
     big_pool(host)
     svctl, job = begin(host, "restore", "tank", text)
-    svctl.send_signal(signal.SIGINT)
-    said = svctl.communicate(timeout=20)[1]
-    assert svctl.returncode == -signal.SIGINT and f"svctl wait {job}" in said, (svctl.returncode, said)
+    assert f"svctl wait {job}" in svctl.interrupt(), svctl.shown
     assert "restored" in host.svctl("wait", str(job))
     with slowed(host):
         svctl, job = begin(host, "check", "tank")
-        svctl.send_signal(signal.SIGINT)
-        assert f"svctl wait {job}" in svctl.communicate(timeout=20)[1] and svctl.returncode == -signal.SIGINT
+        assert f"svctl wait {job}" in svctl.interrupt(), svctl.shown
         assert f"{job} " in host.svctl("jobs")
     assert "agree" in host.svctl("wait", str(job))
     # A dump is of no use without its client.
     svctl, job = begin(host, "dump", "tank")
-    svctl.send_signal(signal.SIGINT)
-    assert svctl.wait(20) == -signal.SIGINT
+    svctl.interrupt()
     host.refused(1, "wait", str(job), says="has gone")
     host.svctl("create-volume", "tank/v", "--size", "1M")
     host.refused(3, "wait", "12345", says="there is none")
@@ -154,13 +186,11 @@ def test_activation_of_a_million_extents_is_a_job(host):
     with slowed(host) as enough:
         svctl, job = begin(host, "activate", "tank")
         assert state_of(host) == "activating"
-        for words in (["create-volume", "tank/v", "--size", "1M"], ["deactivate", "tank"], ["check", "tank"], ["activate", "tank"],
-                      ["import-pool", "tank"], ["show", "tank/v1"]):
+        for words in (["create-volume", "tank/v", "--size", "1M"], ["activate", "tank"], ["import-pool", "tank"], ["show", "tank/v1"]):
             host.refused(5, *words, says=f"svctl wait {job}")
         host.svctl("scan")
         assert state_of(host) == "activating"
-        svctl.send_signal(signal.SIGINT)
-        assert f"svctl wait {job}" in svctl.communicate(timeout=20)[1] and svctl.returncode == -signal.SIGINT
+        assert f"svctl wait {job}" in svctl.interrupt(), svctl.shown
         enough.set()
         host.svctl("create-volume", "other/v", "--size", "1M")
     assert "is active" in host.svctl("wait", str(job))

@@ -138,9 +138,10 @@ def test_clones_get_new_uuids(bench):
 AT_ONCE = "-Elazy_itable_init=0,lazy_journal_init=0"
 # As /tmp/before has it, but for how far the journal is applied.
 UNCHANGED = "svctl dump tank > /tmp/after; sed -i '/^journal /d' /tmp/before /tmp/after; cmp /tmp/before /tmp/after\n"
-# Exit code 5: somebody has frozen it.
+# frozen() freezes it for a moment itself. Who has it frozen for svctl sleeps interruptibly only once it has.
 FREEZE = CODE + """frozen() { ! fsfreeze -f $1 2> /dev/null || { fsfreeze -u $1; return 1; }; }
 thaws() { for i in $(seq 120); do frozen $1 || return 0; sleep 0.1; done; return 1; }
+freezes() { for i in $(seq 120); do ps -o s= -p "$(pgrep -nx svctl-thaw)" 2> /dev/null | grep -q S && break; sleep 0.1; done; frozen $1; }
 needs_replay() { dumpe2fs -h $1 2> /dev/null | grep -q needs_recovery; }
 """
 
@@ -171,15 +172,15 @@ def test_frozen_file_systems_need_no_replay(bench):
                     "grep 'on /mnt/b: somebody' /tmp/said; thaws /mnt/bind; fsfreeze -u /mnt/b\n" + UNCHANGED))
         # svd does not answer: the file system goes on at the deadline. svctl dies: at once.
         print(s.run(FREEZE + "pkill -STOP -x svd; code svctl --timeout 2 create-snapshot tank/a@late --freeze || test $? = 21\n"
-                    "thaws /mnt/bind; echo on > /mnt/bind/on; svctl create-snapshot tank/a@dead --freeze & sleep 1; frozen /mnt/bind\n"
+                    "thaws /mnt/bind; echo on > /mnt/bind/on; svctl create-snapshot tank/a@dead --freeze & freezes /mnt/bind\n"
                     "kill -9 $!; thaws /mnt/bind; echo on >> /mnt/bind/on; pkill -CONT -x svd; sleep 1; svctl list\n"
                     "for n in late dead; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
         # Neither ^Z nor SIGKILL to svctl's group keeps it frozen; nor does killing who has it frozen, while svctl lives.
-        print(s.run(FREEZE + "pkill -STOP -x svd; setsid bash -c 'echo $$ > /tmp/group; exec svctl --timeout 8 create-snapshot tank/a@z --freeze' & sleep 1\n"
-                    "frozen /mnt/bind; kill -TSTP -$(cat /tmp/group); thaws /mnt/bind; kill -KILL -$(cat /tmp/group); wait $! || true\n"
-                    "setsid bash -c 'echo $$ > /tmp/group; exec svctl create-snapshot tank/a@g --freeze' & sleep 1; frozen /mnt/bind\n"
+        print(s.run(FREEZE + "pkill -STOP -x svd; setsid bash -c 'echo $$ > /tmp/group; exec svctl --timeout 8 create-snapshot tank/a@z --freeze' &\n"
+                    "freezes /mnt/bind; kill -TSTP -$(cat /tmp/group); thaws /mnt/bind; kill -KILL -$(cat /tmp/group); wait $! || true\n"
+                    "setsid bash -c 'echo $$ > /tmp/group; exec svctl create-snapshot tank/a@g --freeze' & freezes /mnt/bind\n"
                     "kill -KILL -$(cat /tmp/group); thaws /mnt/bind; wait $! || true\n"
-                    "code svctl --timeout 8 create-snapshot tank/a@k --freeze > /tmp/code 2>&1 & sleep 1; frozen /mnt/bind; pkill -KILL svctl-thaw; frozen /mnt/bind\n"
+                    "code svctl --timeout 8 create-snapshot tank/a@k --freeze > /tmp/code 2>&1 & freezes /mnt/bind; pkill -KILL -x svctl-thaw; frozen /mnt/bind\n"
                     "wait $! || true; thaws /mnt/bind; cat /tmp/code; pkill -CONT -x svd; sleep 1; svctl list\n"
                     "for n in z g k; do svctl delete-snapshot tank/a@$n --yes || true; done; sleep 2; svctl check tank"))
         # FIFREEZE waits for the device: given up, and thawed once it is over.
