@@ -210,6 +210,7 @@ def test_mounted_volumes_are_not_rolled_back(bench):
               "svctl delete-snapshot tank/a@good --yes; svctl delete-snapshot tank/a@same --yes; sleep 3; svctl check tank")
 
 
+@vm.full
 @vm.limit(240)
 def test_rolling_snapshots_are_folded_under_load(bench):
     """What only parts of extents need of deleted snapshots goes while these extents are written, and svd dies and comes back."""
