@@ -707,7 +707,7 @@ static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done
 
 /*
  * Step one: it is listed no more. All else stays as it is until the grace periods are over, since whoever reads through
- * a child that has become whole may still find it (plan.c:read_partial).
+ * a child that has become whole may still find it (plan.c:sv_plan_read_partial).
  */
 static int recycle_one(struct sv_pool *p, const struct sv_freed *x, u64 *members)
 {

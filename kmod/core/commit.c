@@ -123,6 +123,21 @@ bool sv_flush_ticket(struct sv_volume *v, struct sv_ticket *t)
 	return wait;
 }
 
+/* Another write may just be setting the bit that this one found: until it has marked it, too. */
+static bool is_marked(const struct sv_pool *p, const struct sv_piece *piece)
+{
+	struct sv_member *m = p->members[piece->member];
+	u64 dirty = (u64)atomic64_read(&piece->partial->dirty);
+	sv_lock_flags_t f;
+
+	if (dirty && !(dirty & (SV_DIRTY_WORDS | SV_DIRTY_LISTED))) {
+		sv_lock(&m->listing, f);
+		dirty = (u64)atomic64_read(&piece->partial->dirty);
+		sv_unlock(&m->listing, f);
+	}
+	return dirty & (SV_DIRTY_WORDS | SV_DIRTY_LISTED);
+}
+
 /* The write's own bit: still to be taken, taken by a round under way, or in the stream. */
 static bool own_bit_waits(const struct sv_pool *p, const struct sv_piece *piece, struct sv_ticket *t)
 {
@@ -130,7 +145,7 @@ static bool own_bit_waits(const struct sv_pool *p, const struct sv_piece *piece,
 
 	if (!pt)
 		return false;
-	if (atomic64_read(&pt->dirty) & (s64)(SV_DIRTY_WORDS | SV_DIRTY_LISTED))
+	if (is_marked(p, piece))
 		t->need = 1ull << piece->member;
 	else if (!sv_partial_is_live(p, pt) || pt->pos <= p->durable)
 		return false;

@@ -387,6 +387,8 @@ bool sv_partial_is_live(const struct sv_pool *p, const struct sv_partial *pt);
 bool sv_partial_all_valid(const struct sv_partial *pt);
 bool sv_partial_none_valid(const struct sv_partial *pt);
 void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv); /* any context */
+/* Any context. How many VALID records that makes: of the caller's ring space, what they take is theirs from now on. */
+u32 sv_partial_set_valid(struct sv_pool *p, struct sv_partial *pt, u32 member, u32 first, u32 n);
 u32 sv_partials_listed(struct sv_member *m);				/* off the list; the first one */
 bool sv_partial_take(struct sv_pool *p, u32 member, struct sv_partial *pt);	/* false: no room */
 void sv_partials_publish(struct sv_pool *p, u32 member);		/* what was taken, into the stream */

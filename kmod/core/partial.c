@@ -19,7 +19,7 @@
  * sv_partial_take() passes over a partial that no word names, and it is reused only after RCU and the SRCU of its
  * member, and once it is on no list.
  */
-#include "internal.h"
+#include "plan.h"
 
 static u32 take_cell(struct sv_pool *p)
 {
@@ -117,22 +117,51 @@ void sv_partial_quarantine(struct sv_pool *p, u64 word)
  * Mark and list entry are one step for others that mark the same partial: a write that found it marked but not yet
  * listed would end upward, and the flush after it would miss its bit.
  */
-void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv)
+static void mark(struct sv_member *m, struct sv_partial *pt, u64 words)
 {
-	struct sv_member *m = p->members[member];
-	sv_lock_flags_t f;
-	u64 old;
+	u64 old = (u64)atomic64_fetch_or((s64)(words | SV_DIRTY_LISTED), &pt->dirty);
 
-	atomic64_add((s64)((u64)resv << SV_DIRTY_RESV), &pt->dirty);
-	sv_lock(&m->listing, f);
-	old = (u64)atomic64_fetch_or((s64)(words | SV_DIRTY_LISTED), &pt->dirty);
+	sv_lock_assert(&m->listing);
 	if (!(old & SV_DIRTY_LISTED)) {
 		u32 self = pt->link;
 
 		pt->link = m->dirty;
 		WRITE_ONCE(m->dirty, self);
 	}
+}
+
+void sv_partial_mark(struct sv_pool *p, struct sv_partial *pt, u32 member, u64 words, u32 resv)
+{
+	struct sv_member *m = p->members[member];
+	sv_lock_flags_t f;
+
+	atomic64_add((s64)((u64)resv << SV_DIRTY_RESV), &pt->dirty);
+	sv_lock(&m->listing, f);
+	mark(m, pt, words);
 	sv_unlock(&m->listing, f);
+}
+
+/*
+ * Bits and mark are one step for a round, which takes the list under the same lock, and for FUA
+ * (commit.c:is_marked()): another write to these blocks that finds them valid makes no mark of its own, and the flush
+ * after it needs this one. [I13]
+ */
+u32 sv_partial_set_valid(struct sv_pool *p, struct sv_partial *pt, u32 member, u32 first, u32 n)
+{
+	u32 w, from = first / 64, to = (first + n - 1) / 64, resv = to - from + 1;
+	struct sv_member *m = p->members[member];
+	sv_lock_flags_t f;
+	u64 words = 0;
+
+	atomic64_add((s64)((u64)resv << SV_DIRTY_RESV), &pt->dirty);
+	sv_lock(&m->listing, f);
+	for (w = from; w <= to; w++) {
+		atomic64_or((s64)sv_word_bits(w, first, n), &pt->valid[w]);
+		words |= 1ull << w;
+	}
+	mark(m, pt, words);
+	sv_unlock(&m->listing, f);
+	return resv;
 }
 
 u32 sv_partials_listed(struct sv_member *m)

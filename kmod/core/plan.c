@@ -432,18 +432,6 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	return SV_PLAN_REMAP;
 }
 
-static u64 set_valid(struct sv_partial *pt, u32 first, u32 n)
-{
-	u64 words = 0;
-	u32 w;
-
-	for (w = first / 64; w <= (first + n - 1) / 64; w++) {
-		atomic64_or((s64)sv_word_bits(w, first, n), &pt->valid[w]);
-		words |= 1ull << w;
-	}
-	return words;
-}
-
 /*
  * After the bits are marked, since a flush that finds nothing owed looks no further. The commit clears in the same
  * order, owed first, so whoever is seen here as owed already will be asked for the bits too. [I11]
@@ -462,12 +450,8 @@ static noinline void first_write_done(struct sv_volume *v, const struct sv_piece
 	u32 resv = 0;
 
 	if (ok) {
-		u64 words;
-
 		smp_mb();	/* the places that are written to, then the bits: pairs with to_partial() */
-		words = set_valid(pt, piece->first, piece->blocks);
-		resv = (u32)hweight64(words);
-		sv_partial_mark(v->pool, pt, piece->member, words, resv);
+		resv = sv_partial_set_valid(v->pool, pt, piece->member, piece->first, piece->blocks);
 		owe(v, piece->member);
 	}
 	sv_ring_unreserve(v->pool, (u64)piece->resv * SV_RESV_UNIT - (u64)resv * SV_RESV_VALID);

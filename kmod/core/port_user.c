@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* CRC32C for user space: by the processor's instruction where it has one, else by table. */
+/* CRC32C for user space: by the processor's instruction where it has one, else by table. And what tests do at locks. */
 #include "port_user.h"
+
+void (*sv_other_cpu)(sv_lock_t *l);
 
 static u32 table[256];
 

@@ -87,7 +87,13 @@ static inline s64 atomic64_xchg(atomic64_t *a, s64 v) { return __atomic_exchange
 typedef struct { bool held; } sv_lock_t;
 typedef unsigned long sv_lock_flags_t;
 static inline void sv_lock_init(sv_lock_t *l) { l->held = false; }
-#define sv_lock(l, f)	do { assert(!(l)->held); (l)->held = true; (f) = 0; } while (0)
+/* What another CPU does before this one gets a lock; for tests. In port_user.c. */
+#ifdef __cplusplus
+extern "C" void (*sv_other_cpu)(sv_lock_t *l);
+#else
+extern void (*sv_other_cpu)(sv_lock_t *l);
+#endif
+#define sv_lock(l, f)	do { if (sv_other_cpu) sv_other_cpu(l); assert(!(l)->held); (l)->held = true; (f) = 0; } while (0)
 #define sv_unlock(l, f)	do { assert((l)->held); (l)->held = false; (void)(f); } while (0)
 #define sv_lock_assert(l) assert((l)->held)
 

@@ -3,11 +3,27 @@
 // orders than this machine's cannot be tried so; comments beside the barriers name their partners.
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "tests/support/core_pool.h"
 
 namespace {
+
+// What CPU B does once CPU A wants that lock, before it gets it.
+const sv_lock_t* g_lock;
+std::function<void()> g_meanwhile;
+
+void at_lock(const sv_lock_t* lock, std::function<void()> meanwhile) {
+  g_lock = lock;
+  g_meanwhile = std::move(meanwhile);
+  sv_other_cpu = [](sv_lock_t* wanted) {
+    if (wanted != g_lock) return;
+    sv_other_cpu = nullptr;
+    g_meanwhile();
+  };
+}
 
 class CoreRaces : public testing::Test {
  protected:
@@ -16,7 +32,11 @@ class CoreRaces : public testing::Test {
     ASSERT_EQ(0, sv_volume_open(volume_));
   }
 
-  void TearDown() override { EXPECT_EQ(0, sv_test_reserved(pool_)); }
+  void TearDown() override {
+    EXPECT_EQ(nullptr, sv_other_cpu) << "nobody came to the lock";
+    sv_other_cpu = nullptr;
+    EXPECT_EQ(0, sv_test_reserved(pool_));
+  }
 
   template <typename T>
   void command(uint32_t op, T* payload) {
@@ -100,6 +120,55 @@ TEST_F(CoreRaces, extent_is_not_settled_between_a_bit_and_its_mark) {
   commit();
   EXPECT_TRUE(durably_valid(sv_entry_extent(sv_map_lookup(volume_, 0)), 5)) << "a flushed block is lost by a crash";
   EXPECT_FALSE(*word(0) & SV_XW_PARTIAL) << "settled now, by the second VALID of all";
+}
+
+// CPU A is at the end of the first write to a block; CPU B overwrites it meanwhile, and is told that its flush has ended.
+TEST_F(CoreRaces, flush_covers_a_block_that_another_write_makes_valid) {
+  write(0, 1);
+  commit();
+  uint32_t extent = sv_entry_extent(sv_map_lookup(volume_, 0));
+  sv_piece first = begin_write(5, 1);
+  at_lock(&pool_->members[0]->listing, [&] {
+    write(5, 1);
+    commit();
+    EXPECT_TRUE(durably_valid(extent, 5)) << "a flushed block is lost by a crash";
+  });
+  sv_write_done(volume_, &first, true);
+  commit();
+  EXPECT_TRUE(durably_valid(extent, 5));
+}
+
+// CPU A has set the bit, and not yet marked it, in one step under a lock for which CPU B has to wait.
+TEST_F(CoreRaces, round_and_fua_wait_for_the_mark_of_a_bit_that_they_found) {
+  sv_lock_t* lock = &pool_->members[0]->listing;
+  write(0, 1);
+  commit();
+  uint32_t extent = sv_entry_extent(sv_map_lookup(volume_, 0));
+  for (uint32_t block : {5, 6}) {
+    sv_lock_flags_t f;
+    sv_piece first = begin_write(block, 1);
+    sv_lock(lock, f);  // A
+    atomic64_or(1 << block, &first.partial->valid[0]);
+    sv_piece again = begin_write(block, 1);  // B
+    EXPECT_EQ(0, again.resv) << "it overwrites what is there";
+    sv_write_done(volume_, &again, true);
+    at_lock(lock, [&] {  // A goes on
+      sv_unlock(lock, f);
+      sv_write_done(volume_, &first, true);
+    });
+    sv_ticket ticket{};
+    if (block == 5) {
+      ASSERT_TRUE(sv_fua_ticket(volume_, &again, &ticket)) << "its bit is nowhere yet";
+    } else {
+      ASSERT_TRUE(sv_flush_ticket(volume_, &ticket)) << "a write has ended";
+    }
+    ASSERT_TRUE(sv_commit_round(pool_, 0));
+    sv_commit_flushed(pool_, 0, false);
+    begin_batch();
+    sv_commit_written(pool_, &batch_, 1);
+    EXPECT_EQ(&ticket, sv_commit_done(pool_));
+    EXPECT_TRUE(durably_valid(extent, block)) << "block " << block << " was flushed, and is lost by a crash";
+  }
 }
 
 // CPU A has found the extent in the map. Before it loads the extent's word CPU B discards the extent, which svd then has
