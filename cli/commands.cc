@@ -475,16 +475,20 @@ std::vector<Command> query_commands()
 			 Request request{"Status"};
 			 request.view = view_of(v, problem_columns());
 			 return request; }, false},
-		{"explain", "explain", {}, "what a code means and what to do; without a code, all of them",
+		{"explain", "explain", {"code"}, "what a code means and what to do; without a code, all of them",
 		 {{"CODE", "", "of a problem, a message in the journal, or an error", Kind::kWords, false}},
 		 "explain SV-POOL-FULL", "2: there is no such code",
 		 [](const Values &v, const std::string &) -> Request { return {"", explain(v.all("CODE"))}; }, false},
-		{"metrics", "metrics", {}, "what monitoring wants to know, in Prometheus's text format",
+		{"metrics", "metrics", {"pool"}, "what monitoring wants to know, in Prometheus's text format",
 		 {{"--latency", "", "also how long I/O took, a histogram for each volume and class of I/O", Kind::kFlag, false}},
 		 "metrics > /var/lib/prometheus/node-exporter/svctl.prom", "",
 		 [](const Values &v, const std::string &) -> Request { return {"Metrics", {{"latency", v.flag("latency")}}}; }, false},
-		{"scan", "scan", {"device"}, "look for members of pools now", {}, "scan", "",
-		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }},
+		{"scan", "scan", {"device"}, "look for members of pools now", table_options(scan_columns(), {}),
+		 "scan -H -o name,uuid,state", "",
+		 [](const Values &v, const std::string &) -> Request {
+			 Request request{"Scan"};
+			 request.view = view_of(v, scan_columns());
+			 return request; }},
 		{"show", "show", {"pool", "volume", "snapshot"}, "all that is known of a pool, a volume or a snapshot",
 		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};

@@ -160,6 +160,8 @@ std::span<const Column> columns_of(const CLI::App &command)
 {
 	if (command.get_name() == "jobs" || command.get_parent()->get_name() == "job")
 		return job_columns();
+	if (command.get_name() == "scan")
+		return scan_columns();
 	return command.get_name() == "status" ? problem_columns() : list_columns();
 }
 

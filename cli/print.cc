@@ -146,19 +146,19 @@ std::string format_problems(const json &answer, const View &view)
 	return format_table(std::move(rows), view);
 }
 
-std::string format_scan(const json &answer)
+// With what is wrong, for people.
+std::string format_scan(const json &answer, const View &view)
 {
-	static constexpr Column kColumns[] = {{"name"}, {"state"}, {"devices"}, {"uuid"}, {"held by"}};
 	std::vector<json> rows;
 	for (const json &pool : answer.value("pools", json::array())) {
 		const uint64_t members = pool.value("members", uint64_t{0});
 		const size_t missing = pool.value("missing", json::array()).size();
 		rows.push_back({{"name", text_of(pool, "name")}, {"state", text_of(pool, "state")},
 				{"devices", members == 0 ? "-" : fmt::format("{} of {}", members - missing, members)},
-				{"uuid", text_of(pool, "uuid")}, {"held by", text_of(pool, "host")}});
+				{"uuid", text_of(pool, "uuid")}, {"holder", text_of(pool, "host")}});
 	}
-	View view;
-	view.columns = choose_columns(kColumns, "");
+	if (view.chosen)
+		return format_table(std::move(rows), view);
 	return rows.empty() ? "no pools\n" : format_table(std::move(rows), view) + "\n" + format_status(answer);
 }
 
@@ -182,6 +182,12 @@ std::span<const Column> job_columns()
 	return kColumns;
 }
 
+std::span<const Column> scan_columns()
+{
+	static const Column kColumns[] = {{"name"}, {"state"}, {"devices"}, {"uuid"}, {"holder"}};
+	return kColumns;
+}
+
 std::span<const Column> problem_columns()
 {
 	static const Column kColumns[] = {{"pool"}, {"state"}, {"severity"}, {"id"}, {"what"}, {"next"},
@@ -198,7 +204,7 @@ std::string format_answer(const Request &request, const json &answer)
 	if (request.command == "metrics")
 		return answer.at("text").get<std::string>();
 	if (request.command == "scan")
-		return format_scan(answer);
+		return format_scan(answer, request.view);
 	if (request.command == "status")
 		return format_status(answer);
 	if (request.command == "explain")

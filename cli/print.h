@@ -10,8 +10,9 @@
 
 namespace svctl {
 
-std::span<const Column> problem_columns();
-std::span<const Column> job_columns();	// of status
+std::span<const Column> problem_columns();	// of status
+std::span<const Column> scan_columns();
+std::span<const Column> job_columns();
 // Throws NotFoundError (list.h).
 std::string format_answer(const Request &request, const nlohmann::json &parameters);
 

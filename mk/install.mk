@@ -82,6 +82,7 @@ uninstall:
 		echo "rm $$module"; rm "$$module" || exit 1; \
 		if [ -z "$(DESTDIR)" ]; then depmod "$$release"; fi; \
 	done
+	@if [ -z "$(DESTDIR)" ]; then rm -rf /run/svctl; fi
 	@$(MAKE) reload-system
 
 # A tree is looked at by whoever installs it.

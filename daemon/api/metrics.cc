@@ -99,7 +99,7 @@ size_t character_at(const std::string &text, size_t at)
 constexpr Metric<SelfFacts> kSelf[] = {
 	{"svctl_clients", "gauge", "Clients that are connected to svd's Varlink socket.",
 	 [](const SelfFacts &s) -> Value { return s.clients; }},
-	{"svctl_jobs", "gauge", "Jobs that run: check, dump, restore.", [](const SelfFacts &s) -> Value { return s.jobs; }},
+	{"svctl_jobs", "gauge", "Jobs that run: activation, import, check, dump, restore.", [](const SelfFacts &s) -> Value { return s.jobs; }},
 	{"svctl_log_lines_dropped_total", "counter", "Lines of svd's log that nobody took in time.",
 	 [](const SelfFacts &s) -> Value { return s.dropped_lines; }},
 	{"process_resident_memory_bytes", "gauge", "Memory of svd that is resident.",

@@ -9,6 +9,11 @@ namespace svd {
 
 std::string Error::message() const
 {
+	return hint.empty() ? without_hint() : without_hint() + " (" + hint + ")";
+}
+
+std::string Error::without_hint() const
+{
 	std::string text;
 	if (!attempted.empty()) {
 		text = "cannot " + attempted;
@@ -19,8 +24,6 @@ std::string Error::message() const
 	}
 	if (!cause.empty())
 		text += (text.empty() ? "" : ": ") + cause;
-	if (!hint.empty())
-		text += " (" + hint + ")";
 	return text;
 }
 

@@ -49,6 +49,7 @@ struct [[nodiscard]] Error {
 
 	int exit_code() const { return static_cast<int>(code); }
 	std::string message() const;  // "cannot ATTEMPTED OBJECT: CAUSE (HINT)"; without an attempt: "CAUSE (HINT)"
+	std::string without_hint() const;  // "cannot ATTEMPTED OBJECT: CAUSE"
 
 	// What the caller was doing when it met this error; the old attempt becomes part of the cause.
 	Error within(std::string attempted_outer, std::string object_outer) &&;

@@ -388,7 +388,7 @@ void Pool::tick(Clock::time_point now)
 		result = do_what_is_owed();
 	else if (result.error().code == Code::kNoSpace)
 		note(merge_some());	// a full catalogue has room again when layers have gone
-	if (!result.ok() && (!problem_ || problem_->what != result.error().message()))
+	if (!result.ok() && is_news(result.error()))
 		log::error(Id::kCheckpointFailed, "pool {}: checkpoint: {}", name_, result.error().message());
 	set_problem(result, Id::kCheckpointFailed);
 }

@@ -119,7 +119,7 @@ Result<Pool *> Engine::pool_that_is_up(const std::string &name)
 		return pool;
 	SV_TRY(refuse_holder("use pool", *pool));
 	return Error{pool->missing().empty() ? Code::kBusy : Code::kNotFound, "use pool", name,
-		     pool->problem() ? pool->problem()->what : "it is down", "svctl activate " + name};
+		     pool->problem() ? pool->problem()->what : "it is down", pool->next_step(name)};
 }
 
 Result<Pool *> Engine::pool_to_change(const std::string &name)

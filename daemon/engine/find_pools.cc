@@ -194,9 +194,9 @@ void Engine::activate_complete(bool all)
 		if (!pool->down() || kept_down(*pool) || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
 			continue;
 		const log::Scope scope({pool->name()});
-		const std::string before = pool->problem() ? pool->problem()->what : "";
+		const std::optional<Problem> before = pool->problem();
 		const Status result = pool->activate({});
-		if (!result.ok() && result.error().message() != before)
+		if (!result.ok() && (!before || before->what != pool->problem()->what))
 			log::warning(pool->problem()->id, "{}", result.error().message());
 	}
 }
@@ -266,6 +266,8 @@ std::string Engine::held_by(const Pool &pool) const
 std::string Engine::how_to_take(const Pool &pool) const
 {
 	const std::string name = reference(pool);
+	if (options_.host.id.is_zero())
+		return kHostNeedsId;
 	const std::string import = "svctl import-pool " + name + (namesake(pool) != nullptr ? " --rename NEW" : "");
 	switch (hold_of(pool)) {
 	case Hold::kExported:

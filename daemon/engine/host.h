@@ -10,6 +10,8 @@
 
 namespace svd {
 
+inline constexpr char kHostNeedsId[] = "systemd-machine-id-setup; systemctl restart svd";
+
 struct Host {
 	Uuid id;		// zero: none
 	std::string name;	// for messages; may be empty

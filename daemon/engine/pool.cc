@@ -275,7 +275,19 @@ void Pool::set_problem(const Status &result, Id otherwise)
 		return;
 	const Error &error = result.error();
 	const Id kind = error.code == Code::kMissingFeature ? Id::kMissingFeature : otherwise;
-	problem_ = Problem{error.own_id.value_or(kind), error.message()};
+	problem_ = Problem{error.own_id.value_or(kind), error.without_hint(), error.hint};
+}
+
+bool Pool::is_news(const Error &error) const
+{
+	return !problem_ || problem_->what != error.without_hint();
+}
+
+std::string Pool::next_step(const std::string &name) const
+{
+	const std::string command = "svctl " + std::string(up() ? "check " : "activate ") + name;
+	const std::string first = problem_ ? problem_->next : "";
+	return first.empty() || first.starts_with("run 'svctl check'") ? command : first + "; then " + command;
 }
 
 // What is only done to undo, or is repeated later.
@@ -432,6 +444,18 @@ Status Pool::deactivate_volume(const VolumeRow &volume)
 	return done;
 }
 
+// A transaction during which the last copy failed may be what the device shows once it works again. A volume that is deleted
+// then must not be written to meanwhile: whoever gets this error leaves the device away.
+bool Pool::catalogue_is_lost() const { return catalogue_->copies_in_sync() == 0; }
+
+Error Pool::unknown_outcome(const char *attempt, const VolumeRow &volume, const Error &error) const
+{
+	return Error{error.code, attempt, name_ + "/" + volume.name,
+		     error.without_hint() + "; whether it was done is known once the catalogue can be read again: until then the volume has "
+					    "no device",
+		     "replace or reattach the device, then systemctl restart svd"};
+}
+
 // The catalogue's mark is the moment of truth. What follows is repeated with the next checkpoint if it fails, and at
 // the next activation if svd dies here.
 Status Pool::delete_volume(const VolumeRow &volume)
@@ -439,6 +463,8 @@ Status Pool::delete_volume(const VolumeRow &volume)
 	SV_TRY(refuse_open("delete volume", volume));
 	SV_TRY(channel_->remove_volume(volume_spec(volume)));
 	const Status begun = catalogue_->begin_delete_volume(volume.id);
+	if (!begun.ok() && catalogue_is_lost())
+		return unknown_outcome("delete volume", volume, begun.error());
 	if (!begun.ok()) {
 		note(volume.active ? channel_->create_volume(volume_spec(volume)) : Status());
 		return begun;

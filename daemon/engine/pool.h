@@ -171,6 +171,8 @@ public:
 	KernelPool &kernel() { return *channel_; }
 	const std::optional<Problem> &problem() const { return problem_; }	// why the last activation or checkpoint failed
 	void clear_problem() { problem_.reset(); }
+	bool is_news(const Error &error) const;		// and not what failed the last time, too
+	std::string next_step(const std::string &name) const;	// what to type then; `name` is what commands call the pool
 
 private:
 	friend class Still;
@@ -197,6 +199,8 @@ private:
 	Result<VolumeRow> begin_clone(const VolumeRow &wanted);
 	Status load_clone(const VolumeRow &volume);
 	void give_up_clone(uint32_t id);
+	bool catalogue_is_lost() const;
+	Error unknown_outcome(const char *attempt, const VolumeRow &volume, const Error &error) const;
 	Status load_view(const VolumeSpec &spec, const SnapshotRow &snapshot);
 	void restore_views();
 	Status restore_view(const SnapshotRow &snapshot);

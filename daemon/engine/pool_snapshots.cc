@@ -189,7 +189,10 @@ Status Pool::load_clone(const VolumeRow &volume)
 
 void Pool::give_up_clone(uint32_t id)
 {
-	note(catalogue_->begin_delete_volume(id));
+	const Status begun = catalogue_->begin_delete_volume(id);
+	note(begun);
+	if (!begun.ok())
+		return;		// it may still be there, and then it needs what the kernel has of it
 	to_drop_.insert(id);	// and the next checkpoints see to it
 	note(drain_deletions());
 }
@@ -252,6 +255,8 @@ Result<VolumeRow> Pool::rollback_volume(const VolumeRow &volume, const SnapshotR
 		note(drain_deletions());
 		return next;
 	}
+	if (catalogue_is_lost())
+		return unknown_outcome("roll back volume", volume, done.error());
 	// Nobody has seen it: the volume is what it was.
 	Status back = replaced ? channel_->remove_volume(volume_spec(next)) : Status();
 	if (back.ok() && replaced)

@@ -28,7 +28,7 @@ Json problem_json(const Problem &problem)
 void missing_members(const Pool &pool, const std::string &name, bool here, std::vector<Problem> &problems)
 {
 	const std::string down_first = pool.up() ? "svctl deactivate " + name + "; " : "";
-	const std::string then = here ? "; " + down_first + "svctl activate " + name : "";
+	const std::string then = "; " + (here ? down_first + "svctl activate " + name : "svctl scan");
 	for (const uint32_t member : pool.missing())
 		problems.push_back({Id::kMemberMissing, pool.missing_text(member), "attach the device" + then});
 }
@@ -56,7 +56,7 @@ void failed_work(const Pool &pool, const std::string &name, std::vector<Problem>
 	if (!pool.problem() || !pool.missing().empty() || !pool.conflict().empty())
 		return;
 	problems.push_back(*pool.problem());
-	problems.back().next = "svctl " + std::string(pool.up() ? "check " : "activate ") + name;
+	problems.back().next = pool.next_step(name);
 }
 
 bool is_about_space(const Problem &problem)
@@ -73,7 +73,8 @@ void kernel_state(Pool &pool, std::vector<Problem> &problems)
 		problems.push_back({Id::kKernelSilent, state.error().message(), "dmsetup status; journalctl -k"});
 	else if (state.value().mode == SV_MODE_FAIL)
 		problems.push_back({Id::kPoolFailed, "the kernel stopped the pool after a journal write failed",
-				    "journalctl -k; replace the device"});
+				    fmt::format("journalctl -k names the device; replace or reattach it; svctl deactivate {0}; "
+						"svctl activate {0}", pool.name())});
 	else if (state.value().mode == SV_MODE_OUT_OF_SPACE || state.value().free_slots == 0)
 		problems.push_back({Id::kPoolFull, "the pool is full",
 				    fmt::format("svctl add-device {} TIER=DEVICE, or delete files and fstrim", pool.name())});
@@ -101,7 +102,7 @@ void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
 				    fmt::format("svctl import-pool {} --rename NEW", pool.uuid().str())});
 	if (!pool.conflict().empty())
 		problems.push_back({Id::kMemberDuplicate, pool.conflict(),
-				    "take one of them away: with both the pool does not come up"});
+				    "take one of them away, or wipefs it if it is a copy; then svctl scan"});
 }
 
 void Engine::look(Pool &pool, Pool::Clock::time_point now)

@@ -159,8 +159,10 @@ Error module_error(const InstalledKernel &running, int error)
 			       "enrol the key that DKMS signs with: mokutil --import /var/lib/dkms/mok.pub, reboot, "
 			       "and confirm it there");
 	case EPERM:
-		return refused(Id::kModuleRefused, "the kernel allows nobody to load modules (lockdown, or kernel.modules_disabled)",
-			       "cat /sys/kernel/security/lockdown; sysctl kernel.modules_disabled");
+		return refused(Id::kModuleRefused, "the kernel allows nobody to load modules (kernel.modules_disabled), or only "
+			       "signed ones (lockdown)",
+			       "sysctl kernel.modules_disabled: 1 ends with a reboot; cat /sys/kernel/security/lockdown: then "
+			       "mokutil --import /var/lib/dkms/mok.pub, reboot, and confirm the key there");
 	default:
 		return refused(Id::kMissingFeature, strerror(error), "journalctl -k says why");
 	}

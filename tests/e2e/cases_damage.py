@@ -9,6 +9,7 @@ import struct
 import time
 
 import harness
+from cases_monitoring import FailingDisk
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -428,3 +429,23 @@ def test_reused_member_is_left_alone(host):
             f.seek(0)
             f.write(label)
         host.svctl("activate", "tank")
+
+
+def test_volume_whose_deletion_may_have_happened_has_no_device(host):
+    """The catalogue's last copy fails while a volume is deleted: nobody writes to what the next start may find deleted."""
+    disk = FailingDisk(host, "only")
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"t={disk.path}")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    host.write("tank/v", 0, b"x" * 65536)
+    host.flush("tank/v")
+    host.checkpoint("tank/v")
+    disk.fail()
+    said = host.refused(4, "delete-volume", "tank/v", "--yes", says="whether it was done is known")    # EPERM: it is sealed
+    assert "systemctl restart svd" in said, said
+    host.svd.kill()
+    host.svd.wait()
+    disk.replace()
+    host.start()
+    assert host.read("tank/v", 0, 65536) == b"x" * 65536, "here it was not done"
+    host.svctl("check", "tank")

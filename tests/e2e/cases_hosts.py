@@ -140,7 +140,7 @@ def test_missing_member_keeps_a_pool_from_changing_hosts(host):
     host.refused(3, "import-pool", "tank", says="member 2 of 3 is missing")
     host.refused(3, *TAKE, says="member 2 of 3 is missing")
     assert "2 of 3" in host.svctl("scan")
-    assert any(what.startswith("member 2 of 3 is missing") and then == "attach the device" for what, then in problems(host))
+    assert any(what.startswith("member 2 of 3 is missing") and then == "attach the device; svctl scan" for what, then in problems(host))
     host.svctl("activate", "tank", "--read-only", "--missing")
     host.svctl("deactivate", "tank")
     os.rename(disks[2] + ".away", disks[2])

@@ -139,6 +139,7 @@ TEST(ModuleErrors, tell_apart_why_it_is_not_there)
 		{built, EKEYREJECTED, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub"},
 		{built, ENOKEY, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub"},
 		{built, EPERM, "lockdown", "modules_disabled"},
+		{built, EPERM, "modules_disabled", "mokutil --import"},
 		{built, ENOMEM, "Cannot allocate memory", "journalctl -k"},
 	};
 	for (const auto &c : kCases) {
