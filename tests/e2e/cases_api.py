@@ -217,5 +217,11 @@ def test_python_varlink_introspects_and_calls(host):
     said = subprocess.run([*tool, "call", f"unix:{host.socket}/io.svctl.ShowVolume",
                            json.dumps({"pool": "tank", "volume": "w"})], check=True, capture_output=True, text=True)
     assert json.loads(said.stdout)["size"] == MIB
+    said = subprocess.run([*tool, "call", f"unix:{host.socket}/io.svctl.ShowPool", json.dumps({"pool": "nix"})],
+                          capture_output=True, text=True)
+    assert "'io.svctl.NotFound'" in said.stderr and "'code': 3" in said.stderr, said
+    said = subprocess.run([*tool, "call", "--more", f"unix:{host.socket}/io.svctl.Check", json.dumps({"pool": "tank"})],
+                          check=True, capture_output=True, text=True)
+    assert "agree" in said.stdout, said
     said = subprocess.run([*tool, "help", f"unix:{host.socket}/io.svctl"], check=True, capture_output=True, text=True)
     assert "method CreatePool(" in said.stdout
