@@ -41,6 +41,7 @@ def test_boots_with_kernel_modules_and_disks(bench):
     assert not os.path.exists("/usr/lib/x")
 
 
+@vm.full
 def test_device_mapper_works_without_udev(bench):
     disk = bench.disk("a", "64M")
     with bench.boot([disk]) as guest:
@@ -100,6 +101,7 @@ def test_fua_survives_power_cut(bench):
         assert guest.run(f"mount {disk.dev} /mnt; cat /mnt/f; ls /mnt/g 2>&1 || true").startswith("kept\n")
 
 
+@vm.full
 def test_early_destaging_tears_writes(bench):
     """With early=50 about half of the sectors outlive a power cut."""
     disk = bench.disk("a", "64M", backend="volatile", early=50)
