@@ -393,10 +393,12 @@ refused = [trial(["create-volume", "tank/new", "--size", "64M"], [["delete-volum
            trial(["deactivate", "tank"], [["activate", "tank"]]),
            trial(["delete-volume", "tank/other", "--yes"], [["create-volume", "tank/other", "--size", "64M"]]),
            trial(["check", "tank"], []), trial(["show", "tank"], [])]
+kept = dump()
 must("deactivate", "tank")
 refused.append(trial(["activate", "tank"], [["deactivate", "tank"]]))
 assert all(refused[i] for i in (0, 3, 5)), refused
 must("activate", "tank")
+assert dump() == kept, "activations that were refused changed the pool"
 """)
         print(s.run(f"python3 {path}; svctl check tank; sha256sum -c /tmp/sums", timeout=160))
         no_leaks(guest)
