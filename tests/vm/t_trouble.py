@@ -77,7 +77,7 @@ for step in begin listed committed read before-apply after-apply applied trimmed
 done"""
 
 
-@vm.limit(240)
+@vm.limit(300)  # 60 kills: three minutes on two busy cores
 def test_svd_killed_under_fio(bench):
     print(f"seed {SEED}")
     disks = [bench.disk("fast", "256M"), bench.disk("slow", "512M")]
@@ -87,7 +87,7 @@ def test_svd_killed_under_fio(bench):
         pool_of(s, f"fast={disks[0].dev}", f"slow={disks[1].dev}")
         s.run("svctl create-volume tank/b --size 32M")
         fio = guest.start(FIO)
-        s.run(devices + KILL_AT_RANDOM, timeout=150)
+        s.run(devices + KILL_AT_RANDOM, timeout=190)
         print(s.run(devices + KILL_AT_STEP))
         guest.run("touch /tmp/stop")
         rounds = fio.wait(60)
