@@ -197,7 +197,7 @@ private:
 	Status resolve_snapshots();
 	Status load_map(uint32_t id);
 	Result<VolumeRow> begin_clone(const VolumeRow &wanted);
-	Status load_clone(const VolumeRow &volume);
+	Status load_volume(const VolumeRow &volume);
 	void give_up_clone(uint32_t id);
 	bool catalogue_is_lost() const;
 	Error unknown_outcome(const char *attempt, const VolumeRow &volume, const Error &error) const;

@@ -181,7 +181,7 @@ Result<VolumeRow> Pool::begin_clone(const VolumeRow &wanted)
 	return catalogue_->create_volume(row);
 }
 
-Status Pool::load_clone(const VolumeRow &volume)
+Status Pool::load_volume(const VolumeRow &volume)
 {
 	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume)));
 	return load_map(volume.id);
@@ -206,7 +206,7 @@ Result<VolumeRow> Pool::create_clone(const std::string &name, uint64_t size, con
 	wanted.parent_layer = from.layer;
 	SV_ASSIGN(VolumeRow volume, begin_clone(wanted));
 	kill_point("create-clone-in-catalogue");
-	Status done = load_clone(volume);
+	Status done = load_volume(volume);
 	kill_point("create-clone-in-kernel");
 	if (done.ok())
 		done = catalogue_->confirm_volume(volume.id);
@@ -235,7 +235,7 @@ Result<VolumeRow> Pool::rollback_volume(const VolumeRow &volume, const SnapshotR
 	wanted.parent_layer = to.layer;
 	SV_ASSIGN(VolumeRow next, begin_clone(wanted));
 	kill_point("rollback-in-catalogue");
-	Status done = load_clone(next);
+	Status done = load_volume(next);
 	kill_point("rollback-in-kernel");
 	if (done.ok())
 		done = channel_->remove_volume(volume_spec(volume));

@@ -582,7 +582,7 @@ Status Pool::reconcile_volumes()
 	for (const VolumeRow &volume : volumes) {
 		const auto found = std::find_if(there.begin(), there.end(), same_id(volume.id));
 		if (found == there.end())
-			SV_TRY(load_clone(volume));
+			SV_TRY(load_volume(volume));
 		else if (found->size < volume.size)
 			SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(volume)));
 		if (found != there.end() && found->layer == volume.layer && found->owned_since > volume.owned_since)

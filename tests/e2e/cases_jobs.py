@@ -40,11 +40,11 @@ def big_pool(host):
 class Svctl:
     """svctl with a terminal of its own as standard error: what it shows there says what it knows."""
 
-    def __init__(self, host, *words):
+    def __init__(self, host, *words, stdout=subprocess.DEVNULL):
         self.terminal, theirs = os.openpty()
         self.shown = ""
         self.process = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=theirs, preexec_fn=os.setpgrp)
+                                        stdout=stdout, stderr=theirs, preexec_fn=os.setpgrp)
         os.close(theirs)
 
     def read_until(self, text, seconds=20):
@@ -265,21 +265,14 @@ def test_progress_is_streamed_to_who_wants_it(host):
 def on_terminal(host, *words, enough=None):
     """What svctl shows on a terminal while it waits, line by line, each of which takes the place of the last one; and what
     it prints. `enough` is set once it shows how much is left."""
-    ours, theirs = os.openpty()
     with open(f"{host.dir}/printed", "wb") as printed:
-        svctl = subprocess.Popen([f"{harness.BIN}/svctl", "--socket", host.socket, *words], stdin=subprocess.DEVNULL,
-                                 stdout=printed, stderr=theirs)
-    os.close(theirs)
-    shown = ""
-    with contextlib.suppress(OSError):  # EIO: it has ended
-        while some := os.read(ours, 65536):
-            shown += some.decode()
-            if enough and " left" in shown:
-                enough.set()
-    os.close(ours)
-    assert svctl.wait(20) == 0, shown
-    before, *lines = shown.split("\r\033[K")
-    assert before == "" and (lines == [] or lines[-1] == ""), shown     # nothing is left of them
+        svctl = Svctl(host, *words, stdout=printed)
+    if enough:
+        svctl.read_until(" left", 60)
+        enough.set()
+    assert svctl.wait(60) == 0, svctl.shown
+    before, *lines = svctl.shown.split("\r\033[K")
+    assert before == "" and (lines == [] or lines[-1] == ""), svctl.shown     # nothing is left of them
     with open(f"{host.dir}/printed", encoding="ascii") as f:
         return lines[:-1], f.read()
 
