@@ -495,10 +495,9 @@ static void set_aside(struct sv_pool *p, u64 old)
 }
 
 /* A new partial rather than the old one: who has found the old one goes on by what it said. */
-static u32 partial_of_both(struct sv_pool *p, const struct sv_folding *x, u32 slot, const u64 *bits)
+static u32 partial_of_both(struct sv_pool *p, const struct sv_folding *x, u32 slot, u32 below, const u64 *bits)
 {
-	u32 parent = x->parent & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(x->parent))->parent : 0;
-	u32 i = sv_partial_new(p, x->f.extent, slot, parent, 0), w;
+	u32 i = sv_partial_new(p, x->f.extent, slot, below, 0), w;
 
 	for (w = 0; w < SV_VALID_WORDS; w++)
 		atomic64_set(&sv_partial_at(p, i)->valid[w], (s64)bits[w]);
@@ -509,8 +508,8 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 {
 	bool swap = x->f.flags & SV_FOLD_SWAP, grow = x->f.flags & SV_FOLD_GROW;
 	u64 home = swap ? x->parent : x->child, flags = x->child & 0xfff & ~(SV_XW_PARTIAL | SV_XW_FRAGS);
+	u32 below = x->parent & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(x->parent))->parent : 0, where, w;
 	u64 bits[SV_VALID_WORDS], all = ~0ull;
-	u32 where, w;
 
 	if (p->pt_nfree < 2 || (grow && !p->numbers_free))
 		return;
@@ -520,7 +519,7 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 	}
 	where = space_of_both(p, x, home);
 	if (~all) {
-		where = partial_of_both(p, x, where, bits);
+		where = partial_of_both(p, x, where, below, bits);
 		flags |= SV_XW_PARTIAL | (grow ? 0 : home & SV_XW_FRAGS);
 	}
 	append_fold(p, x);
@@ -528,6 +527,8 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 	x->child = sv_xw_make(where, sv_xw_member(home), x->f.gen, flags);
 	x->folded = true;
 	may_be_owned_on(p, sv_xw_member(home));
+	if (below)		/* outgrown, it is overwritten where it is: plan.c:write_below() */
+		may_be_owned_on(p, sv_xw_member(*sv_xt_word(p, below)));
 	smp_store_release(sv_xt_word(p, x->f.extent), x->child);	/* pairs with sv_look_up() */
 	if (grow)
 		set_aside(p, x->old);

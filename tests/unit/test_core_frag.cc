@@ -197,6 +197,34 @@ TEST_F(CoreFrag, what_was_outgrown_is_overwritten_where_it_is) {
   EXPECT_EQ(5, read(frozen, 3));
 }
 
+// A fold may bring one below an extent that was written since a snapshot. The next snapshot waits for writes to it.
+TEST_F(CoreFrag, a_snapshot_waits_for_overwrites_of_what_was_outgrown) {
+  scatter(v_, 1, SV_FRAGS / 2, 1);
+  write(v_, 12 * kFrag, 1, 2);
+  p_.commit();
+  const uint32_t member = extent(partial(extent_at(1, 0)).parent).member;
+  snapshot(1, 5);
+  v_->tiers = member == 0 ? 0xffffffffffffff01 : 0xffffffffffffff00;
+  write(v_, 13 * kFrag, 1, 3);
+  p_.commit();
+  ASSERT_NE(member, extent(extent_at(1, 0)).member);
+  ASSERT_EQ(1u, fold(pair_at(0, 0)));
+  sv_piece piece{};
+  ASSERT_EQ(SV_PLAN_REMAP, plan_write(v_, 3, 1, &piece));
+  EXPECT_EQ(member, piece.member) << "it is overwritten where it is";
+  sv_volume_info info{};
+  sv_volume_get_info(v_, &info);
+  sv_snapshot s{.volume = 1, .layer = info.layer + 1, .job = 1};
+  ASSERT_EQ(0, sv_snapshot_begin(p_.pool, &s, 1));
+  uint64_t members = 0;
+  ASSERT_EQ(0, sv_snapshot_switch(p_.pool, &members));
+  EXPECT_TRUE(members >> member & 1);
+  put(piece, 4);
+  sv_write_done(v_, &piece, true);
+  ASSERT_EQ(0, sv_snapshot_finish(p_.pool, true));
+  EXPECT_EQ(4, read(v_, 3));
+}
+
 // Over what a snapshot had: while that is folded, which only the outgrown extent is named for.
 TEST_F(CoreFrag, nor_is_it_overwritten_while_it_is_folded_itself) {
   write(v_, 0, kBlocks, 9);
