@@ -2,7 +2,7 @@
 
 import vm
 from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
-from host import VERIFY, WRITE, Machine, with_few_modules
+from host import VERIFY, WRITE, Machine, unmounted_before_svd_stopped, with_few_modules
 
 # A limit that a test can wait for, and long enough for a busy host, on which the guest's clock has been seen to run eight
 # times too fast, so that 6 s were not; a rename runs in a circle, behind its change of the catalogue.
@@ -118,6 +118,7 @@ UP = "systemctl is-active multi-user.target local-fs.target; "
 @vm.full
 @vm.limit(400)
 def test_members_late_and_missing_at_boot(bench):
+    """The late one's volume is mounted as one that needs the network is."""
     late, first, second = bench.disk("late", "160M"), bench.disk("first", "128M"), bench.disk("second", "128M")
     machine = Machine(bench, [late, first, second])
     with machine.boot() as guest:
@@ -126,16 +127,19 @@ def test_members_late_and_missing_at_boot(bench):
         guest.run("cp /share/late.service /etc/systemd/system/; systemctl daemon-reload; systemctl enable --now late\n"
                   "for i in $(seq 300); do test -b /dev/mapper/late && break; sleep 0.1; done\n"
                   f"svctl create-pool late --tier t=/dev/mapper/late; svctl create-pool pair --tier t={first.dev},{second.dev}\n" +
-                  MAKE.format(pool="late", options="defaults") + MAKE.format(pool="pair", options="nofail"),
+                  MAKE.format(pool="late", options="_netdev") + MAKE.format(pool="pair", options="nofail"),
                   timeout=120)
     machine.disks = [late, first]
     with machine.boot() as guest:
-        print(guest.run(UP + "svctl status; findmnt /srv/late; sha256sum -c /root/sums-late; refused findmnt /srv/pair\n"
+        print(guest.run(UP + "systemctl list-dependencies --plain remote-fs.target | grep srv-late.mount\n"
+                        "systemctl show -P After srv-late.mount | grep -w remote-fs-pre.target; systemctl show -P Before svd | grep -w remote-fs-pre.target\n"
+                        "systemctl is-active remote-fs-pre.target; svctl status; findmnt /srv/late; sha256sum -c /root/sums-late; refused findmnt /srv/pair\n"
                         "journalctl -b -o short-monotonic --no-pager | grep -E 'Mounted srv-late|pool late is up'\n"
                         "svctl status | grep 'member 1 of 2 is missing'; journalctl -b SV_POOL=pair -o cat | grep 'is missing'"))
     machine.disks = [late, first, second]
     with machine.boot() as guest:
         print(guest.run(UP + "for i in $(seq 100); do findmnt /srv/pair && break; sleep 0.2; done; sha256sum -c /root/sums-late /root/sums-pair"))
+        unmounted_before_svd_stopped(guest, "srv-late.mount")
 
 
 # The module is away, then one of another kernel, then the pool's own again: what is refused says why, and changes nothing.
