@@ -325,6 +325,34 @@ Request list(const Values &v, const std::string &noun)
 	return request;
 }
 
+Request show_space(const Values &v, const std::string &)
+{
+	Request request{"ShowSpace"};
+	request.long_work = true;
+	request.view = view_of(v, space_columns());
+	request.view.bytes = v.flag("bytes");
+	request.view.chosen = request.view.chosen || request.view.bytes;
+	bool all = false;
+	json of = json::array();
+	for (const std::string &name : v.all("POOL[/VOLUME[@SNAPSHOT]]")) {
+		const size_t slash = name.find('/');
+		const std::string pool = name.substr(0, slash);
+		if (request.parameters.value("pool", pool) != pool)
+			throw UsageError("what is shown together is of one pool");
+		request.parameters["pool"] = pool;
+		all = all || slash == std::string::npos;
+		if (name.find('@') != std::string::npos)
+			split_snapshot(name);
+		else if (slash != std::string::npos)
+			split_volume(name);
+		if (slash != std::string::npos)
+			of.push_back(name.substr(slash + 1));
+	}
+	if (!all)
+		request.parameters["of"] = of;
+	return request;
+}
+
 // ---- the table ----
 
 const Parameter kWipe = {"--wipe", "DEVICE", "device whose present contents may be destroyed; may be repeated",
@@ -489,6 +517,11 @@ std::vector<Command> query_commands()
 			 Request request{"Scan"};
 			 request.view = view_of(v, scan_columns());
 			 return request; }},
+		{"show-space", "show", {"space"}, "of snapshots: the space that they have alone, and what deleting them frees",
+		 table_options(space_columns(), {
+			kBytes,
+			{"POOL[/VOLUME[@SNAPSHOT]]", "", "of a pool all snapshots, of a volume all that it has; of one pool", Kind::kWords}}),
+		 "show-space tank/train@epoch-1 tank/train@epoch-2", "3: nothing has that name", show_space, false},
 		{"show", "show", {"pool", "volume", "snapshot"}, "all that is known of a pool, a volume or a snapshot",
 		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};

@@ -162,6 +162,8 @@ std::span<const Column> columns_of(const CLI::App &command)
 		return job_columns();
 	if (command.get_name() == "scan")
 		return scan_columns();
+	if (command.get_name() == "show-space" || command.get_parent()->get_name() == "space")
+		return space_columns();
 	return command.get_name() == "status" ? problem_columns() : list_columns();
 }
 

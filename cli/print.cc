@@ -172,6 +172,24 @@ std::string format_jobs(const json &answer, const View &view)
 	return rows.empty() && view.header ? "no jobs\n" : format_table(std::move(rows), view);
 }
 
+// With what all of them together free.
+std::string format_space(const json &answer, const Request &request)
+{
+	const std::string pool = request.parameters.at("pool");
+	std::vector<json> rows = answer.value("snapshots", std::vector<json>());
+	for (json &row : rows)
+		row["name"] = fmt::format("{}/{}@{}", pool, text_of(row, "volume"), text_of(row, "name"));
+	const size_t count = rows.size();
+	if (!request.view.header)
+		return format_table(std::move(rows), request.view);
+	if (count == 0)
+		return "no snapshots\n";
+	const uint64_t frees = answer.value("frees", uint64_t{0});
+	return format_table(std::move(rows), request.view) +
+	       fmt::format("deleting {} frees {}\n", count == 1 ? "it" : fmt::format("these {}", count),
+			   request.view.bytes ? std::to_string(frees) : human_size(frees));
+}
+
 }	// namespace
 
 std::span<const Column> job_columns()
@@ -179,6 +197,13 @@ std::span<const Column> job_columns()
 	static const Column kColumns[] = {{"id", Column::Kind::kNumber}, {"what"}, {"pool"}, {"state"}, {"uid"},
 					  {"pid", Column::Kind::kText, false}, {"since"}, {"progress"},
 					  {"message", Column::Kind::kText, false}};
+	return kColumns;
+}
+
+std::span<const Column> space_columns()
+{
+	static const Column kColumns[] = {{"name"}, {"used", Column::Kind::kBytes}, {"exclusive", Column::Kind::kBytes},
+					  {"frees", Column::Kind::kBytes}, {"volume", Column::Kind::kText, false}};
 	return kColumns;
 }
 
@@ -205,6 +230,8 @@ std::string format_answer(const Request &request, const json &answer)
 		return answer.at("text").get<std::string>();
 	if (request.command == "scan")
 		return format_scan(answer, request.view);
+	if (request.command == "show-space")
+		return format_space(answer, request);
 	if (request.command == "status")
 		return format_status(answer);
 	if (request.command == "explain")

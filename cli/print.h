@@ -13,6 +13,7 @@ namespace svctl {
 std::span<const Column> problem_columns();	// of status
 std::span<const Column> scan_columns();
 std::span<const Column> job_columns();
+std::span<const Column> space_columns();	// of show-space
 // Throws NotFoundError (list.h).
 std::string format_answer(const Request &request, const nlohmann::json &parameters);
 

@@ -123,6 +123,9 @@ const std::map<std::string, JobMethod> kJobMethods = {
 		return [&e, pool = p.text("pool")](Job &job) { return e.check(pool, job); }; }}},
 	{"Dump", {Kind::kWorks, "dump", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool")](Job &job) { return e.dump(pool, job); }; }}},
+	{"ShowSpace", {Kind::kWorks, "show-space", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool"), of = p.volumes_or_snapshots("of")](Job &job) {
+			return e.show_space(pool, of, job); }; }}},
 	{"Restore", {Kind::kChanges, "restore", true, [](Engine &e, const Parameters &p, const Fds &fds) -> Job::Work {
 		return [&e, pool = p.text("pool"), fd = p.fd("fd", fds), dry_run = p.flag("dry_run")](Job &job) {
 			return e.restore(pool, fd, dry_run, job); }; }}},

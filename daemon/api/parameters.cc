@@ -121,6 +121,18 @@ std::optional<SnapshotName> Parameters::origin(const char *name) const
 	return SnapshotName{text.substr(0, at), text.substr(at + 1)};
 }
 
+std::vector<SnapshotName> Parameters::volumes_or_snapshots(const char *name) const
+{
+	std::vector<SnapshotName> all;
+	for (const std::string &text : texts(name)) {
+		const size_t at = text.find('@');
+		if (at == text.size() - 1 || text.empty())
+			throw BadParameter(name);
+		all.push_back({text.substr(0, at), at == std::string::npos ? "" : text.substr(at + 1)});
+	}
+	return all;
+}
+
 int Parameters::fd(const char *name, const Fds &fds) const
 {
 	const uint64_t position = number(name);

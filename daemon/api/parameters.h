@@ -33,6 +33,7 @@ public:
 	std::optional<uint64_t> number_if_given(const char *name) const;
 	std::vector<TierRequest> tiers(const char *name) const;
 	std::vector<SnapshotName> new_snapshots(const char *name) const;
+	std::vector<SnapshotName> volumes_or_snapshots(const char *name) const;	// of a volume: snapshot is empty; none if it is left out
 	std::optional<SnapshotName> origin(const char *name) const;	// "VOLUME@SNAPSHOT"
 	int fd(const char *name, const Fds &fds) const;			// a position among them
 	std::vector<uint8_t> hex(const char *name) const;

@@ -159,6 +159,20 @@ struct FoldLimits {
 	std::map<uint32_t, uint32_t> *filling = nullptr;
 };
 
+// Of one that is done; bytes.
+struct SnapshotSpace {
+	uint32_t id = 0;
+	uint64_t shown = 0;      // of the extents that it shows, whole ones: as Catalogue::mapped()
+	uint64_t exclusive = 0;  // of blocks that it shows and no other snapshot or volume does
+	uint64_t frees = 0;      // of the pool's space, that its deletion would bring back
+	bool operator==(const SnapshotSpace&) const = default;
+};
+
+struct SnapshotSpaces {
+	std::vector<SnapshotSpace> each;
+	uint64_t frees = 0;      // if all of them are deleted: more than their sum where several share what nothing else has
+};
+
 // With active snapshots: that the kernel tells of in one answer.
 constexpr uint32_t kMostVolumesInKernel = 16384;
 constexpr size_t kMostVolumes = 16000;	// some are on their way out, or take another's place
@@ -282,6 +296,10 @@ class Catalogue {
 	// freeing() has been told: the kernel leaves alone what has changed since, and what it has done the journal says.
 	Result<FoldStep> fold_step(uint32_t after, const FoldLimits &limits = FoldLimits());
 	Result<FoldStep> fold_step(std::span<const uint32_t> parents);	// of these, as many as they are
+
+	// What is applied, as if what is being deleted were gone, merged and folded. Long; at its steps others may read this
+	// catalogue, and nobody may change it.
+	Result<SnapshotSpaces> snapshot_spaces(std::span<const uint32_t> ids, Pace &pace = NoPace::instance());
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // Which partial extents the kernel may fold into one with their parents: where the parent is an orphan, so nothing but its
-// children needs it, and has one child only. Which side is copied is chosen by which copies less; but an extent is not moved to
-// a slower tier for that. One with fragments goes into the parent's slot, or takes over the fragments of a parent that has no
-// slot either; if together they are more than such an extent may have it gets a slot.
+// children needs it, and has one child only. How: fold_choice.h.
 //
 // Where the parent is needed, and a read of a block that the extent lacks would go through more than kNear extents below it,
 // the fragments in which it has others are filled: that takes no space. Fragments of 64 KiB that are written at random
@@ -11,6 +9,7 @@
 #include <optional>
 
 #include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/fold_choice.h"
 
 namespace svd {
 
@@ -43,8 +42,6 @@ class Folder {
 	static uint64_t bit(uint32_t member) { return uint64_t{1} << member; }
 	uint32_t asked_of(uint32_t extent) const;
 	Result<std::optional<ValidBits>> near(uint32_t parent, const Row &child);
-	Result<ValidBits> bits_of(uint32_t extent, const ExtentEntry &entry);
-	Result<bool> has_room(const Row &child, const ExtentEntry &entry, const ValidBits &more);
 	bool enough() const
 	{
 		return pairs_ >= limits_.pairs || step_.blocks >= limits_.blocks || rows_ >= limits_.rows;
@@ -59,37 +56,11 @@ class Folder {
 	std::map<uint32_t, uint32_t> tier_;  // by member
 };
 
-uint64_t count(const ValidBits &bits)
-{
-	uint64_t n = 0;
-	for (const uint64_t word : bits.word)
-		n += static_cast<uint64_t>(std::popcount(word));
-	return n;
-}
-
-ValidBits without(ValidBits bits, const ValidBits &other)
-{
-	for (size_t i = 0; i < bits.word.size(); i++)
-		bits.word[i] &= ~other.word[i];
-	return bits;
-}
-
 void add_fragments(ValidBits &bits, uint32_t fragments)
 {
 	for (size_t i = 0; i < SV_FRAGS; i++)
 		if ((fragments >> i & 1) != 0)
 			bits.word[i / 4] |= uint64_t{SV_FRAG_BITS} << (i % 4 * SV_FRAG_BLOCKS);
-}
-
-Result<ValidBits> Folder::bits_of(uint32_t extent, const ExtentEntry &entry)
-{
-	ValidBits bits;
-	if (!entry.partial()) {
-		bits.word.fill(~uint64_t{0});
-		return bits;
-	}
-	SV_ASSIGN(const ValidBits *own, pages_.valid(extent));
-	return *own;
 }
 
 Status Folder::family(uint32_t parent, const std::vector<Row> &children)
@@ -111,16 +82,14 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 Status Folder::fold(uint32_t parent, const ExtentEntry &below, const Row &child)
 {
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
-	SV_ASSIGN(const ValidBits has, bits_of(parent, below));
-	const uint64_t fill = count(without(has, child.valid)), own = count(child.valid);
-	SV_ASSIGN(const bool room, has_room(child, *entry, without(has, child.valid)));
-	const bool slower = tier_.at(below.member) > tier_.at(entry->member);
-	const bool swap = !below.fragments() && !slower && (own < fill || !room), grow = !swap && !room;
-	if (grow && !below.fragments())
+	SV_ASSIGN(const FoldSide above, fold_side(pages_, child.extent, *entry, tier_.at(entry->member)));
+	SV_ASSIGN(const FoldSide under, fold_side(pages_, parent, below, tier_.at(below.member)));
+	const FoldChoice choice = choose_fold(above, under);
+	if (choice.how == FoldHow::kNot)
 		return {};
-	step_.pairs[bit(entry->member) | bit(below.member)].push_back({child.extent, parent, entry->gen, below.gen,
-							      swap ? SV_FOLD_SWAP : grow ? SV_FOLD_GROW : 0u});
-	step_.blocks += swap ? own : grow ? own + fill : fill;
+	const uint32_t flags = choice.how == FoldHow::kSwap ? SV_FOLD_SWAP : choice.how == FoldHow::kGrow ? SV_FOLD_GROW : 0u;
+	step_.pairs[bit(entry->member) | bit(below.member)].push_back({child.extent, parent, entry->gen, below.gen, flags});
+	step_.blocks += choice.blocks;
 	pairs_++;
 	return {};
 }
@@ -139,11 +108,10 @@ Result<std::optional<ValidBits>> Folder::near(uint32_t parent, const Row &child)
 		SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
 		if (!below->partial())
 			return std::optional<ValidBits>();
-		SV_ASSIGN(const ValidBits *more, pages_.valid(parent));
-		for (size_t w = 0; w < all.word.size(); w++)
-			all.word[w] |= more->word[w];
+		SV_ASSIGN(const Partial *more, pages_.look(parent));
+		all = both(all, more->valid);
 		add_fragments(all, asked_of(parent));
-		SV_ASSIGN(parent, pages_.parent(parent));
+		parent = more->parent;
 		rows_++;
 		if (parent == 0)
 			return std::optional<ValidBits>();
@@ -195,18 +163,6 @@ Status Folder::fill(uint32_t parent, const Row &child)
 	step_.blocks += kFragmentCosts * static_cast<uint64_t>(std::popcount(fragments));
 	pairs_++;
 	return {};
-}
-
-// For these blocks more?
-Result<bool> Folder::has_room(const Row &child, const ExtentEntry &entry, const ValidBits &more)
-{
-	if (!entry.fragments())
-		return true;
-	SV_ASSIGN(const Places *places, pages_.places(child.extent));
-	size_t wanted = places->count();
-	for (size_t i = 0; i < places->at.size(); i++)
-		wanted += places->at[i] == 0 && valid_in(more, i) != 0;
-	return wanted <= SV_FRAGS_MAX;
 }
 
 Result<Folder::Row> Folder::row(Query &q)

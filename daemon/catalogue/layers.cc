@@ -83,21 +83,21 @@ Status each_map_page(Database &db, uint32_t layer, const std::function<Status(ui
 	}
 }
 
-// ---- the map of a chain ----
+// ---- the maps of several layers ----
 
 // Each cursor is stepped before the next one is made: only one that stands at a row has its statement for itself.
-Result<FlatMap> FlatMap::open(Database &db, const std::vector<uint32_t> &chain)
+Result<LayerPages> LayerPages::open(Database &db, const std::vector<uint32_t> &layers)
 {
-	FlatMap map;
-	for (const uint32_t layer : chain) {
+	LayerPages pages;
+	for (const uint32_t layer : layers) {
 		SV_ASSIGN(Query q, pages_of(db, layer));
-		map.cursors_.emplace_back(std::move(q));
-		SV_TRY(map.advance(map.cursors_.size() - 1));
+		pages.cursors_.emplace_back(std::move(q));
+		SV_TRY(pages.advance(pages.cursors_.size() - 1));
 	}
-	return map;
+	return pages;
 }
 
-Status FlatMap::advance(size_t cursor)
+Status LayerPages::advance(size_t cursor)
 {
 	SV_ASSIGN(const bool row, cursors_[cursor]->step());
 	if (row)
@@ -107,33 +107,41 @@ Status FlatMap::advance(size_t cursor)
 	return {};
 }
 
-Status FlatMap::overlay(size_t cursor, FlatPage &page)
+Result<bool> LayerPages::next(uint64_t &first, const Each &each)
 {
-	const uint64_t key = cursors_[cursor]->u64(0);
-	MapPage older;
-	SV_TRY(decode_blob(cursors_[cursor]->blob(1), "map_pages", key, older));
-	for (size_t i = 0; i < MapPage::kEntries; i++) {
-		if (page.map.extent[i] != 0 || older.extent[i] == 0)
-			continue;
-		page.map.extent[i] = older.extent[i];
-		page.layer[i] = layer_of(key);
+	if (places_.empty())
+		return false;
+	first = places_.top().first;
+	while (!places_.empty() && places_.top().first == first) {
+		const size_t cursor = places_.top().cursor;
+		places_.pop();
+		MapPage page;
+		SV_TRY(decode_blob(cursors_[cursor]->blob(1), "map_pages", cursors_[cursor]->u64(0), page));
+		each(cursor, page);
+		SV_TRY(advance(cursor));
 	}
-	return {};
+	return true;
+}
+
+// ---- the map of a chain ----
+
+Result<FlatMap> FlatMap::open(Database &db, const std::vector<uint32_t> &chain)
+{
+	SV_ASSIGN(LayerPages pages, LayerPages::open(db, chain));
+	return FlatMap(chain, std::move(pages));
 }
 
 Result<bool> FlatMap::next(FlatPage &page)
 {
-	if (places_.empty())
-		return false;
 	page = FlatPage();
-	page.first = places_.top().first;
-	while (!places_.empty() && places_.top().first == page.first) {
-		const size_t cursor = places_.top().cursor;
-		places_.pop();
-		SV_TRY(overlay(cursor, page));
-		SV_TRY(advance(cursor));
-	}
-	return true;
+	return pages_.next(page.first, [&](size_t at, const MapPage &older) {
+		for (size_t i = 0; i < MapPage::kEntries; i++) {
+			if (page.map.extent[i] != 0 || older.extent[i] == 0)
+				continue;
+			page.map.extent[i] = older.extent[i];
+			page.layer[i] = chain_[at];
+		}
+	});
 }
 
 }  // namespace svd

@@ -36,7 +36,32 @@ Result<bool> first_map_page(Database &db, uint32_t layer, uint64_t &key, MapPage
 Status drop_map_page(Database &db, uint64_t key);
 Status each_map_page(Database &db, uint32_t layer, const std::function<Status(uint64_t key, const MapPage &)> &fn);
 
-// ---- the map of a chain ----
+// ---- the maps of several layers ----
+
+// Goes through their pages side by side: a cursor for each layer, and each page is read once.
+class LayerPages {
+ public:
+	// `at`: which of the layers.
+	using Each = std::function<void(size_t at, const MapPage &)>;
+
+	static Result<LayerPages> open(Database &db, const std::vector<uint32_t> &layers);
+	// Those of the next indexes for which any layer has one, in the order of the layers. False: there are no more.
+	Result<bool> next(uint64_t &first, const Each &each);
+
+ private:
+	struct Place {
+		uint64_t first;	 // index of the cursor's page
+		size_t cursor;
+		bool operator>(const Place &other) const
+		{
+			return std::tie(first, cursor) > std::tie(other.first, other.cursor);
+		}
+	};
+	Status advance(size_t cursor);
+
+	std::vector<std::optional<Query>> cursors_;  // none: at its end
+	std::priority_queue<Place, std::vector<Place>, std::greater<>> places_;
+};
 
 // At each index the entry of the newest layer that has one.
 struct FlatPage {
@@ -45,7 +70,7 @@ struct FlatPage {
 	std::array<uint32_t, MapPage::kEntries> layer{};
 };
 
-// Goes through the layers' pages side by side: a cursor for each layer, and each page is read once.
+// The map of a chain.
 class FlatMap {
  public:
 	// chain: newest first.
@@ -53,19 +78,9 @@ class FlatMap {
 	Result<bool> next(FlatPage &page);  // the next one that has an entry
 
  private:
-	struct Place {
-		uint64_t first;	 // index of the cursor's page
-		size_t cursor;	 // newest first
-		bool operator>(const Place &other) const
-		{
-			return std::tie(first, cursor) > std::tie(other.first, other.cursor);
-		}
-	};
-	Status advance(size_t cursor);
-	Status overlay(size_t cursor, FlatPage &page);
-
-	std::vector<std::optional<Query>> cursors_;  // none: at its end
-	std::priority_queue<Place, std::vector<Place>, std::greater<>> places_;
+	FlatMap(std::vector<uint32_t> chain, LayerPages pages) : chain_(std::move(chain)), pages_(std::move(pages)) {}
+	std::vector<uint32_t> chain_;
+	LayerPages pages_;
 };
 
 }  // namespace svd

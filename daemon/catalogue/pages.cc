@@ -154,6 +154,12 @@ Result<uint32_t> PageStore::parent(uint32_t extent)
 	return cached->partial.parent;
 }
 
+Result<const Partial *> PageStore::look(uint32_t extent)
+{
+	SV_ASSIGN(const CachedPartial *cached, partial(extent));
+	return &cached->partial;
+}
+
 void PageStore::replace_partial(uint32_t extent, const CachedPartial &with)
 {
 	CachedPartial &cached = partials_[extent];
@@ -238,11 +244,19 @@ Status PageStore::flush()
 	return flush_partials();
 }
 
-Status PageStore::relieve()
+bool PageStore::holds_much() const
 {
-	if (maps_.pages.size() + extents_.pages.size() < kMaxPages && partials_.size() < kMaxPartials)
-		return {};
-	return flush();
+	return maps_.pages.size() + extents_.pages.size() >= kMaxPages || partials_.size() >= kMaxPartials;
+}
+
+Status PageStore::relieve() { return holds_much() ? flush() : Status(); }
+
+void PageStore::forget()
+{
+	maps_ = {};
+	extents_ = {};
+	partials_.clear();
+	children_.clear();
 }
 
 }  // namespace svd

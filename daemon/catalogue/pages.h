@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 // Map pages, extent pages and partial extents, as they lie in the database and gathered in memory for the length of
-// a transaction: each page is read and written once however many records touch it. Used by apply, delete and restore.
+// a transaction: each page is read and written once however many records touch it.
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -57,6 +58,28 @@ struct ValidBits {
 };
 static_assert(sizeof(ValidBits) == 32);
 
+inline uint64_t count(const ValidBits &bits)
+{
+	uint64_t n = 0;
+	for (const uint64_t word : bits.word)
+		n += static_cast<uint64_t>(std::popcount(word));
+	return n;
+}
+
+inline ValidBits without(ValidBits bits, const ValidBits &other)
+{
+	for (size_t i = 0; i < bits.word.size(); i++)
+		bits.word[i] &= ~other.word[i];
+	return bits;
+}
+
+inline ValidBits both(ValidBits bits, const ValidBits &other)
+{
+	for (size_t i = 0; i < bits.word.size(); i++)
+		bits.word[i] |= other.word[i];
+	return bits;
+}
+
 // Of each fragment of 16 blocks where it is on the extent's member, as format.h counts places; 0: nowhere.
 struct Places {
 	std::array<uint32_t, SV_FRAGS> at{};
@@ -74,6 +97,22 @@ inline uint32_t place_of(uint32_t slot, uint32_t part) { return slot * SV_FRAGS 
 inline uint16_t valid_in(const ValidBits &valid, size_t fragment)
 {
 	return static_cast<uint16_t>(valid.word[fragment / 4] >> (fragment % 4 * SV_FRAG_BLOCKS));
+}
+
+// A bit for each fragment that has one.
+inline uint32_t fragments_of(const ValidBits &valid)
+{
+	uint32_t fragments = 0;
+	for (size_t i = 0; i < SV_FRAGS; i++)
+		fragments |= (valid_in(valid, i) != 0 ? 1u : 0u) << i;
+	return fragments;
+}
+inline uint32_t fragments_of(const Places &places)
+{
+	uint32_t fragments = 0;
+	for (size_t i = 0; i < SV_FRAGS; i++)
+		fragments |= (places.at[i] != 0 ? 1u : 0u) << i;
+	return fragments;
 }
 
 // Are all valid blocks in fragments that have a place?
@@ -109,6 +148,7 @@ class PageStore {
 	Result<ValidBits *> valid(uint32_t extent);  // of an existing partial extent, to be changed
 	Result<Places *> places(uint32_t extent);    // likewise
 	Result<uint32_t> parent(uint32_t extent);    // likewise; 0: none
+	Result<const Partial *> look(uint32_t extent);  // at all of it, not to be changed
 	void set_partial(uint32_t extent, const Partial &partial);
 	void drop_partial(uint32_t extent);
 	Result<bool> is_parent(uint32_t extent);  // of any partial extent
@@ -116,6 +156,8 @@ class PageStore {
 	Status flush();
 	// The same if much has gathered. Pointers given out before are then gone.
 	Status relieve();
+	bool holds_much() const;
+	void forget();  // what was only read: what changed would be lost
 
  private:
 	template <typename Page>

@@ -318,6 +318,16 @@ Result<UniqueFd> Pool::dump(Pace &pace)
 	return file;
 }
 
+Result<SnapshotSpaces> Pool::snapshot_spaces(std::span<const uint32_t> ids, Pace &pace)
+{
+	SnapshotSpaces spaces;
+	SV_TRY(once_still(pace, [&](Pace &still) -> Status {
+		SV_ASSIGN(spaces, catalogue_->snapshot_spaces(ids, still));
+		return {};
+	}));
+	return spaces;
+}
+
 static Status read_text(int text, Pace &pace, const std::function<Status(std::istream &)> &fn)
 {
 	struct stat about{};

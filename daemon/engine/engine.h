@@ -101,6 +101,8 @@ public:
 	Result<Json> deactivate_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
 	Result<Json> delete_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
 	Result<Json> show_snapshot(const std::string &pool, const SnapshotName &name);
+	// Of these snapshots; of all of a volume where none is named, of all in the pool where nothing is.
+	Result<Json> show_space(const std::string &pool, const std::vector<SnapshotName> &of, Job &job);
 	// schedules.cc. Of all pools: makes the snapshots that are due, and deletes those that are no longer kept.
 	Result<Json> run_schedules(bool dry_run);
 	Result<Json> list();
@@ -190,6 +192,7 @@ private:
 	Status refuse_device_names(Pool &pool, const VolumeRow &volume, const std::string &to);
 	// snapshots.cc
 	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
+	Result<std::vector<FoundSnapshot>> chosen_snapshots(const std::string &pool, const std::vector<SnapshotName> &of);
 	Result<std::vector<SnapshotRow>> snapshots_of(Pool &pool, uint32_t volume);	// that are done
 	Result<std::vector<SnapshotWanted>> wanted_snapshots(const std::string &pool, const std::vector<SnapshotName> &names);
 	// "snapshot tank/v@one"; a held one: kBusy.

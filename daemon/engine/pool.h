@@ -149,6 +149,7 @@ public:
 	Status try_restore(int text, Pace &pace);	// what that would say of the text; changes nothing
 	Result<std::vector<std::string>> check(Pace &pace);	// what is wrong, a line each
 	Result<UniqueFd> dump(Pace &pace);	// a sealed memory file
+	Result<SnapshotSpaces> snapshot_spaces(std::span<const uint32_t> ids, Pace &pace);
 	const Job *job() const { return job_; }		// that runs on it
 	void set_job(const Job *job) { job_ = job; }
 

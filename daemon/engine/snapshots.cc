@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 // Use cases of snapshots and clones. See engine.h. A snapshot is named VOLUME@SNAPSHOT in its pool.
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include <fmt/core.h>
@@ -262,6 +263,55 @@ Result<Json> Engine::show_snapshot(const std::string &pool_name, const SnapshotN
 {
 	SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
 	return snapshot_json(*found.pool, found.volume, found.snapshot);
+}
+
+// By the volumes' names, of each the oldest first.
+Result<std::vector<Engine::FoundSnapshot>> Engine::chosen_snapshots(const std::string &pool_name, const std::vector<SnapshotName> &of)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	SV_ASSIGN(const std::vector<VolumeRow> volumes, pool->catalogue().volumes());
+	SV_ASSIGN(const std::vector<SnapshotRow> snapshots, pool->catalogue().snapshots());
+	std::set<uint32_t> whole, single;	// volumes, and snapshots
+	for (const SnapshotName &name : of) {
+		if (name.snapshot.empty()) {
+			SV_ASSIGN(const auto found, find_volume(pool_name, name.volume));
+			whole.insert(found.second.id);
+		} else {
+			SV_ASSIGN(const FoundSnapshot found, find_snapshot(pool_name, name));
+			single.insert(found.snapshot.id);
+		}
+	}
+	std::map<std::string, std::vector<FoundSnapshot>> chosen;
+	for (const SnapshotRow &row : snapshots) {
+		const auto volume = std::find_if(volumes.begin(), volumes.end(), [&](const auto &v) { return v.id == row.volume; });
+		if (row.state == SnapshotState::kDone && volume != volumes.end() &&
+		    (of.empty() || whole.contains(row.volume) || single.contains(row.id)))
+			chosen[volume->name].push_back({pool, *volume, row});
+	}
+	std::vector<FoundSnapshot> all;
+	for (const auto &[name, some] : chosen)
+		all.insert(all.end(), some.begin(), some.end());
+	return all;
+}
+
+Result<Json> Engine::show_space(const std::string &pool_name, const std::vector<SnapshotName> &of, Job &job)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	SV_ASSIGN(const auto chosen, chosen_snapshots(pool_name, of));
+	SV_TRY(refuse_job(*pool, "show space of"));
+	const Claim claim(*pool, &job);
+	std::vector<uint32_t> ids;
+	for (const FoundSnapshot &one : chosen)
+		ids.push_back(one.snapshot.id);
+	SV_ASSIGN(const SnapshotSpaces spaces, pool->snapshot_spaces(ids, job));
+	Json json = {{"snapshots", Json::array()}, {"frees", spaces.frees}};
+	for (const FoundSnapshot &one : chosen) {
+		const auto space = std::ranges::find(spaces.each, one.snapshot.id, &SnapshotSpace::id);
+		if (space != spaces.each.end())
+			json["snapshots"].push_back({{"volume", one.volume.name}, {"name", one.snapshot.name}, {"used", space->shown},
+						     {"exclusive", space->exclusive}, {"frees", space->frees}});
+	}
+	return json;
 }
 
 }	// namespace svd

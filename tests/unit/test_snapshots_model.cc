@@ -70,6 +70,7 @@ class Pool {
 	void apply(size_t count);
 	void crash();
 	void dump_and_restore();
+	void predict();
 
 	void verify();
 	void verify_view(const Shown &shown, uint32_t id, uint32_t layer);
@@ -77,6 +78,8 @@ class Pool {
 	Shown shown();
 	std::map<uint64_t, sv_map_entry> map_of(uint32_t id);
 	Content content_of(uint32_t layer);
+	std::map<uint32_t, uint64_t> shown_alone();
+	uint64_t space_without(const std::vector<uint32_t> &snapshots);
 
 	std::mt19937_64 random_;
 	Bench bench_;
@@ -422,6 +425,107 @@ void Pool::dump_and_restore()
 	verify();
 }
 
+// ---- what deletions would bring ----
+
+// Of each volume and snapshot, bytes: block by block, in the most obvious way.
+std::map<uint32_t, uint64_t> Pool::shown_alone()
+{
+	std::map<std::pair<uint32_t, uint32_t>, std::vector<uint32_t>> by;  // extent and block: who shows it
+	const Shown now = shown();
+	const auto look = [&](uint32_t id) {
+		for (const auto &[i, entry] : map_of(id))
+			for (uint32_t b = 0; b < SV_EXTENT_BLOCKS; b++)
+				for (uint32_t at = entry.extent; at != 0;) {
+					const auto p = now.partials.find(at);
+					if (p == now.partials.end() || (p->second.valid[b / 64] >> (b % 64) & 1) != 0) {
+						by[{at, b}].push_back(id);
+						break;
+					}
+					at = p->second.parent;
+				}
+	};
+	for (const VolumeRow &v : volumes())
+		if (v.state == VolumeState::kActive)
+			look(v.id);
+	for (const SnapshotRow &s : snapshots())
+		if (s.state != SnapshotState::kDeleting)
+			look(s.id);
+	std::map<uint32_t, uint64_t> alone;
+	for (const auto &[block, ids] : by)
+		if (ids.size() == 1)
+			alone[ids[0]] += SV_BLOCK_SIZE;
+	return alone;
+}
+
+// Of a copy, in which they are deleted, and all is done that follows from it; bytes.
+uint64_t Pool::space_without(const std::vector<uint32_t> &snapshots)
+{
+	Bench copy(2 * kMiB);
+	copy.pool = bench_.pool;
+	copy.members = bench_.members;
+	copy.create();
+	sv_ring_cursor at = c().applied().value();
+	EXPECT_TRUE(copy.c->apply_batch({}, at).ok());
+	const Status restored = copy.restore(bench_.dump());
+	EXPECT_TRUE(restored.ok()) << restored.error().message();
+	Catalogue &other = *copy.c;
+	for (const VolumeRow &v : volumes())
+		while (v.state == VolumeState::kDeleting && !other.delete_step(v.id).value().done)
+			;
+	for (const uint32_t id : snapshots)
+		EXPECT_TRUE(other.begin_delete_snapshot(id).ok());
+	while (!other.merge_step().value().done)
+		;
+	LayerKernel kernel = kernel_;  // with the data
+	kernel.load(other);
+	for (bool folded = true; folded;) {
+		folded = false;
+		const FoldStep step = other.fold_step(0, {UINT32_MAX, UINT32_MAX, UINT32_MAX}).value();
+		for (const auto &[members, pairs] : step.pairs)
+			for (const sv_fold &f : pairs)
+				folded |= kernel.fold(f);
+		const std::vector<sv_rec> records(kernel.stream().begin(), kernel.stream().end());
+		kernel.stream().clear();
+		EXPECT_TRUE(other.apply_batch(records, {++at.seq, at.seq * 4096, 0, 0}).ok());
+	}
+	uint64_t extents = 0;
+	EXPECT_TRUE(other.for_each_extent([&](std::span<const sv_extent> some) -> Status {
+		extents += some.size();
+		return {};
+	}).ok());
+	return extents << SV_EXTENT_SHIFT;
+}
+
+// Nothing of it changes anything.
+void Pool::predict()
+{
+	if (taking_)
+		return;
+	settle();
+	std::vector<uint32_t> all, some;
+	for (const SnapshotRow &s : snapshots())
+		if (s.state == SnapshotState::kDone)
+			all.push_back(s.id);
+	std::ranges::copy_if(all, std::back_inserter(some), [this](uint32_t) { return below(2) == 0; });
+	if (some.empty())
+		return;
+	const std::string before = bench_.dump();
+	const auto told = c().snapshot_spaces(some);
+	ASSERT_TRUE(told.ok()) << told.error().message();
+	ASSERT_EQ(told->each.size(), some.size());
+	const uint64_t now = space_without({});
+	auto alone = shown_alone();
+	for (const SnapshotSpace &one : told->each) {
+		ASSERT_EQ(one.shown, c().mapped(one.id).value() << SV_EXTENT_SHIFT) << one.id;
+		ASSERT_EQ(one.exclusive, alone[one.id]) << one.id;
+		ASSERT_EQ(one.frees, now - space_without({one.id})) << one.id << " of\n" << before;
+	}
+	ASSERT_EQ(told->frees, now - space_without(some)) << before;
+	ASSERT_EQ(bench_.dump(), before);
+	done["prediction"]++;
+	done["something freed"] += told->frees > 0;
+}
+
 // ---- what must be so ----
 
 Pool::Content Pool::content_of(uint32_t layer)
@@ -551,9 +655,9 @@ void Pool::step()
 		{8, &Pool::take},	 {14, &Pool::take_on},	    {3, &Pool::write_late},   {1, &Pool::give_up_taking},
 		{2, &Pool::clone},	 {6, &Pool::delete_snapshot}, {1, &Pool::delete_volume}, {4, &Pool::delete_step},
 		{12, &Pool::merge},	 {8, &Pool::tell_own},	    {4, &Pool::tell_freeing}, {5, &Pool::commit_bits},
-		{5, &Pool::apply_some},	 {2, &Pool::settle},	    {6, &Pool::fold},
+		{5, &Pool::apply_some},	 {2, &Pool::settle},	    {6, &Pool::fold},	      {3, &Pool::predict},
 	};
-	uint64_t rest = below(125);
+	uint64_t rest = below(128);
 	for (const auto &[weight, run] : choices) {
 		if (rest < weight)
 			return (this->*run)();

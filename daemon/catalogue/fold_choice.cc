@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+// See fold_choice.h.
+#include "daemon/catalogue/fold_choice.h"
+
+namespace svd {
+
+Result<FoldSide> fold_side(PageStore &pages, uint32_t extent, const ExtentEntry &entry, uint32_t tier)
+{
+	FoldSide side{tier, entry.fragments(), 0, {}};
+	if (!entry.partial()) {
+		side.valid.word.fill(~uint64_t{0});
+		return side;
+	}
+	SV_ASSIGN(const Partial *partial, pages.look(extent));
+	side.placed = fragments_of(partial->places);
+	side.valid = partial->valid;
+	return side;
+}
+
+FoldChoice choose_fold(const FoldSide &child, const FoldSide &parent)
+{
+	const ValidBits more = without(parent.valid, child.valid);
+	const uint64_t own = count(child.valid), fill = count(more);
+	const bool room = !child.fragments || std::popcount(child.placed | fragments_of(more)) <= static_cast<int>(SV_FRAGS_MAX);
+	const bool may_swap = !parent.fragments && parent.tier <= child.tier;
+	if (may_swap && (own < fill || !room))
+		return {FoldHow::kSwap, own};
+	if (room)
+		return {FoldHow::kFill, fill};
+	return parent.fragments ? FoldChoice{FoldHow::kGrow, own + fill} : FoldChoice();
+}
+
+}  // namespace svd

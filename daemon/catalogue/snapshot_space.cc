@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+// What snapshots show, what of it nothing else shows, and what their deletion would bring back: each alone, and all that are
+// asked for together. Of the catalogue as it is, as if what is being deleted were gone, and all merged and folded.
+//
+// Index by index, over the maps of all layers of a tree side by side. Most indexes have one entry, which several views show,
+// or one that was not asked for: there a deletion changes nothing, and the extent is not even looked at.
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "daemon/catalogue/catalogue_impl.h"
+#include "daemon/catalogue/layer_tree.h"
+
+namespace svd {
+
+namespace {
+
+using Tiers = std::map<uint32_t, uint32_t>;  // by member
+
+class TreeReader {
+ public:
+	TreeReader(Database &db, const Tiers &tiers, Pace &pace, std::vector<LayerRow> rows)
+		: db_(db), pages_(db), tiers_(tiers), pace_(pace), tree_(std::move(rows)), shown_(tree_.size())
+	{
+	}
+	bool show(uint32_t layer);  // a volume or snapshot does. False: the layer is another tree's
+	void ask(uint32_t layer, uint32_t id) { asked_.push_back({*tree_.find(layer), {}, {id, 0, 0, 0}, 0}); }
+	bool asked() const { return !asked_.empty(); }
+	Status run(SnapshotSpaces &out);
+
+ private:
+	struct Asked {
+		size_t layer = 0;
+		std::vector<Family::Merge> merges;  // if it alone goes
+		SnapshotSpace space;
+		int64_t freed = 0;
+	};
+	using Entries = std::vector<std::pair<size_t, uint32_t>>;  // of an index: layer and extent
+
+	void plan();
+	Status index(const Entries &entries);
+	Result<int32_t> add(uint32_t extent);
+	Status put_together(const Entries &entries);
+	void tell_shown();
+	void tell_freed();
+	int64_t freed_by(const std::vector<Family::Merge> &merges);
+
+	Database &db_;
+	PageStore pages_;
+	const Tiers &tiers_;
+	Pace &pace_;
+	LayerTree tree_;
+	std::vector<bool> shown_;
+	std::vector<Asked> asked_;
+
+	LayerTree::Rest rest_;
+	std::vector<bool> plain_;                       // an entry that is there alone is of no account
+	std::vector<uint64_t> alone_;                   // how many such entries each layer has
+	std::vector<std::vector<size_t>> goes_with_;    // of each layer: those of asked_ with which it goes
+	std::vector<Family::Merge> together_;
+	std::vector<bool> goes_together_;
+	int64_t freed_ = 0;
+	Family family_;
+};
+
+uint64_t at_least_none(int64_t freed) { return freed > 0 ? static_cast<uint64_t>(freed) : 0; }
+
+bool TreeReader::show(uint32_t layer)
+{
+	const auto at = tree_.find(layer);
+	if (at)
+		shown_[*at] = true;
+	return at.has_value();
+}
+
+void TreeReader::plan()
+{
+	rest_ = tree_.settle(shown_);
+	goes_with_.resize(tree_.size());
+	std::vector<bool> left = shown_;
+	for (size_t i = 0; i < asked_.size(); i++) {
+		asked_[i].merges = merges_without(rest_, shown_, asked_[i].layer);
+		for (const Family::Merge &step : asked_[i].merges)
+			goes_with_[step.from].push_back(i);
+		left[asked_[i].layer] = false;
+	}
+	const LayerTree::Rest after = tree_.settle(left);
+	together_ = after.merges;
+	const std::vector<uint32_t> views = tree_.count_above(shown_), others = tree_.count_above(left);
+	for (size_t at = 0; at < tree_.size(); at++) {
+		goes_together_.push_back(after.gone[at] && !rest_.gone[at]);
+		plain_.push_back(views[at] == 0 || others[at] > 0);
+	}
+	alone_.resize(tree_.size());
+}
+
+// An extent and those below it.
+Result<int32_t> TreeReader::add(uint32_t extent)
+{
+	std::vector<Family::Extent> chain;
+	int32_t below = Family::kNothing;
+	while (extent != 0) {
+		if (const auto known = family_.find(extent)) {
+			below = *known;
+			break;
+		}
+		SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+		const auto tier = tiers_.find(entry->member);
+		const bool circle = std::ranges::any_of(chain, [extent](const auto &one) { return one.number == extent; });
+		if (!entry->live() || tier == tiers_.end() || circle)
+			return Error(Code::kNeedsCheck, "read", "catalogue", fmt::format("extent {} cannot be where it is", extent),
+				     "run 'svctl check' on the pool");
+		SV_ASSIGN(const FoldSide side, fold_side(pages_, extent, *entry, tier->second));
+		chain.push_back({extent, entry->orphan(), side, Family::kNothing});
+		extent = 0;
+		if (entry->partial()) {
+			SV_ASSIGN(extent, pages_.parent(chain.back().number));
+		}
+	}
+	for (; !chain.empty(); chain.pop_back()) {
+		chain.back().parent = below;
+		below = family_.add(chain.back());
+	}
+	return below;
+}
+
+Status TreeReader::put_together(const Entries &entries)
+{
+	family_.begin(tree_.size());
+	for (const auto &[layer, extent] : entries) {
+		int32_t entry = Family::kHole;
+		if (extent != kTombstone) {
+			SV_ASSIGN(entry, add(extent));
+		}
+		family_.map(layer, entry);
+	}
+	for (const Family::Merge &step : rest_.merges)
+		family_.merge(step);
+	family_.fold();
+	return {};
+}
+
+// Less than nothing where two extents with fragments, folded, have too many and get a slot.
+int64_t TreeReader::freed_by(const std::vector<Family::Merge> &merges)
+{
+	const uint64_t before = family_.space();
+	family_.mark();
+	for (const Family::Merge &step : merges)
+		family_.merge(step);
+	family_.fold();
+	const uint64_t after = family_.space();
+	family_.back();
+	return static_cast<int64_t>(before - after);
+}
+
+void TreeReader::tell_freed()
+{
+	std::set<size_t> each;
+	bool together = false;
+	for (size_t at = 0; at < tree_.size(); at++) {
+		if (family_.entry(at) == Family::kNothing)
+			continue;
+		each.insert(goes_with_[at].begin(), goes_with_[at].end());
+		together = together || goes_together_[at];
+	}
+	for (const size_t i : each)
+		asked_[i].freed += freed_by(asked_[i].merges);
+	if (together)
+		freed_ += freed_by(together_);
+}
+
+void TreeReader::tell_shown()
+{
+	std::vector<int32_t> seen(tree_.size(), Family::kNothing), tops;
+	std::vector<size_t> view(tree_.size());  // where it is in tops
+	for (size_t at = 0; at < tree_.size(); at++) {
+		if (rest_.gone[at])
+			continue;
+		seen[at] = family_.entry(at);
+		if (seen[at] == Family::kNothing && rest_.below[at])
+			seen[at] = seen[*rest_.below[at]];
+		view[at] = tops.size();
+		if (shown_[at])
+			tops.push_back(seen[at]);
+	}
+	const std::vector<uint64_t> alone = family_.shown_alone(tops);
+	for (Asked &asked : asked_) {
+		asked.space.shown += seen[asked.layer] >= 0 ? uint64_t{SV_EXTENT_SIZE} : 0;
+		asked.space.exclusive += alone[view[asked.layer]] << SV_BLOCK_SHIFT;
+	}
+}
+
+Status TreeReader::index(const Entries &entries)
+{
+	if (entries.size() == 1 && plain_[entries[0].first]) {
+		alone_[entries[0].first] += entries[0].second != kTombstone;
+		return {};
+	}
+	SV_TRY(put_together(entries));
+	tell_shown();
+	tell_freed();
+	return {};
+}
+
+Status TreeReader::run(SnapshotSpaces &out)
+{
+	plan();
+	SV_ASSIGN(LayerPages maps, LayerPages::open(db_, tree_.layers()));
+	std::vector<std::pair<size_t, MapPage>> some;
+	Entries entries;
+	while (true) {
+		some.clear();
+		uint64_t first = 0;
+		SV_ASSIGN(const bool more, maps.next(first, [&](size_t at, const MapPage &page) { some.emplace_back(at, page); }));
+		if (!more)
+			break;
+		for (uint64_t i = 0; i < MapPage::kEntries; i++) {
+			entries.clear();
+			for (const auto &[at, page] : some)
+				if (page.extent[i] != 0)
+					entries.emplace_back(at, page.extent[i]);
+			if (!entries.empty())
+				SV_TRY(index(entries));
+		}
+		if (pages_.holds_much())
+			pages_.forget();
+		SV_TRY(pace_.breathe());
+	}
+	const std::vector<uint64_t> below = tree_.sum_below(alone_);
+	for (Asked &asked : asked_) {
+		asked.space.shown += below[asked.layer] << SV_EXTENT_SHIFT;
+		asked.space.frees = at_least_none(asked.freed);
+		out.each.push_back(asked.space);
+	}
+	out.frees += at_least_none(freed_);
+	return {};
+}
+
+Status read_spaces(Catalogue &catalogue, Database &db, std::span<const uint32_t> ids, Pace &pace, SnapshotSpaces &out)
+{
+	Tiers tiers;
+	SV_ASSIGN(const std::vector<MemberRow> members, catalogue.members());
+	for (const MemberRow &m : members)
+		tiers[m.member] = m.tier;
+	SV_ASSIGN(const std::vector<LayerRow> rows, all_layers(db));
+	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue.volumes());
+	SV_ASSIGN(const std::vector<SnapshotRow> snapshots, catalogue.snapshots());
+	const std::set<uint32_t> wanted(ids.begin(), ids.end());
+	for (auto &tree : trees_of(rows)) {
+		TreeReader reader(db, tiers, pace, std::move(tree));
+		for (const VolumeRow &v : volumes)
+			if (v.state == VolumeState::kActive)
+				reader.show(v.layer);
+		for (const SnapshotRow &s : snapshots)
+			if (s.state != SnapshotState::kDeleting && reader.show(s.layer) && wanted.contains(s.id))
+				reader.ask(s.layer, s.id);
+		if (reader.asked())
+			SV_TRY(reader.run(out));
+	}
+	return {};
+}
+
+}  // namespace
+
+Result<SnapshotSpaces> Catalogue::snapshot_spaces(std::span<const uint32_t> ids, Pace &pace)
+{
+	SnapshotSpaces out;
+	pace.begin({"reading the maps", 0, 0, ""});
+	SV_TRY(read_spaces(*this, *impl_->db, ids, pace, out));
+	return out;
+}
+
+}  // namespace svd
