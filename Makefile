@@ -54,24 +54,28 @@ lint: suite-lint
 # their last lines and fails if one failed, gave no count, passed nothing or, but
 # for MAY_SKIP=1, skipped something.
 CHECK_SUITES = unit model e2e lint build vm
-FULL_SUITES = unit model e2e-full e2e-asan lint build-full vm-full vm-6.1 demo
+FULL_SUITES = unit unit-asan model e2e-full e2e-asan lint build-full vm-full vm-6.1 demo
 
 check: deps
 	+@$(BUILD_ALL) all unit
 	@tests/summary $(BUILD)/check $(foreach s,$(CHECK_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-full: deps
-	+@$(BUILD_ALL) all unit e2e-asan deb
+	+@$(BUILD_ALL) all unit unit-asan e2e-asan deb
 	@tests/summary $(BUILD)/check-full $(foreach s,$(FULL_SUITES),$(s)='$(MAKE) suite-$(s)')
 
 check-debug: deps
 	+@$(BUILD_ALL) all KVER=debug
 	@tests/summary $(BUILD)/check-debug vm-debug='$(MAKE) suite-vm-debug KVER=debug'
 
-.PHONY: suite-unit suite-e2e suite-e2e-full suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-6.1 suite-vm-debug suite-demo guest-root
+.PHONY: suite-unit suite-unit-asan suite-e2e suite-e2e-full suite-e2e-asan suite-model suite-lint suite-build suite-build-full suite-vm suite-vm-full suite-vm-6.1 suite-vm-debug suite-demo guest-root
 
 suite-unit:
 	@tests/run-unit $(BUILD)/tests/unit
+
+# Those of svd's modules, under ASan and UBSan.
+suite-unit-asan: unit-asan
+	@tests/run-unit $(BUILD)/tests/unit-asan
 
 suite-e2e:
 	@tests/e2e/run

@@ -348,6 +348,8 @@ Request show_space(const Values &v, const std::string &)
 		if (slash != std::string::npos)
 			of.push_back(name.substr(slash + 1));
 	}
+	if (all && !of.empty())
+		throw UsageError("a pool's name stands for all that it has: leave out the others");
 	if (!all)
 		request.parameters["of"] = of;
 	return request;

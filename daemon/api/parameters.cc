@@ -124,6 +124,8 @@ std::optional<SnapshotName> Parameters::origin(const char *name) const
 std::vector<SnapshotName> Parameters::volumes_or_snapshots(const char *name) const
 {
 	std::vector<SnapshotName> all;
+	if (has(name) && texts(name).empty())	// a script whose list came out empty does not mean everything
+		throw BadParameter(name);
 	for (const std::string &text : texts(name)) {
 		const size_t at = text.find('@');
 		if (at == text.size() - 1 || text.empty())

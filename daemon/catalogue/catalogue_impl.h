@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // What the source files of class Catalogue share: catalogue.cc (life, pool, members), volumes.cc, snapshots.cc, merge.cc,
-// apply.cc, load.cc, check.cc, check_layers.cc, dump.cc, restore.cc.
+// snapshot_space.cc, apply.cc, load.cc, check.cc, check_layers.cc, dump.cc, restore.cc.
 #pragma once
 
 #include "daemon/catalogue/catalogue.h"

@@ -108,22 +108,24 @@ void Family::let_go(int32_t node)
 		free(node);
 }
 
-void Family::free(int32_t node)
-{
-	Node &one = change(node);
-	one.there = false;
-	space_ -= bytes_of(one.extent.side);
-	detach(node);
-	lost_child(one.extent.parent);
-}
-
-void Family::lost_child(int32_t node)
+bool Family::is_spare(int32_t node) const
 {
 	if (node == kNothing)
-		return;
+		return false;
 	const Node &one = nodes_[static_cast<size_t>(node)];
-	if (one.there && one.extent.orphan && one.children == 0)
-		free(node);
+	return one.there && one.extent.orphan && one.children == 0;
+}
+
+// And those below it that only it needed.
+void Family::free(int32_t node)
+{
+	for (bool goes = nodes_[static_cast<size_t>(node)].there; goes; goes = is_spare(node)) {
+		Node &one = change(node);
+		one.there = false;
+		space_ -= bytes_of(one.extent.side);
+		detach(node);
+		node = one.extent.parent;
+	}
 }
 
 // A tombstone always moves up, also where nothing is below it that it hides: to what is told here that is the same.
@@ -171,8 +173,8 @@ bool Family::fold_into(int32_t node)
 	space_ += bytes_of(side);
 	nodes_[static_cast<size_t>(child)].extent.parent = side.valid.all() ? kNothing : below.parent;
 	attach(child);
-	if (side.valid.all())
-		lost_child(below.parent);
+	if (side.valid.all() && is_spare(below.parent))
+		free(below.parent);
 	return true;
 }
 
@@ -207,7 +209,7 @@ void Family::fold()
 
 // Of each extent: the blocks that one view or more need of it, and those that more than one does. Children come before their
 // parents, and hand on what they lack.
-std::vector<uint64_t> Family::shown_alone(std::span<const int32_t> tops) const
+std::vector<uint64_t> Family::shown_alone(std::span<const int32_t> tops, std::span<const size_t> of) const
 {
 	struct Need {
 		ValidBits once, twice;
@@ -243,16 +245,16 @@ std::vector<uint64_t> Family::shown_alone(std::span<const int32_t> tops) const
 		if (--waits[parent] == 0)
 			next.push_back(parent);
 	}
+	// What two need of an extent that lacks it they need of its parent, too.
 	std::vector<uint64_t> alone;
-	for (const int32_t top : tops) {
+	for (const size_t which : of) {
 		uint64_t blocks = 0;
 		ValidBits rest = all;
-		for (int32_t at = top; at >= 0; at = nodes_[static_cast<size_t>(at)].extent.parent) {
+		for (int32_t at = tops[which]; at >= 0 && count(rest) > 0; at = nodes_[static_cast<size_t>(at)].extent.parent) {
 			const FoldSide &side = nodes_[static_cast<size_t>(at)].extent.side;
-			const Need &by = need[static_cast<size_t>(at)];
-			const ValidBits left = without(rest, side.valid);
-			blocks += count(without(without(rest, left), by.twice));
-			rest = left;
+			const ValidBits mine = without(rest, need[static_cast<size_t>(at)].twice);
+			rest = without(mine, side.valid);
+			blocks += count(mine) - count(rest);
 		}
 		alone.push_back(blocks);
 	}

@@ -37,6 +37,7 @@ class Family {
 	int32_t add(const Extent &extent);  // its parent is there; what find() then says
 	void map(size_t layer, int32_t entry) { entries_[layer] = entry; }
 	int32_t entry(size_t layer) const { return entries_[layer]; }
+	bool is_mappable(int32_t node) const { return !nodes_[static_cast<size_t>(node)].extent.orphan; }
 
 	void merge(const Merge &step);
 	void fold();  // what there is to be folded, until nothing is
@@ -46,8 +47,8 @@ class Family {
 	void mark();
 	void back();
 
-	// Of views with these entries: how many blocks each shows that no other does.
-	std::vector<uint64_t> shown_alone(std::span<const int32_t> tops) const;
+	// Views have these entries: how many blocks shows each of some that no other does?
+	std::vector<uint64_t> shown_alone(std::span<const int32_t> tops, std::span<const size_t> of) const;
 
  private:
 	struct Node {
@@ -63,7 +64,7 @@ class Family {
 	void detach(int32_t child);
 	void let_go(int32_t node);
 	void free(int32_t node);
-	void lost_child(int32_t node);
+	bool is_spare(int32_t node) const;
 	bool may_fold(int32_t node) const;
 	bool fold_into(int32_t node);
 

@@ -3,7 +3,6 @@
 #include "daemon/catalogue/layer_tree.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace svd {
 
@@ -67,21 +66,6 @@ LayerTree::Rest LayerTree::settle(const std::vector<bool> &shown) const
 			if (!rest.gone[at])
 				rest.below[above] = at;
 	return rest;
-}
-
-std::vector<std::vector<LayerRow>> trees_of(const std::vector<LayerRow> &rows)
-{
-	std::vector<std::vector<LayerRow>> trees;
-	std::unordered_map<uint32_t, size_t> tree;  // by layer
-	for (const LayerRow &row : rows) {
-		const auto below = tree.find(row.parent);
-		const size_t at = below == tree.end() ? trees.size() : below->second;
-		if (at == trees.size())
-			trees.emplace_back();
-		trees[at].push_back(row);
-		tree[row.layer] = at;
-	}
-	return trees;
 }
 
 std::vector<Family::Merge> merges_without(const LayerTree::Rest &rest, const std::vector<bool> &shown, size_t at)

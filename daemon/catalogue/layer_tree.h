@@ -38,8 +38,6 @@ class LayerTree {
 	std::vector<std::optional<size_t>> parents_;
 };
 
-std::vector<std::vector<LayerRow>> trees_of(const std::vector<LayerRow> &rows);  // by number
-
 // What goes with one that is shown no more, after settle().
 std::vector<Family::Merge> merges_without(const LayerTree::Rest &rest, const std::vector<bool> &shown, size_t at);
 

@@ -117,7 +117,7 @@ Result<bool> LayerPages::next(uint64_t &first, const Each &each)
 		places_.pop();
 		MapPage page;
 		SV_TRY(decode_blob(cursors_[cursor]->blob(1), "map_pages", cursors_[cursor]->u64(0), page));
-		each(cursor, page);
+		SV_TRY(each(cursor, page));
 		SV_TRY(advance(cursor));
 	}
 	return true;
@@ -134,13 +134,14 @@ Result<FlatMap> FlatMap::open(Database &db, const std::vector<uint32_t> &chain)
 Result<bool> FlatMap::next(FlatPage &page)
 {
 	page = FlatPage();
-	return pages_.next(page.first, [&](size_t at, const MapPage &older) {
+	return pages_.next(page.first, [&](size_t at, const MapPage &older) -> Status {
 		for (size_t i = 0; i < MapPage::kEntries; i++) {
 			if (page.map.extent[i] != 0 || older.extent[i] == 0)
 				continue;
 			page.map.extent[i] = older.extent[i];
 			page.layer[i] = chain_[at];
 		}
+		return {};
 	});
 }
 

@@ -42,7 +42,7 @@ Status each_map_page(Database &db, uint32_t layer, const std::function<Status(ui
 class LayerPages {
  public:
 	// `at`: which of the layers.
-	using Each = std::function<void(size_t at, const MapPage &)>;
+	using Each = std::function<Status(size_t at, const MapPage &)>;
 
 	static Result<LayerPages> open(Database &db, const std::vector<uint32_t> &layers);
 	// Those of the next indexes for which any layer has one, in the order of the layers. False: there are no more.

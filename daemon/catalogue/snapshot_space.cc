@@ -6,6 +6,7 @@
 // or one that was not asked for: there a deletion changes nothing, and the extent is not even looked at.
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include <fmt/format.h>
 
@@ -24,10 +25,10 @@ class TreeReader {
 		: db_(db), pages_(db), tiers_(tiers), pace_(pace), tree_(std::move(rows)), shown_(tree_.size())
 	{
 	}
-	bool show(uint32_t layer);  // a volume or snapshot does. False: the layer is another tree's
+	// Layers of this tree that a volume or a snapshot shows, and those that are asked for.
+	void show(uint32_t layer) { shown_[*tree_.find(layer)] = true; }
 	void ask(uint32_t layer, uint32_t id) { asked_.push_back({*tree_.find(layer), {}, {id, 0, 0, 0}, 0}); }
-	bool asked() const { return !asked_.empty(); }
-	Status run(SnapshotSpaces &out);
+	Status run(std::vector<SnapshotSpace> &out, int64_t &freed);
 
  private:
 	struct Asked {
@@ -64,15 +65,11 @@ class TreeReader {
 	Family family_;
 };
 
-uint64_t at_least_none(int64_t freed) { return freed > 0 ? static_cast<uint64_t>(freed) : 0; }
+Error damaged(std::string why) { return Error(Code::kNeedsCheck, "read", "catalogue", std::move(why), "run 'svctl check' on the pool"); }
 
-bool TreeReader::show(uint32_t layer)
-{
-	const auto at = tree_.find(layer);
-	if (at)
-		shown_[*at] = true;
-	return at.has_value();
-}
+Error misplaced(uint32_t extent) { return damaged(fmt::format("extent {} cannot be where it is", extent)); }
+
+uint64_t at_least_none(int64_t freed) { return freed > 0 ? static_cast<uint64_t>(freed) : 0; }
 
 void TreeReader::plan()
 {
@@ -107,10 +104,8 @@ Result<int32_t> TreeReader::add(uint32_t extent)
 		}
 		SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
 		const auto tier = tiers_.find(entry->member);
-		const bool circle = std::ranges::any_of(chain, [extent](const auto &one) { return one.number == extent; });
-		if (!entry->live() || tier == tiers_.end() || circle)
-			return Error(Code::kNeedsCheck, "read", "catalogue", fmt::format("extent {} cannot be where it is", extent),
-				     "run 'svctl check' on the pool");
+		if (!entry->live() || tier == tiers_.end() || chain.size() == SV_MAX_CHAIN)	// perhaps they go in a circle
+			return misplaced(extent);
 		SV_ASSIGN(const FoldSide side, fold_side(pages_, extent, *entry, tier->second));
 		chain.push_back({extent, entry->orphan(), side, Family::kNothing});
 		extent = 0;
@@ -128,10 +123,13 @@ Result<int32_t> TreeReader::add(uint32_t extent)
 Status TreeReader::put_together(const Entries &entries)
 {
 	family_.begin(tree_.size());
+	std::set<int32_t> mapped;
 	for (const auto &[layer, extent] : entries) {
 		int32_t entry = Family::kHole;
 		if (extent != kTombstone) {
 			SV_ASSIGN(entry, add(extent));
+			if (!family_.is_mappable(entry) || !mapped.insert(entry).second)
+				return misplaced(extent);
 		}
 		family_.map(layer, entry);
 	}
@@ -173,7 +171,7 @@ void TreeReader::tell_freed()
 void TreeReader::tell_shown()
 {
 	std::vector<int32_t> seen(tree_.size(), Family::kNothing), tops;
-	std::vector<size_t> view(tree_.size());  // where it is in tops
+	std::vector<size_t> view(tree_.size()), of;  // where they are in tops
 	for (size_t at = 0; at < tree_.size(); at++) {
 		if (rest_.gone[at])
 			continue;
@@ -184,10 +182,12 @@ void TreeReader::tell_shown()
 		if (shown_[at])
 			tops.push_back(seen[at]);
 	}
-	const std::vector<uint64_t> alone = family_.shown_alone(tops);
-	for (Asked &asked : asked_) {
-		asked.space.shown += seen[asked.layer] >= 0 ? uint64_t{SV_EXTENT_SIZE} : 0;
-		asked.space.exclusive += alone[view[asked.layer]] << SV_BLOCK_SHIFT;
+	for (const Asked &asked : asked_)
+		of.push_back(view[asked.layer]);
+	const std::vector<uint64_t> alone = family_.shown_alone(tops, of);
+	for (size_t i = 0; i < asked_.size(); i++) {
+		asked_[i].space.shown += seen[asked_[i].layer] >= 0 ? uint64_t{SV_EXTENT_SIZE} : 0;
+		asked_[i].space.exclusive += alone[i] << SV_BLOCK_SHIFT;
 	}
 }
 
@@ -200,10 +200,12 @@ Status TreeReader::index(const Entries &entries)
 	SV_TRY(put_together(entries));
 	tell_shown();
 	tell_freed();
-	return {};
+	if (pages_.holds_much())
+		pages_.forget();
+	return pace_.breathe();
 }
 
-Status TreeReader::run(SnapshotSpaces &out)
+Status TreeReader::run(std::vector<SnapshotSpace> &out, int64_t &freed)
 {
 	plan();
 	SV_ASSIGN(LayerPages maps, LayerPages::open(db_, tree_.layers()));
@@ -212,7 +214,10 @@ Status TreeReader::run(SnapshotSpaces &out)
 	while (true) {
 		some.clear();
 		uint64_t first = 0;
-		SV_ASSIGN(const bool more, maps.next(first, [&](size_t at, const MapPage &page) { some.emplace_back(at, page); }));
+		SV_ASSIGN(const bool more, maps.next(first, [&](size_t at, const MapPage &page) -> Status {
+			some.emplace_back(at, page);
+			return pace_.breathe();
+		}));
 		if (!more)
 			break;
 		for (uint64_t i = 0; i < MapPage::kEntries; i++) {
@@ -223,52 +228,105 @@ Status TreeReader::run(SnapshotSpaces &out)
 			if (!entries.empty())
 				SV_TRY(index(entries));
 		}
-		if (pages_.holds_much())
-			pages_.forget();
 		SV_TRY(pace_.breathe());
 	}
 	const std::vector<uint64_t> below = tree_.sum_below(alone_);
 	for (Asked &asked : asked_) {
 		asked.space.shown += below[asked.layer] << SV_EXTENT_SHIFT;
 		asked.space.frees = at_least_none(asked.freed);
-		out.each.push_back(asked.space);
+		out.push_back(asked.space);
 	}
-	out.frees += at_least_none(freed_);
+	freed += freed_;
 	return {};
 }
 
-Status read_spaces(Catalogue &catalogue, Database &db, std::span<const uint32_t> ids, Pace &pace, SnapshotSpaces &out)
+// The layers by tree, and who shows which.
+class Forest {
+ public:
+	struct View {
+		uint32_t layer = 0;
+		uint32_t snapshot = 0;  // 0: a volume
+	};
+	struct Tree {
+		std::vector<LayerRow> rows;
+		std::vector<View> views;
+	};
+	Status read(Catalogue &catalogue, Database &db);
+	std::vector<Tree> &trees() { return trees_; }
+
+ private:
+	Status show(uint32_t layer, uint32_t snapshot);
+
+	std::vector<Tree> trees_;
+	std::unordered_map<uint32_t, size_t> tree_;  // by layer
+};
+
+Status Forest::show(uint32_t layer, uint32_t snapshot)
+{
+	const auto tree = tree_.find(layer);
+	if (tree == tree_.end())
+		return damaged(fmt::format("layer {} is missing", layer));
+	trees_[tree->second].views.push_back({layer, snapshot});
+	return {};
+}
+
+Status Forest::read(Catalogue &catalogue, Database &db)
+{
+	SV_ASSIGN(const std::vector<LayerRow> rows, all_layers(db));
+	for (const LayerRow &row : rows) {
+		const auto below = tree_.find(row.parent);
+		if (row.parent != 0 && below == tree_.end())
+			return damaged(fmt::format("layer {} is missing, or not below layer {}", row.parent, row.layer));
+		const size_t tree = row.parent != 0 ? below->second : trees_.size();
+		if (tree == trees_.size())
+			trees_.emplace_back();
+		trees_[tree].rows.push_back(row);
+		tree_[row.layer] = tree;
+	}
+	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue.volumes());
+	for (const VolumeRow &v : volumes)
+		if (v.state == VolumeState::kActive)
+			SV_TRY(show(v.layer, 0));
+	SV_ASSIGN(const std::vector<SnapshotRow> snapshots, catalogue.snapshots());
+	for (const SnapshotRow &s : snapshots)
+		if (s.state != SnapshotState::kDeleting)
+			SV_TRY(show(s.layer, s.id));
+	return {};
+}
+
+Result<SnapshotSpaces> read_spaces(Catalogue &catalogue, Database &db, const std::set<uint32_t> &wanted, Pace &pace)
 {
 	Tiers tiers;
 	SV_ASSIGN(const std::vector<MemberRow> members, catalogue.members());
 	for (const MemberRow &m : members)
 		tiers[m.member] = m.tier;
-	SV_ASSIGN(const std::vector<LayerRow> rows, all_layers(db));
-	SV_ASSIGN(const std::vector<VolumeRow> volumes, catalogue.volumes());
-	SV_ASSIGN(const std::vector<SnapshotRow> snapshots, catalogue.snapshots());
-	const std::set<uint32_t> wanted(ids.begin(), ids.end());
-	for (auto &tree : trees_of(rows)) {
-		TreeReader reader(db, tiers, pace, std::move(tree));
-		for (const VolumeRow &v : volumes)
-			if (v.state == VolumeState::kActive)
-				reader.show(v.layer);
-		for (const SnapshotRow &s : snapshots)
-			if (s.state != SnapshotState::kDeleting && reader.show(s.layer) && wanted.contains(s.id))
-				reader.ask(s.layer, s.id);
-		if (reader.asked())
-			SV_TRY(reader.run(out));
+	Forest forest;
+	SV_TRY(forest.read(catalogue, db));
+	SnapshotSpaces out;
+	int64_t freed = 0;
+	for (Forest::Tree &tree : forest.trees()) {
+		if (std::ranges::none_of(tree.views, [&](const auto &view) { return wanted.contains(view.snapshot); }))
+			continue;
+		TreeReader reader(db, tiers, pace, std::move(tree.rows));
+		for (const Forest::View &view : tree.views) {
+			reader.show(view.layer);
+			if (wanted.contains(view.snapshot))
+				reader.ask(view.layer, view.snapshot);
+		}
+		SV_TRY(reader.run(out.each, freed));
 	}
-	return {};
+	if (out.each.size() != wanted.size())
+		return damaged("a snapshot has no layer");
+	out.frees = at_least_none(freed);
+	return out;
 }
 
 }  // namespace
 
 Result<SnapshotSpaces> Catalogue::snapshot_spaces(std::span<const uint32_t> ids, Pace &pace)
 {
-	SnapshotSpaces out;
 	pace.begin({"reading the maps", 0, 0, ""});
-	SV_TRY(read_spaces(*this, *impl_->db, ids, pace, out));
-	return out;
+	return read_spaces(*this, *impl_->db, {ids.begin(), ids.end()}, pace);
 }
 
 }  // namespace svd

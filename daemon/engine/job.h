@@ -8,7 +8,7 @@
 // when it was asked for. The catalogue's changes:
 // - activation and restore have the pool to themselves: its state is kActivating or kRestoring, nobody looks into its catalogue,
 //   its tick does nothing.
-// - check and dump read a catalogue that stands still (Still): checkpoints wait for them, until half of the journal is
+// - check, dump and show-space read a catalogue that stands still (Still): checkpoints wait for them, until half of the journal is
 //   full; then they begin anew.
 //
 // Jobs live in memory alone. When svd dies or is stopped, a restore's transaction comes to nothing, and the next svd

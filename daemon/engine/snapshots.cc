@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include <fmt/core.h>
 
@@ -281,12 +282,15 @@ Result<std::vector<Engine::FoundSnapshot>> Engine::chosen_snapshots(const std::s
 			single.insert(found.snapshot.id);
 		}
 	}
+	std::unordered_map<uint32_t, const VolumeRow *> volume;
+	for (const VolumeRow &row : volumes)
+		volume[row.id] = &row;
 	std::map<std::string, std::vector<FoundSnapshot>> chosen;
 	for (const SnapshotRow &row : snapshots) {
-		const auto volume = std::find_if(volumes.begin(), volumes.end(), [&](const auto &v) { return v.id == row.volume; });
-		if (row.state == SnapshotState::kDone && volume != volumes.end() &&
+		const auto its = volume.find(row.volume);
+		if (row.state == SnapshotState::kDone && its != volume.end() &&
 		    (of.empty() || whole.contains(row.volume) || single.contains(row.id)))
-			chosen[volume->name].push_back({pool, *volume, row});
+			chosen[its->second->name].push_back({pool, *its->second, row});
 	}
 	std::vector<FoundSnapshot> all;
 	for (const auto &[name, some] : chosen)
@@ -304,12 +308,14 @@ Result<Json> Engine::show_space(const std::string &pool_name, const std::vector<
 	for (const FoundSnapshot &one : chosen)
 		ids.push_back(one.snapshot.id);
 	SV_ASSIGN(const SnapshotSpaces spaces, pool->snapshot_spaces(ids, job));
+	std::unordered_map<uint32_t, SnapshotSpace> space;
+	for (const SnapshotSpace &one : spaces.each)
+		space[one.id] = one;
 	Json json = {{"snapshots", Json::array()}, {"frees", spaces.frees}};
 	for (const FoundSnapshot &one : chosen) {
-		const auto space = std::ranges::find(spaces.each, one.snapshot.id, &SnapshotSpace::id);
-		if (space != spaces.each.end())
-			json["snapshots"].push_back({{"volume", one.volume.name}, {"name", one.snapshot.name}, {"used", space->shown},
-						     {"exclusive", space->exclusive}, {"frees", space->frees}});
+		const SnapshotSpace &its = space.at(one.snapshot.id);
+		json["snapshots"].push_back({{"volume", one.volume.name}, {"name", one.snapshot.name}, {"used", its.shown},
+					     {"exclusive", its.exclusive}, {"frees", its.frees}});
 	}
 	return json;
 }

@@ -4,6 +4,7 @@ import os
 import random
 import time
 
+import harness
 from cases_snapshots import BLOCK, MIB, Shadow, write
 
 KIB64 = 64 << 10
@@ -121,6 +122,13 @@ def test_space_of_what_is_not_there_is_refused(host):
     host.refused(3, "show-space", "lake", says="lake")
     host.refused(2, "show-space", "tank/v", "pond", says="of one pool")
     host.refused(2, "show-space", "tank/v@", says="POOL/VOLUME@SNAPSHOT")
+    host.refused(2, "show-space", "tank", "tank/v", says="leave out the others")
     host.refused(2, "show-space")
+    for of in ([], [""], ["v@"]):
+        try:
+            host.call("io.svctl.ShowSpace", pool="tank", of=of)
+            assert False, of
+        except harness.Refused as refused:
+            assert refused.error == "org.varlink.service.InvalidParameter", refused
     host.svctl("deactivate", "tank")
     host.refused(5, "show-space", "tank")

@@ -1,7 +1,9 @@
-# Every tests/unit/test_*.cc becomes two programs, plain and with ASan + UBSan:
-# build/tests/unit/test_X and test_X.asan. `make unit` builds them, `make
-# suite-unit` runs them. All link kmod/core; those that include a header of
+# Every tests/unit/test_*.cc becomes two programs, plain and with ASan + UBSan,
+# test_X and test_X.asan. All link kmod/core; those that include a header of
 # daemon/ link svd's modules too (daemon/rules.mk: DAEMON_SRC, DAEMON_LIB, SVD_LIBS).
+# `make unit` builds them into build/tests/unit and `make suite-unit` runs them,
+# but for those of svd's modules with sanitizers, which take GCC as long as all
+# else: unit-asan, build/tests/unit-asan and suite-unit-asan, in check-full.
 include mk/core.mk
 
 UNIT_OUT := $(BUILD)/tests/unit
@@ -16,13 +18,18 @@ $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)-deps/%.asan.o): UNIT_ASAN_FLAGS += 
 UNIT_LIBS := -lgtest_main -lgtest -lpthread
 DAEMON_LIB_ASAN := $(BUILD)/daemon-asan/libsvd.a
 
-unit: $(UNIT_TESTS) $(UNIT_TESTS:=.asan)
+UNIT_OF_CORE := $(filter-out $(UNIT_OF_DAEMON),$(UNIT_SRC))
+UNIT_CORE_ASAN := $(UNIT_OF_CORE:tests/unit/%.cc=$(UNIT_OUT)/%.asan)
+UNIT_DAEMON_ASAN := $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)-asan/%.asan)
+
+.PHONY: unit-asan
+unit: $(UNIT_TESTS) $(UNIT_CORE_ASAN)
+unit-asan: $(UNIT_DAEMON_ASAN)
 
 # Libraries in link order: svd's use the core's.
 $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%): $(DAEMON_LIB)
-$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): $(DAEMON_LIB_ASAN)
-$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%) $(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%.asan): \
-	UNIT_LIBS += $(SVD_LIBS)
+$(UNIT_DAEMON_ASAN): $(DAEMON_LIB_ASAN)
+$(UNIT_OF_DAEMON:tests/unit/%.cc=$(UNIT_OUT)/%) $(UNIT_DAEMON_ASAN): UNIT_LIBS += $(SVD_LIBS)
 
 UNIT_OBJ := $(UNIT_OUT)-deps
 
@@ -38,9 +45,11 @@ $(UNIT_TESTS): $(UNIT_OUT)/%: $(UNIT_OBJ)/%.o $(CORE_LIB)
 	@mkdir -p $(@D)
 	$(CXX) $(UNIT_CXXFLAGS) -o $@ $< $(filter-out $(CORE_LIB),$(filter %.a,$^)) $(CORE_LIB) $(UNIT_LIBS)
 
-$(UNIT_TESTS:=.asan): $(UNIT_OUT)/%.asan: $(UNIT_OBJ)/%.asan.o $(CORE_LIB_ASAN)
+$(UNIT_CORE_ASAN): $(UNIT_OUT)/%.asan: $(UNIT_OBJ)/%.asan.o
+$(UNIT_DAEMON_ASAN): $(UNIT_OUT)-asan/%.asan: $(UNIT_OBJ)/%.asan.o
+$(UNIT_CORE_ASAN) $(UNIT_DAEMON_ASAN): $(CORE_LIB_ASAN)
 	@mkdir -p $(@D)
-	$(CXX) $(UNIT_ASAN_FLAGS) -o $@ $< $(filter-out $(CORE_LIB_ASAN),$(filter %.a,$^)) $(CORE_LIB_ASAN) $(UNIT_LIBS)
+	$(CXX) $(UNIT_ASAN_FLAGS) -o $@ $(filter %.o,$^) $(filter-out $(CORE_LIB_ASAN),$(filter %.a,$^)) $(CORE_LIB_ASAN) $(UNIT_LIBS)
 
 .SECONDARY: $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OBJ)/%.o) $(UNIT_SRC:tests/unit/%.cc=$(UNIT_OBJ)/%.asan.o)
 
