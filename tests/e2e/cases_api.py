@@ -89,6 +89,8 @@ def test_answers_are_of_the_declared_types(host):
     call("CreateVolume", pool="tank", volume="clone", **{"from": "w@two"})
     call("DeleteVolume", pool="tank", volume="clone")
     assert [s["name"] for s in call("ShowPool", pool="tank")["snapshots"]] == ["three", "two"]
+    for of in (None, ["w@three", "w"]):
+        assert [s["name"] for s in call("ShowSpace", pool="tank", of=of)["snapshots"]] == ["three", "two"]
     for name in ("three", "two"):
         call("RollbackVolume", pool="tank", volume="w", snapshot=name, dry_run=True)
         call("RollbackVolume", pool="tank", volume="w", snapshot=name)
