@@ -124,9 +124,10 @@ std::optional<SnapshotName> Parameters::origin(const char *name) const
 std::vector<SnapshotName> Parameters::volumes_or_snapshots(const char *name) const
 {
 	std::vector<SnapshotName> all;
-	if (has(name) && texts(name).empty())	// a script whose list came out empty does not mean everything
+	const std::vector<std::string> given = texts(name);
+	if (has(name) && given.empty())	// a script whose list came out empty does not mean everything
 		throw BadParameter(name);
-	for (const std::string &text : texts(name)) {
+	for (const std::string &text : given) {
 		const size_t at = text.find('@');
 		if (at == text.size() - 1 || text.empty())
 			throw BadParameter(name);

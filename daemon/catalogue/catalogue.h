@@ -165,7 +165,6 @@ struct SnapshotSpace {
 	uint64_t shown = 0;      // of the extents that it shows, whole ones: as Catalogue::mapped()
 	uint64_t exclusive = 0;  // of blocks that it shows and no other snapshot or volume does
 	uint64_t frees = 0;      // of the pool's space, that its deletion would bring back
-	bool operator==(const SnapshotSpace&) const = default;
 };
 
 struct SnapshotSpaces {

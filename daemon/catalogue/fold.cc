@@ -32,7 +32,7 @@ class Folder {
  private:
 	struct Row {
 		uint32_t extent = 0;
-		ValidBits valid;
+		Partial partial;
 	};
 	Result<Row> row(Query &q);
 	Status family(uint32_t parent, const std::vector<Row> &children);
@@ -82,9 +82,12 @@ Status Folder::family(uint32_t parent, const std::vector<Row> &children)
 Status Folder::fold(uint32_t parent, const ExtentEntry &below, const Row &child)
 {
 	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(child.extent, false));
-	SV_ASSIGN(const FoldSide above, fold_side(pages_, child.extent, *entry, tier_.at(entry->member)));
-	SV_ASSIGN(const FoldSide under, fold_side(pages_, parent, below, tier_.at(below.member)));
-	const FoldChoice choice = choose_fold(above, under);
+	const Partial *under = nullptr;
+	if (below.partial()) {
+		SV_ASSIGN(under, pages_.look(parent));
+	}
+	const FoldChoice choice = choose_fold(fold_side(*entry, &child.partial, tier_.at(entry->member)),
+					      fold_side(below, under, tier_.at(below.member)));
 	if (choice.how == FoldHow::kNot)
 		return {};
 	const uint32_t flags = choice.how == FoldHow::kSwap ? SV_FOLD_SWAP : choice.how == FoldHow::kGrow ? SV_FOLD_GROW : 0u;
@@ -103,7 +106,7 @@ uint32_t Folder::asked_of(uint32_t extent) const
 // What is valid in the extent or in the next ones below it; nothing if the chain ends there.
 Result<std::optional<ValidBits>> Folder::near(uint32_t parent, const Row &child)
 {
-	ValidBits all = child.valid;
+	ValidBits all = child.partial.valid;
 	for (int i = 0; i < kNear; i++) {
 		SV_ASSIGN(const ExtentEntry *below, pages_.extent(parent, false));
 		if (!below->partial())
@@ -144,7 +147,7 @@ Status Folder::fill(uint32_t parent, const Row &child)
 	SV_ASSIGN(const std::optional<ValidBits> found, near(parent, child));
 	uint32_t fragments = 0;
 	for (size_t i = 0; found && i < SV_FRAGS; i++) {
-		const auto own = valid_in(child.valid, i);
+		const auto own = valid_in(child.partial.valid, i);
 		if (own == 0 || (asked_of(child.extent) >> i & 1) != 0 || valid_in(*found, i) == SV_FRAG_BITS)
 			continue;
 		fragments |= 1u << i;
@@ -167,10 +170,11 @@ Status Folder::fill(uint32_t parent, const Row &child)
 
 Result<Folder::Row> Folder::row(Query &q)
 {
-	Partial partial;
-	SV_TRY(decode_partial(q.blob(2), q.blob(3), q.u64(1), partial));
+	Row row{q.u32(1), {}};
+	row.partial.parent = q.u32(0);
+	SV_TRY(decode_partial(q.blob(2), q.blob(3), q.u64(1), row.partial));
 	rows_++;
-	return Row{q.u32(1), partial.valid};
+	return row;
 }
 
 Result<FoldStep> Folder::run(uint32_t after)

@@ -4,14 +4,13 @@
 
 namespace svd {
 
-Result<FoldSide> fold_side(PageStore &pages, uint32_t extent, const ExtentEntry &entry, uint32_t tier)
+FoldSide fold_side(const ExtentEntry &entry, const Partial *partial, uint32_t tier)
 {
 	FoldSide side{tier, entry.fragments(), 0, {}};
-	if (!entry.partial()) {
+	if (partial == nullptr) {
 		side.valid.word.fill(~uint64_t{0});
 		return side;
 	}
-	SV_ASSIGN(const Partial *partial, pages.look(extent));
 	side.placed = fragments_of(partial->places);
 	side.valid = partial->valid;
 	return side;

@@ -26,7 +26,7 @@ struct FoldChoice {
 	uint64_t blocks = 0;  // to be copied
 };
 
-Result<FoldSide> fold_side(PageStore &pages, uint32_t extent, const ExtentEntry &entry, uint32_t tier);
+FoldSide fold_side(const ExtentEntry &entry, const Partial *partial, uint32_t tier);  // null: it is whole
 FoldChoice choose_fold(const FoldSide &child, const FoldSide &parent);
 
 }  // namespace svd

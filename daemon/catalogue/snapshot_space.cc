@@ -106,12 +106,12 @@ Result<int32_t> TreeReader::add(uint32_t extent)
 		const auto tier = tiers_.find(entry->member);
 		if (!entry->live() || tier == tiers_.end() || chain.size() == SV_MAX_CHAIN)	// perhaps they go in a circle
 			return misplaced(extent);
-		SV_ASSIGN(const FoldSide side, fold_side(pages_, extent, *entry, tier->second));
-		chain.push_back({extent, entry->orphan(), side, Family::kNothing});
-		extent = 0;
+		const Partial *partial = nullptr;
 		if (entry->partial()) {
-			SV_ASSIGN(extent, pages_.parent(chain.back().number));
+			SV_ASSIGN(partial, pages_.look(extent));
 		}
+		chain.push_back({extent, entry->orphan(), fold_side(*entry, partial, tier->second), Family::kNothing});
+		extent = partial != nullptr ? partial->parent : 0;
 	}
 	for (; !chain.empty(); chain.pop_back()) {
 		chain.back().parent = below;
