@@ -774,6 +774,7 @@ def linear(guest, names, disks, size):
         guest.run(f"dmsetup create {name} --table '0 {size} linear {disk.dev} 0'")
 
 
+@vm.full
 def test_a_hung_journal_copy_is_given_up(bench):
     disks = [bench.disk(n, "128M") for n in "ab"]
     with bench.boot(disks, expect=["hangs, its copy is given up"]) as guest:

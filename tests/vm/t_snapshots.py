@@ -146,6 +146,7 @@ needs_replay() { dumpe2fs -h $1 2> /dev/null | grep -q needs_recovery; }
 """
 
 
+@vm.full
 @vm.limit(180)
 def test_frozen_file_systems_need_no_replay(bench):
     """Frozen for the moment of the snapshot only, whatever happens to svd, svctl or the device."""
@@ -240,6 +241,7 @@ def test_rolling_snapshots_are_folded_under_load(bench):
         s.run("svctl check tank")
 
 
+@vm.full
 @vm.limit(120 + 60 * FOLD_CUTS)
 def test_power_cuts_while_extents_are_folded(bench):
     disks = [bench.disk(name, "512M", backend="volatile") for name in ("fast", "slow")]
