@@ -449,7 +449,7 @@ std::vector<Command> volume_commands()
 		 "resize-volume tank/train --size 30T", "2: smaller than it is: volumes do not shrink", resize_volume},
 		{"rename-volume", "rename", {"volume"}, "give a volume another name",
 		 {{"POOL/VOLUME", "", ""}, {"NEW", "", "the new name, without the pool's"}},
-		 "rename-volume tank/train train-2", "5: that name is taken", rename_volume},
+		 "rename-volume tank/train train-2", "5: that name is taken, or something has the volume open", rename_volume},
 		{"set-volume", "set", {"volume"}, "change a volume's properties",
 		 {{"POOL/VOLUME", "", ""},
 		  {"--autoactivate", "yes|no", "does it come up with its pool, at boot for one? Now it stays as it is", Kind::kOption, false},

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(mkdir -p "$build" && cd "$build" && pwd)/guest-root
 
 packages=(
-	systemd-sysv udev dbus kmod dmsetup e2fsprogs xfsprogs util-linux fdisk
+	systemd-sysv udev dbus kmod dmsetup e2fsprogs xfsprogs btrfs-progs util-linux fdisk
 	libsqlite3-0 libfmt9 libblkid1 libfdisk1 libdevmapper1.02.1 libkmod2
 	busybox-static procps
 	mdadm cryptsetup-bin lvm2 multipath-tools

@@ -99,7 +99,7 @@ size_t character_at(const std::string &text, size_t at)
 constexpr Metric<SelfFacts> kSelf[] = {
 	{"svctl_clients", "gauge", "Clients that are connected to svd's Varlink socket.",
 	 [](const SelfFacts &s) -> Value { return s.clients; }},
-	{"svctl_jobs", "gauge", "Jobs that run: activation, import, check, dump, restore.", [](const SelfFacts &s) -> Value { return s.jobs; }},
+	{"svctl_jobs", "gauge", "Jobs that run: activation, import, check, dump, show-space, restore.", [](const SelfFacts &s) -> Value { return s.jobs; }},
 	{"svctl_log_lines_dropped_total", "counter", "Lines of svd's log that nobody took in time.",
 	 [](const SelfFacts &s) -> Value { return s.dropped_lines; }},
 	{"process_resident_memory_bytes", "gauge", "Memory of svd that is resident.",
@@ -120,8 +120,8 @@ constexpr Metric<PoolFacts> kPools[] = {
 	 [](const PoolFacts &p) -> Value { return p.missing; }},
 	{"svctl_pool_size_bytes", "gauge", "Space for data on the members that are there.",
 	 [](const PoolFacts &p) -> Value { return p.size; }},
-	{"svctl_pool_seconds_to_full", "gauge", "When the pool will be full, by how it was filled in the last two hours. None "
-	 "while it does not grow, or is known for less than an hour.",
+	{"svctl_pool_seconds_to_full", "gauge", "When the pool will be full, if it goes on as in the last two hours, and as in the last quarter of an hour, "
+	 "whichever is slower. None while it does not grow, or is known for less than an hour.",
 	 [](const PoolFacts &p) -> Value { return p.seconds_to_full ? Value(*p.seconds_to_full) : Value(); }},
 	{"svctl_checkpoints_total", "counter", "Checkpoints that were done.",
 	 [](const PoolFacts &p) -> Value { return p.checkpoints.done; }},

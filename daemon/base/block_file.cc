@@ -46,6 +46,18 @@ static Result<uint64_t> size_of(const std::string &path, int fd)
 	return bytes;
 }
 
+static Status lock(const std::string &path, int fd)
+{
+	struct flock whole = {};
+	whole.l_type = F_WRLCK;
+	whole.l_whence = SEEK_SET;
+	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
+		return {};
+	if (errno == EAGAIN || errno == EACCES)
+		return Error(Code::kBusy, "open", path, "another svd uses it", "stop that one first: pgrep -a svd");
+	return errno_error(errno, "lock", path);
+}
+
 Result<std::unique_ptr<BlockFile>> BlockFile::open(const std::string &path, Mode mode)
 {
 	int flags = O_CLOEXEC | (mode == Mode::kReadOnly ? O_RDONLY : O_RDWR);
@@ -63,6 +75,8 @@ Result<std::unique_ptr<BlockFile>> BlockFile::open(const std::string &path, Mode
 	if (!fd)
 		return errno_error(errno, "open", path,
 				   errno == EBUSY ? "something else uses it: see lsblk and mount" : "");
+	if (mode != Mode::kReadOnly)
+		SV_TRY(lock(path, fd.get()));
 	SV_ASSIGN(const uint64_t size, size_of(path, fd.get()));
 	std::unique_ptr<BlockFile> file(new BlockFile(path, std::move(fd), size));
 	file->direct_ = direct;

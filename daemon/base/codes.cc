@@ -158,8 +158,9 @@ constexpr CodeText kCodes[] = {
 	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "
 	 "stays down.",
 	 "If a device was away or failing, bring it back. Otherwise create the pool anew and restore a dump and backups."},
-	{Id::kJournalCopyDamaged, "SV-JOURNAL-COPY-DAMAGED", Severity::kWarning, "one copy of a journal cannot be read",
-	 "A part of it contradicts its checksum, or a device does not answer. svd looks whether the other copy will do.",
+	{Id::kJournalCopyDamaged, "SV-JOURNAL-COPY-DAMAGED", Severity::kWarning, "one copy of a journal cannot be read, or lacks its end",
+	 "A part of it contradicts its checksum, a device does not answer, or the copy was cut off or given up some time before the "
+	 "pool went down. svd looks whether the other copy will do.",
 	 "The message names the device: smartctl -a DEVICE."},
 	{Id::kJournalCopyLost, "SV-JOURNAL-COPY-LOST", Severity::kCritical, "a pool writes its journal to one member only",
 	 "Writing the other copy failed or took too long, and the kernel goes on without it. If the remaining member fails as "

@@ -84,7 +84,7 @@ int raw_size(sqlite3_file *file, sqlite3_int64 *size)
 	return SQLITE_OK;
 }
 
-// The pool's members are opened exclusively, and one thread uses a catalogue: there is nobody to lock out.
+// The pool's members are locked (BlockFile), and one thread uses a catalogue: there is nobody to lock out.
 int raw_lock(sqlite3_file *, int) { return SQLITE_OK; }
 int raw_reserved(sqlite3_file *, int *held)
 {

@@ -206,6 +206,14 @@ Status Engine::write_pool(const PoolRow &row, const std::vector<Candidate> &cand
 	return result;
 }
 
+// Or what has one is a pool that lacks its other devices. This one may have failed for good.
+static void take_back_label(const std::string &pool, BlockDevice &device, const sv_label &label)
+{
+	const Status erased = erase_label(device, label);
+	if (!erased.ok())
+		log::error("{} may have a label of pool {} from now on: {}", device.name(), pool, erased.error().message());
+}
+
 // The labels come last: without them there is no pool.
 Status Engine::write_members(const PoolRow &row, const std::vector<std::string> &paths, const std::vector<sv_label> &labels)
 {
@@ -225,8 +233,14 @@ Status Engine::write_members(const PoolRow &row, const std::vector<std::string> 
 	}
 	SV_ASSIGN(const auto catalogue, Catalogue::create(copies, row, rows));
 	SV_TRY(catalogue->close());
-	for (size_t i = 0; i < labels.size(); i++)
-		SV_TRY(write_label(*files[i], labels[i]));
+	for (size_t i = 0; i < labels.size(); i++) {
+		const Status written = write_label(*files[i], labels[i]);
+		if (written.ok())
+			continue;
+		for (size_t before = 0; before <= i; before++)
+			take_back_label(row.name, *files[before], labels[before]);
+		return written;
+	}
 	return {};
 }
 
@@ -406,8 +420,8 @@ Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &l
 	{
 		auto file = BlockFile::open(paths[0], BlockFile::Mode::kExclusive);
 		labelled = file.ok() ? write_label(*file.value(), label) : Status(std::move(file).error());
-		if (!labelled.ok() && file.ok() && !erase_label(*file.value(), label).ok())
-			log::error("{} may have a label of pool {} from now on", paths[0], pool.name());
+		if (!labelled.ok() && file.ok())
+			take_back_label(pool.name(), *file.value(), label);
 	}
 	if (!labelled.ok()) {
 		give_back({candidate}, paths, holds);

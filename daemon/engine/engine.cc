@@ -286,6 +286,8 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
 	SV_TRY(refuse_device_names(*source.value().first, source.value().second, to));
+	// systemd ends what /etc/fstab and /etc/crypttab began with a name that goes.
+	SV_TRY(source.value().first->refuse_open("rename volume", source.value().second));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
 	SV_TRY(source.value().first->rename_volume(source.value().second, to));

@@ -128,8 +128,9 @@ std::string Pool::missing_text(uint32_t index) const
 	std::string known;
 	if (const MemberRow *const row = missing_row(index))
 		known = fmt::format("tier {}, UUID {}", row->tier_name, row->uuid.str());
-	if (const std::string path = last_path(index); !path.empty())
-		known += (known.empty() ? "last seen as " : ", last seen as ") + path;
+	if (const auto path = last_paths_.find(index); path != last_paths_.end())
+		known += fmt::format("{}last seen as {}{}", known.empty() ? "" : ", ", path->second,
+				     last_path(index).empty() ? ", where something without its label is now" : "");
 	return fmt::format("member {} of {} is missing{}", index, nr_members(), known.empty() ? "" : " (" + known + ")");
 }
 
@@ -212,6 +213,11 @@ Status Pool::bring_up(How how)
 	if (running.read_only)
 		how = {true, true};
 	read_only_ = how.read_only;  // volume devices are made on the way
+	made_device_ = !running.exists;
+	found_up_ = running.exists;
+	if (running.exists) {	// who has the control device is alone with the pool: before anything is written
+		SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	}
 	SV_TRY(open_members());
 	SV_TRY(open_catalogue(how.missing));
 	SV_TRY(compare_members(how.missing));
@@ -219,9 +225,9 @@ Status Pool::bring_up(How how)
 	if (read_only_ || !running.exists)
 		SV_TRY(recover_journal());
 	SV_TRY(find_damage());
-	made_device_ = !running.exists;
-	found_up_ = running.exists;
-	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	if (!running.exists) {
+		SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	}
 	SV_TRY(load_kernel(running.exists));
 	return read_only_ ? Status() : catalogue_->keep_repairs();
 }
@@ -371,6 +377,9 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 			log::warning(Id::kJournalTorn, "pool {}: journal on {}: its last batch, {}, is torn and dropped. A power cut does that; "
 				     "if there was none, the device is damaged and the last writes are lost",
 				     name_, path, copy.last_seq + 1);
+		} else if (best.last_seq - copy.last_seq > 1) {	// one was under way when power failed
+			log::warning(Id::kJournalCopyDamaged, "pool {}: journal on {}: it ends {} batches before the other copy, "
+				     "and is completed from that", name_, path, best.last_seq - copy.last_seq);
 		}
 	}
 	if (!refuse)

@@ -196,6 +196,14 @@ def test_label_and_copy_damaged_is_refused_by_name(host):
                 host.start()
                 is_down(host, 3, "member 1 of 3 is missing")
                 assert disk in host.svctl("status"), how
+        # Nothing says then that it was a member: it is missing by what the others know.
+        host.kill()
+        with undone(host, places["label"], places["copy"]):
+            for place in ("label", "copy"):
+                spoil(places[place], "zeroed")
+            host.start()
+            is_down(host, 3, "member 1 of 3 is missing", "tier slow, UUID ")
+            assert f"last seen as {disk}, where something without its label is now" in host.svctl("status")
         host.start()
         is_up(host)
 
@@ -403,9 +411,10 @@ def test_truncated_journal_is_recovered_from_the_other(host):
         for ring in rings:
             with undone(host, *metadata):
                 write(ring, bytes(ring.length - cut), cut)
+                lacks = len([at for at, *_ in new if at >= cut])
                 host.start()
                 assert host.dump() == dump, cut
-                is_up(host)
+                is_up(host, f"{ring.path}: it ends {lacks} batches before the other copy" if lacks > 1 else "")
                 assert batches(rings[0]) == batches(rings[1])
     host.start()
     assert host.dump() == dump

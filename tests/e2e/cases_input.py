@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 
 import harness
@@ -57,7 +59,16 @@ def test_refuses_foreign_signatures_unless_named(host):
         host.refused(5, "add-device", "tank", f"slow={foreign}", says="ext4")
         text = host.refused(2, *create(host, foreign), "--wipe", foreign, says="--yes")
         assert foreign in text and "ext4" in text
-    assert sums(foreign) == before
+        # By name: what is not named is refused as before, and so is a name that is not among the devices.
+        other = host.disk("other")
+        shutil.copy(foreign, other)
+        for command in (create(host, foreign, other), ["add-device", "tank", f"slow={foreign},{other}"]):
+            text = host.refused(5, *command, "--wipe", foreign, "--yes", says="ext4")
+            assert other in text and f"--wipe {other}" in text
+        for command in (create(host, foreign), ["add-device", "tank", f"slow={foreign}"]):
+            host.refused(2, *command, "--wipe", foreign, says="--yes")
+            host.refused(2, *command, "--wipe", foreign, "--wipe", other, "--yes", says="not among the devices")
+    assert sums(foreign, other) == before * 2
     host.svctl(*create(host, foreign), "--wipe", foreign, "--yes")
     assert {p["name"] for p in host.json("list")["pools"]} == {"tank", "p"}
 
@@ -97,11 +108,15 @@ def test_refuses_bad_names(host):
                            ("ü", "unprintable"), ("a\nb", "unprintable")):
             host.refused(2, "create-volume", "--size", "1M", "--", f"tank/{name}", says=says if name else "POOL/VOLUME")
             host.refused(2, "rename-volume", "--", "tank/v", name, says=says)
+            if "/" not in name and name:   # of a tier, the first '=' ends it
+                host.refused(2, "create-pool", "p", f"--tier={name}={host.disk('d')}", says=says)
             # there the parser takes -- for the end of --tier's values
             host.refused(2, "create-pool", f"--tier=t={host.disk('d')}", "--", name, says="there is no option -x" if name == "-x" else says)
         host.refused(2, "create-volume", "tank/" + "x" * 48, "--size", "1M", says="has 48 characters")
         host.refused(2, "create-volume", "tank", "--size", "1M", says="POOL/VOLUME")
+        host.refused(2, "create-pool", "p", "--tier", "x" * 16 + f"={host.disk('d')}", says="has 16 characters")
     host.svctl("create-volume", "tank/" + "x" * 47, "--size", "1M")
+    host.svctl("create-pool", "p", "--tier", "x" * 15 + f"={host.disk('d')}")
 
 
 def test_refuses_bad_sizes(host):
@@ -142,6 +157,26 @@ def test_second_svd_says_so(host):
         assert second.wait(20) == 5
         assert host.logged("another svd")
         assert host.json("list")["pools"][0]["state"] == "active"
+
+
+def test_second_svd_elsewhere_leaves_the_members_alone(host):
+    """One with another directory and socket, which could not know of the first but by the members themselves."""
+    disks = host.used_pool()
+    with harness.Host("second") as second:
+        second.options = ["--devices", ",".join(disks)]
+        with host.unchanged():
+            before = sums(*disks)
+            second.start()
+            assert second.json("list")["pools"][0]["state"] == "down"
+            second.refused(5, "activate", "tank", says="another svd uses it")
+            assert "another svd uses it" in second.svctl("status")
+            second.refused(5, "delete-pool", "tank", "--yes", says="another svd uses it")
+            second.refused(5, "create-pool", "p", "--tier", f"t={disks[0]}", "--wipe", disks[0], "--yes", says="another svd uses it")
+            assert sums(*disks) == before
+        dump = host.dump()
+        host.stop()     # and once it has ended, the other one may
+        second.svctl("activate", "tank")
+        assert re.sub("^journal .*", "", second.dump(), flags=re.M) == re.sub("^journal .*", "", dump, flags=re.M)
 
 
 def test_svctl_without_svd(host):

@@ -147,6 +147,9 @@ def test_interrupted_svctl_leaves_a_restore_or_check_running(host):
     with slowed(host):
         svctl, job = begin(host, "check", "tank")
         assert f"svctl wait {job}" in svctl.interrupt(), svctl.shown
+        waiting = Svctl(host, "wait", str(job))     # whoever waits leaves it alone, too
+        waiting.read_until("\033[K")
+        assert f"svctl wait {job}" in waiting.interrupt(), waiting.shown
         assert f"{job} " in host.svctl("jobs")
     assert "agree" in host.svctl("wait", str(job))
     # A dump is of no use without its client.

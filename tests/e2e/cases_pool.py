@@ -2,6 +2,8 @@
 
 import random
 
+from cases_monitoring import FailingDisk
+
 KIB = 1 << 10
 MIB = 1 << 20
 
@@ -24,6 +26,43 @@ def test_creates_lists_and_deletes(host):
     assert host.json("list")["pools"][0]["volumes"] == []
     host.svctl("delete-pool", "tank", "--yes")
     assert host.json("list")["pools"] == []
+
+
+def test_create_pool_that_cannot_label_a_device_leaves_no_pool(host):
+    disks = [host.disk("a"), host.disk("b")]
+    failing = FailingDisk(host, "c")    # neither journal nor catalogue go there: its label is the first that is written to it
+    host.options = ["--devices", ",".join([*disks, failing.path])]
+    host.start()
+    failing.fail()
+    host.refused(4, "create-pool", "tank", "--tier", "t=" + ",".join([*disks, failing.path]), says=failing.path)
+    assert host.json("list")["pools"] == [] and host.json("scan")["pools"] == []
+    host.stop()
+    host.start()
+    assert host.json("list")["pools"] == []
+    host.svctl("create-pool", "tank", "--tier", "t=" + ",".join(disks))
+    host.svctl("check", "tank")
+
+
+def test_create_pool_killed_before_it_has_labels_is_told_and_begun_anew(host):
+    disks = [host.disk(name) for name in "abc"]
+    host.options = ["--devices", ",".join(disks)]
+    create = ["create-pool", "tank", "--tier", "t=" + ",".join(disks)]
+    for point in ("create-pool-partitioned", "label-copy-written"):
+        host.start(SVD_KILL_AT=point)
+        host.refused(20, *create)
+        host.wait_killed()
+        host.start()
+        if point == "create-pool-partitioned":  # images have no table: nothing is there yet
+            assert host.json("list")["pools"] == []
+        else:
+            assert host.json("list")["pools"][0]["state"] == "down"
+            host.refused(5, *create, says="svctl show tank")
+            assert "member 1 of 3 is missing" in host.svctl("status")
+            host.svctl("delete-pool", "tank", "--yes")
+        host.svctl(*create)
+        host.svctl("check", "tank")
+        host.svctl("delete-pool", "tank", "--yes")
+        host.stop()
 
 
 def test_repeating_a_command_is_no_change(host):

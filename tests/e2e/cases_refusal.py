@@ -100,7 +100,7 @@ def test_kernel_refuses_calls_of_volume_commands(host):
     assert refused == 1
     host.svctl(*up)
     refused, _ = trial.run(["rename-volume", "tank/w", "z"], [["rename-volume", "tank/z", "w"]])
-    assert refused == 1
+    assert refused == 2     # whether it is open, and its new name
     anew = [["delete-volume", "tank/x", "--yes"], create]
     host.svctl(*create)
     refused, _ = trial.run(["resize-volume", "tank/x", "--size", "2M"], anew)

@@ -176,6 +176,7 @@ TEST_F(EngineTest, dry_runs_refuse_what_the_command_refuses)
 		{"4 KiB", [&](bool dry) { return engine_->create_volume("tank", "x", 0, dry); }},
 		{"exists", [&](bool dry) { return engine_->create_volume("tank", "v", kMib, dry); }},
 		{"exists", [&](bool dry) { return engine_->rename_volume("tank", "v", "w", dry); }},
+		{"mounted on /mnt", [&](bool dry) { return engine_->rename_volume("tank", "w", "x", dry); }},
 		{"exists", [&](bool dry) { return engine_->create_snapshots("tank", {{"v", "one"}}, dry); }},
 		{"not allowed", [&](bool dry) { return engine_->create_volume("tank", "a/b", kMib, dry); }},
 		{"not allowed", [&](bool dry) { return engine_->create_pool("a/b", {{"t", {d}}}, {}, dry); }},
@@ -287,6 +288,26 @@ TEST_F(EngineTest, folds_that_the_kernel_refuses_are_not_asked_for_again_at_once
 	const auto state = tank->kernel().ask<sv_state>(SV_OP_STATE).value();
 	EXPECT_EQ(3u, state.total_slots - state.free_slots);
 	expect(check(), "sound");
+}
+
+TEST_F(EngineTest, module_of_another_abi_is_refused_by_name)
+{
+	pool();
+	ASSERT_TRUE(engine_->deactivate("tank", false).ok());
+	lie_ = [](uint32_t op, void *payload, CommandResult &) {
+		if (op == SV_OP_HELLO)
+			static_cast<sv_hello *>(payload)->abi++;
+	};
+	const auto refused = engine_->activate("tank", false, false, false);
+	ASSERT_FALSE(refused.ok());
+	EXPECT_EQ(Code::kMissingFeature, refused.error().code);
+	EXPECT_EQ(Id::kModuleVersion, refused.error().id());
+	EXPECT_EQ("down", state());
+	stop();
+	start();	// nor by itself
+	EXPECT_EQ("down", state());
+	lie_ = nullptr;
+	EXPECT_TRUE(engine_->activate("tank", false, false, false).ok());
 }
 
 TEST_F(EngineTest, refusals_have_codes_and_change_nothing)

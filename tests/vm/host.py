@@ -17,6 +17,9 @@ WRITE = """while ! test -e /run/enough; do head -c 512K /dev/urandom > /run/some
 dd if=/run/some of=/data/more bs=64k conv=fsync status=none; dd if=/data/more bs=64k iflag=direct status=none | cmp - /run/some
 done
 """
+STILL_WRITES = """before=$(sha256sum /run/some); for i in $(seq 100); do test "$(sha256sum /run/some)" != "$before" && break; sleep 0.2; done
+test "$(sha256sum /run/some)" != "$before"
+"""
 VERIFY = "echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/sums; cmp /run/some /data/more\n"
 
 # Debian's kernels and packages make an initramfs anew by update-initramfs. These take note, and nothing else.
@@ -26,6 +29,11 @@ WATCH_BOOT = BOOT + """printf '#!/bin/sh\\necho "$0" >> /root/called\\n' | tee /
 chmod +x /usr/local/sbin/*; mkdir -p /boot; echo initramfs > /boot/initrd.img-$(uname -r); boot > /root/boot
 """
 BOOT_UNTOUCHED = BOOT + "boot | cmp - /root/boot; refused test -e /root/called\n"
+
+
+# systemctl says yes to several units if one of them is so.
+EACH = """each() { local verb=$1 unit; shift; for unit in "$@"; do systemctl $verb $unit; done; }
+"""
 
 
 def unmounted_before_svd_stopped(guest, unit):

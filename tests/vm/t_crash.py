@@ -70,7 +70,7 @@ def test_power_cuts_under_fsync_load(bench):
 CHURN = """while :; do
     sleep 0.5; kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true
     svd --devices $DEVICES 2>>/run/svctl/log </dev/null >/dev/null &
-    head -c 3M /dev/urandom > /mnt/gone; sync /mnt/gone; rm /mnt/gone
+    head -c 3M /dev/urandom > /mnt/gone; sync /mnt/gone; rm /mnt/gone; echo round >> /share/churned
 done"""
 
 
@@ -149,6 +149,9 @@ def test_states_rebuilt_from_logs(bench):
             time.sleep(rng.uniform(0.3, 2))
             cuts.append(Cut(guest, load))
             print(cuts[-1].entries, cuts[-1].appender.there)
+        churned = len(guest.get("churned").split())
+        print(f"{churned} rounds of svd's death and space that came back")
+        assert churned > 2
         guest.power_cut()
     states = [cut.rebuild(bench, number, disks) for number, cut in enumerate(cuts)]
     with bench.boot(sum(states, [])) as guest:

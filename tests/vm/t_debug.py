@@ -460,7 +460,7 @@ print(f"{n - 1} allocations, {refused} times refused")
 
 @vm.debug
 def test_debug_kernel_notices(bench):
-    """Each kind of watch must bark, or all tests on this kernel say nothing."""
+    """KASAN, UBSAN and lists must bark, and lockdep be awake, or all tests on this kernel say nothing."""
     for what, said in (("READ_AFTER_FREE", "KASAN: slab-use-after-free"), ("ARRAY_BOUNDS", "UBSAN: array-index"),
                        ("CORRUPT_LIST_ADD", "list_add corruption")):
         try:

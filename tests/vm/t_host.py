@@ -31,6 +31,11 @@ NUMBERS = """exec 5<> /dev/sv/tank/manual; n=0; while test $n -lt 16384
 do printf '%4096d' $(({first} + n)) | dd of=/dev/fd/5 bs=4k seek=$n oflag=direct conv=notrunc,nocreat status=none
 echo $n >> /share/acked; n=$((n + 1)); done
 """
+# udev looks at it while a table is changed, as after a program that wrote has closed it.
+SUSPENDED = """dm=$(basename $(readlink -f /dev/sv/tank/data-set)); dmsetup suspend --noflush --nolockfs /dev/$dm
+udevadm trigger --settle --action=change /dev/$dm; code=0; test -b /dev/sv/tank/data-set || code=1
+dmsetup resume /dev/$dm; udevadm settle; sleep 1; test $code = 0; findmnt /data
+"""
 WRITTEN = """cd /data/written; rm -f new; ls | wc -l; ls | grep -q .; for f in *; do echo "$f  $f"; done | sha256sum --quiet -c
 svctl activate tank/manual; dd if=/dev/sv/tank/manual bs=4k count={count} iflag=direct status=none | tr -s ' ' '\\n' | sed 1d | cmp - <(head -c -1 /share/numbers)
 udevadm settle; svctl deactivate tank/manual; cd /
@@ -103,8 +108,16 @@ def test_members_are_seen_and_noticed_by_udev(bench):
 SCHEDULED = "svctl list -H -t snapshot -o name,scheduled | awk '$2 == \"yes\" { print $1 }'"
 
 
+# What systemd and journald cannot keep then is theirs; svd is started anew, and works.
+HOST_FULL = """fallocate -l $(df --output=avail -B1 / | tail -1) /filler || true; dd if=/dev/zero of=/filler2 bs=64k 2> /dev/null || true
+refused sh -c 'head -c 64K /dev/zero > /filler3' 2> /dev/null; systemctl restart svd; svctl create-volume tank/x --size 16M
+dd if=/dev/urandom of=/dev/sv/tank/x bs=1M count=4 oflag=direct conv=fsync status=none; svctl check tank; svctl delete-volume tank/x --yes
+rm /filler*; systemctl is-active svd
+"""
+
+
 @vm.full
-@vm.limit(500)
+@vm.limit(800)
 def test_timer_makes_snapshots_by_schedule(bench):
     """By itself, also after a boot; not while svd is stopped, which it does not start; and without a line a minute in the journal."""
     disks = [bench.disk("fast", "256M")]
@@ -126,6 +139,13 @@ def test_timer_makes_snapshots_by_schedule(bench):
                         "svctl list -H -t snapshot -o name > /tmp/said; refused grep tank/b /tmp/said; journalctl -u svctl-schedule.service --no-pager\n"
                         "test $(journalctl -q -o cat -u svctl-schedule.service | wc -l) = 0\n"
                         "journalctl -u svd -o cat --no-pager | grep 'tank/a: by its schedule snapshot auto-'"))
+        # The host's clock, which everything here goes by, jumps; then its file system has no space.
+        restarts = guest.run("systemctl show -P NRestarts svd")
+        for jump in ("+1 year", "-2 years"):
+            there = set(guest.run(SCHEDULED + f"; date -s '{jump}' > /dev/null").split())
+            vm.wait_until(lambda: set(guest.run(SCHEDULED).split()) - there, 150, "one more")
+        assert guest.run("systemctl show -P NRestarts svd") == restarts
+        guest.run(HOST_FULL, timeout=120)
         guest.run("systemctl stop svd; sleep 65; refused systemctl is-active svd; refused systemctl is-failed svctl-schedule\n"
                   f"systemctl start svd; svctl check tank", timeout=120)
 
@@ -140,6 +160,7 @@ def test_fstab_mounts_volumes_at_each_boot(bench):
                   "for v in manual off; do svctl create-volume tank/$v --size 64M; done; svctl set-volume tank/manual --autoactivate no\n"
                   "svctl create-volume tank/data-set --size 1G; mkfs.xfs -q /dev/sv/tank/data-set; mkdir -p /data\n"
                   "echo '/dev/sv/tank/data-set /data xfs defaults 0 0' >> /etc/fstab\n"
+                  "systemctl disable blk-availability     # lvm2's, which unmounts before systemd does: the first time down only\n"
                   "systemctl daemon-reload; mount /data; dd if=/dev/urandom of=/data/file bs=1M count=20\n"
                   "sha256sum /data/file > /root/sums; sync", timeout=180)
         writers_run_into_the_reboot(guest, 0)
@@ -148,6 +169,7 @@ def test_fstab_mounts_volumes_at_each_boot(bench):
         with machine.boot() as guest:
             print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet\n"
                             "findmnt /data; sha256sum -c /root/sums; svctl list; svctl check tank", timeout=120))
+            guest.run(SUSPENDED)
             is_all_there(guest, before, boot)
             # The link is udev's, and stays so after svd is started anew. Nobody who asks meanwhile is refused, and
             # nobody who writes notices.

@@ -1,7 +1,7 @@
 """Members on md, LUKS and multipath in a full guest: found once, when what they lie on is there, at each boot."""
 
 import vm
-from host import Machine, unmounted_before_svd_stopped
+from host import EACH, Machine, unmounted_before_svd_stopped
 
 # What multipathd's rules say of a path before it has made the map.
 PATH_RULE = 'ATTR{serial}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
@@ -117,6 +117,6 @@ echo '/dev/sv/both/v /data ext4 defaults 0 0' >> /etc/fstab; systemctl daemon-re
 """ + UP + MAP_ONLY + LOSE_A_PATH, timeout=150))
     with machine.boot() as guest:
         # By the boot: svd was there before the map, and waited for it.
-        print(guest.run(UP + "up both; systemctl is-active local-fs.target multipathd; findmnt /data; cd /data; sha256sum -c /root/sums\n"
+        print(guest.run(UP + EACH + "up both; each is-active local-fs.target multipathd; findmnt /data; cd /data; sha256sum -c /root/sums\n"
                         "test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 2\n" + MAP_ONLY, timeout=120))
         unmounted_before_svd_stopped(guest, "data.mount")

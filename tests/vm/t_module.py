@@ -335,6 +335,7 @@ def test_control_device_refuses_bad_commands(bench):
     disks = [bench.disk("a", "64M")]
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks), ring=4)
+        guest.run(f"refused setpriv --bounding-set=-sys_admin cat /dev/svctl-{UUID} 2> /tmp/said; grep 'Operation not permitted' /tmp/said")
         bad_commands = f"python3 {vm.HERE}/guest/bad_commands.py {UUID}"
         guest.run(bad_commands, timeout=120)
         print(guest.run(bad_commands + " live", timeout=120))

@@ -5,7 +5,9 @@ import subprocess
 
 import packages
 import vm
-from host import BOOT_UNTOUCHED, VERIFY, WATCH_BOOT, WRITE, Machine, with_few_modules
+from host import BOOT_UNTOUCHED, EACH, STILL_WRITES, VERIFY, WATCH_BOOT, WRITE, Machine, with_few_modules
+
+UNITS = EACH + "for verb in is-enabled is-active; do each $verb svd.service svd.socket svctl-schedule.timer; done\n"
 
 APT = "export DEBIAN_FRONTEND=noninteractive; apt-get -q -y --no-install-recommends -o APT::Sandbox::User=root"
 FILES = """getent group svctl svctl-read; dpkg -L svctl | grep -E '/(man8|completions|vendor-completions|vendor_completions.d)/.' > /root/files
@@ -84,11 +86,10 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         # Without headers there is no module, and that is said: by the installation, by status, by who needs it.
         said = p.install("here", "svctl", "dm-sv-dkms")
         expect(said, f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
-        expect(guest.run("systemctl is-enabled svd.service svd.socket svctl-schedule.timer; systemctl is-active svd.service svctl-schedule.timer; "
-                         "svctl status"),
+        expect(guest.run(UNITS + "svctl status"),
                f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
-        expect(guest.run(f"before=$(head -c 1M {disk.dev} | sha256sum); {create} && exit 1; test $? -eq 8\n"
-                         f"test \"$before\" = \"$(head -c 1M {disk.dev} | sha256sum)\""), f"linux-headers-{release}")
+        expect(guest.run(f"before=$(head -c 4M {disk.dev} | sha256sum); {create} && exit 1; test $? -eq 8\n"
+                         f"test \"$before\" = \"$(head -c 4M {disk.dev} | sha256sum)\""), f"linux-headers-{release}")
 
         p.bring_module(here["dm-sv-dkms"], version_in(guest))
         no_words(p.apt("install --reinstall /share/dm-sv-dkms-here.deb"))
@@ -112,6 +113,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         now = guest.run("cat /sys/module/dm_sv/srcversion; pidof svd")
         assert before.split()[0] == now.split()[0] and before.split()[1] != now.split()[1], (before, now)
         assert version_in(guest) == packages.NEXT
+        guest.run(UNITS + BOOT_UNTOUCHED)
         guest.run(f"svctl create-volume tank/b --size 1G; dkms status | grep 'dm-sv/{packages.NEXT}, {release}.*installed'")
 
         # A kernel for which it does not build, in dkms's hook and in the whole run.
@@ -125,23 +127,23 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         # Removal: what is up stays up, and that is said.
         expect(p.apt("purge svctl dm-sv-dkms"), "pools that are up stay up", "nofail")
         guest.run("test ! -e /usr/sbin/svd; refused pidof svd; grep -w ^dm_sv /proc/modules; dmsetup info -c sv-tank-a\n"
-                  "refused ls /lib/modules/*/updates/dkms/dm-sv.ko*; mount | grep /data")
+                  "refused ls /lib/modules/*/updates/dkms/dm-sv.ko*; mount | grep /data\n" + STILL_WRITES + BOOT_UNTOUCHED, timeout=60)
         p.install("next", "svctl", "dm-sv-dkms")
         guest.run("for i in $(seq 100); do svctl list | grep -q 'tank *active' && break; sleep 0.2; done\n"
-                  "svctl list | grep 'tank *active'; touch /run/enough", timeout=90)
+                  "svctl list | grep 'tank *active'; touch /run/enough\n" + UNITS, timeout=90)
         load.wait(60)
         guest.run("svctl check tank\n" + VERIFY + "umount /data; fsck.ext4 -fn /dev/sv/tank/a")
 
     # Its key unknown to a kernel that wants signatures (module.sig_enforce=1 stands for Secure Boot).
     with machine.boot(kernel=kernel, cmdline="module.sig_enforce=1") as guest:
-        guest.run("udevadm settle; svctl scan")  # no mount waits for either here
+        guest.run(f"udevadm settle; svctl scan; head -c 64M {disk.dev} | sha256sum > /root/pool")  # no mount waits for either here
         expect(guest.run(f"svctl create-pool other --tier t={disk.dev} && exit 1; test $? -eq 8"), "Secure Boot", "mokutil --import")
         expect(guest.run("svctl status"), "Secure Boot", "mokutil --import")
         expect(guest.run("svctl status -H -o next"), "mokutil --import")
-        guest.run(f"head -c 64M {disk.dev} | sha256sum | cut -c 1-64 > /root/pool")
+        guest.run(f"head -c 64M {disk.dev} | sha256sum | cmp - /root/pool")
         assert "stay up" not in guest.run(f"{APT} purge svctl dm-sv-dkms 2>&1", timeout=180)
         assert left_behind(guest) == [], left_behind(guest)
-        guest.run(f"test $(head -c 64M {disk.dev} | sha256sum | cut -c 1-64) = $(cat /root/pool)")
+        guest.run(f"head -c 64M {disk.dev} | sha256sum | cmp - /root/pool")
         uninstalls_from_the_tree(machine, guest)
 
 

@@ -2,7 +2,7 @@
 
 import vm
 from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
-from host import VERIFY, WRITE, Machine, unmounted_before_svd_stopped, with_few_modules
+from host import BOOT_UNTOUCHED, EACH, STILL_WRITES, VERIFY, WRITE, Machine, unmounted_before_svd_stopped, with_few_modules
 
 # A limit that a test can wait for, and long enough for a busy host, on which the guest's clock has been seen to run eight
 # times too fast, so that 6 s were not; a rename runs in a circle, behind its change of the catalogue.
@@ -29,6 +29,7 @@ n=$((n + 1)); echo $n >> /run/written; done
 # In a circle, and stopped: killed and started anew, and nobody who writes notices.
 STUCK = HELPERS + """before=$(restarts); svctl create-volume tank/w --size 1M; rc=0; svctl rename-volume tank/w x || rc=$?; test $rc = 20
 until_restarted $before; goes_on; svctl list | grep ' x '; refused svctl show tank/w
+udevadm settle; readlink /dev/sv/tank/x | grep -E '^../../dm-[0-9]+$'; refused test -e /dev/sv/tank/w
 journalctl -b -u svd -o cat | grep 'Watchdog timeout'
 before=$(restarts); kill -STOP $(pid); goes_on; until_restarted $before; goes_on
 svctl delete-volume tank/x --yes
@@ -112,7 +113,7 @@ MAKE = """svctl create-volume {pool}/v --size 1G; mkfs.ext4 -q /dev/sv/{pool}/v;
 dd if=/dev/urandom of=/srv/{pool}/file bs=1M count=8 conv=fsync status=none; sha256sum /srv/{pool}/file > /root/sums-{pool}
 echo '/dev/sv/{pool}/v /srv/{pool} ext4 {options} 0 0' >> /etc/fstab
 """
-UP = "systemctl is-active multi-user.target local-fs.target; "
+UP = EACH + "each is-active multi-user.target local-fs.target; "
 
 
 @vm.full
@@ -183,10 +184,8 @@ grep -F 'svctl_volume_size_bytes{pool="tank",volume="a"} 1073741824' /tmp/page; 
 """
 # Who has a volume mounted does not notice; what went with it is the way to take the pool down.
 UNINSTALL = """systemctl is-active svd; make -C /root/tree uninstall; refused pidof svd; refused test -e /usr/sbin/svd
-refused test -e /run/svctl/svd.sock; grep -w ^dm_sv /proc/modules; findmnt /data; before=$(sha256sum /run/some)
-for i in $(seq 100); do test "$(sha256sum /run/some)" != "$before" && break; sleep 0.2; done; test "$(sha256sum /run/some)" != "$before"
-touch /run/enough
-"""
+refused test -e /run/svctl/svd.sock; grep -w ^dm_sv /proc/modules; findmnt /data
+""" + STILL_WRITES + BOOT_UNTOUCHED + "touch /run/enough\n"
 
 
 @vm.full

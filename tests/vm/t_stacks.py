@@ -219,34 +219,37 @@ def test_qemu_has_a_volume_as_its_disk(bench):
             print(s.run(STACK + QEMU + part))
 
 
-AT_BOOT = """for v in data secret pv; do svctl create-volume tank/$v --size 512M; done
-(umask 077; head -c 32 /dev/urandom > /root/key); mkdir -p /data /secret /lv /gone
+AT_BOOT = """for v in data secret pv btrfs; do svctl create-volume tank/$v --size 512M; done
+(umask 077; head -c 32 /dev/urandom > /root/key); mkdir -p /data /secret /lv /btrfs /image /gone
 cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file /root/key /dev/sv/tank/secret
 cryptsetup open --key-file /root/key /dev/sv/tank/secret secret
 pvcreate -q /dev/sv/tank/pv; vgcreate -q group /dev/sv/tank/pv; lvcreate -q -l 100%FREE -n lv group
-mkfs.ext4 -q /dev/mapper/secret; mkfs.xfs -q /dev/group/lv; mkfs.xfs -q /dev/sv/tank/data
+mkfs.ext4 -q /dev/mapper/secret; mkfs.xfs -q /dev/group/lv; mkfs.xfs -q /dev/sv/tank/data; mkfs.btrfs -q /dev/sv/tank/btrfs
 echo 'secret /dev/sv/tank/secret /root/key luks,discard' > /etc/crypttab
 cat >> /etc/fstab << END
 /dev/sv/tank/data  /data   xfs  defaults 0 0
 /dev/mapper/secret /secret ext4 defaults 0 0
 /dev/group/lv      /lv     xfs  defaults 0 0
+/dev/sv/tank/btrfs /btrfs  btrfs defaults 0 0
+/btrfs/image       /image  ext4 loop 0 0
 /dev/sv/tank/gone  /gone   xfs  nofail,x-systemd.device-timeout=5s 0 0
 END
-systemctl daemon-reload; mount /data; mount /secret; mount /lv
-for d in /data /secret /lv; do dd if=/dev/urandom of=$d/f bs=1M count=12 conv=fsync status=none; sha256sum $d/f >> /root/sums; done
+systemctl daemon-reload; mount /data; mount /secret; mount /lv; mount /btrfs
+truncate -s 64M /btrfs/image; mkfs.ext4 -q /btrfs/image; mount /image
+for d in /data /secret /lv /btrfs /image; do dd if=/dev/urandom of=$d/f bs=1M count=12 conv=fsync status=none; sha256sum $d/f >> /root/sums; done
 """
 # Nobody waits for udev, which looks into what was unmounted. lvm2 activates its group whenever the volume comes.
 DOWN_BY_HAND = """again() { svctl activate tank; for i in $(seq 150); do test -e /dev/group/lv && break; sleep 0.1; done; }
 in_use data "mounted on /data (umount /data)"
-umount /data /secret /lv; vgchange -q -an group; cryptsetup close secret; svctl deactivate tank; refused test -e /dev/sv/tank
+umount /data /secret /lv /image /btrfs; vgchange -q -an group; cryptsetup close secret; svctl deactivate tank; refused test -e /dev/sv/tank
 for n in 1 2 3 4 5; do again; mount /data; touch /data/x; umount /data; vgchange -q -an group; svctl deactivate tank; done
-again; mount /lv; mount /data; sha256sum --quiet -c <(grep -v secret /root/sums)
+again; mount /lv; mount /data; mount /btrfs; mount /image; sha256sum --quiet -c <(grep -v secret /root/sums)
 """
 
 
 @vm.full
 @vm.limit(600)
-def test_luks_lvm_and_lines_of_lost_volumes_at_boot(bench):
+def test_luks_lvm_btrfs_loop_and_lines_of_lost_volumes_at_boot(bench):
     """Also: a line in /etc/fstab for a volume that is gone, with nofail and without."""
     disk = bench.disk("a", "512M")
     machine = Machine(bench, [disk])
@@ -255,7 +258,7 @@ def test_luks_lvm_and_lines_of_lost_volumes_at_boot(bench):
         guest.run(f"svctl create-pool tank --tier t={disk.dev}\n" + AT_BOOT, timeout=180)
     with machine.boot() as guest:
         print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet; systemd-analyze\n"
-                        "findmnt /data; findmnt /secret; findmnt /lv; refused findmnt /gone; sha256sum --quiet -c /root/sums\n"
+                        "for d in data secret lv btrfs image; do findmnt /$d; done; refused findmnt /gone; sha256sum --quiet -c /root/sums\n"
                         "lsblk; svctl check tank; refused grep -E '\\(dm-[0-9]+\\): .*recovery' <(journalctl -b -k --no-pager -o cat)", timeout=120))
         print(guest.run(STACK + DOWN_BY_HAND, timeout=120))
         # It is there again, and then the line holds.
@@ -268,5 +271,5 @@ def test_luks_lvm_and_lines_of_lost_volumes_at_boot(bench):
                         "svctl create-volume tank/gone --size 512M; mkfs.xfs -q /dev/sv/tank/gone\n"
                         "systemctl --no-block default", timeout=120))
         print(guest.run("for i in $(seq 300); do systemctl -q is-active multi-user.target && break; sleep 0.2; done\n"
-                        "systemctl is-active multi-user.target; findmnt /gone; findmnt /secret; sha256sum --quiet -c /root/sums\n"
+                        "systemctl is-active multi-user.target; findmnt /gone; findmnt /secret; findmnt /image; sha256sum --quiet -c /root/sums\n"
                         "svctl check tank", timeout=120))

@@ -81,6 +81,7 @@ def test_grows_renames_trims_and_deletes(bench):
         s.run(FILL + """
 svctl delete-volume tank/a --yes && exit 1; test $? -ne 0
 svctl resize-volume tank/a --size 3G; resize2fs /dev/sv/tank/a; test $(df --output=size -m /mnt | tail -1) -gt 2500
+rc=0; svctl rename-volume tank/a renamed 2> /tmp/said || rc=$?; test $rc = 5; grep 'mounted on /mnt (umount /mnt)' /tmp/said
 rm /mnt/big; sync; fstrim /mnt; svctl check tank; svctl list; umount /mnt; fsck.ext4 -fn /dev/sv/tank/a
 svctl rename-volume tank/a renamed; test -b /dev/sv/tank/renamed; test ! -e /dev/sv/tank/a
 svctl delete-volume tank/renamed --yes; svctl delete-volume tank/b-c --yes; svctl check tank; svctl list

@@ -67,7 +67,8 @@ KILL_AT_RANDOM = KILL + WRITE_B + """RANDOM=$SEED; svd=$(pidof svd)
 for n in $(seq 50); do
     pause=0.$((RANDOM % 8 + 1)); ((n % 4)) || { write_b $((16 + n / 4)); pause=$((RANDOM % 2 + 2)).$((RANDOM % 10)); }
     sleep $pause; killed; launch none  # fails if svd ended by itself
-done; sleep 1; kill -0 $svd"""
+done; sleep 1; kill -0 $svd
+test $(grep -c 'pool tank is up' /run/svctl/log) -gt 8    # and not each of them before it served the pool"""
 # With the kernel serving the pool, svd makes a checkpoint as soon as it starts.
 KILL_AT_STEP = KILL + WRITE_B + """svd=$(pidof svd); n=0
 for step in begin listed committed read before-apply after-apply applied trimmed recycled end; do
