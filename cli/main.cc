@@ -99,7 +99,7 @@ std::string interrupted(const Options &options, const Request &request)
 {
 	// Those that go on without their client (docs/api.md), if svd has begun: then it has said so, and its number.
 	if (request.long_work && !options.dry_run && request.command != "dump" && request.command != "show-space")
-		return fmt::format("svctl: {}: interrupted; svd may still carry it out: see svctl jobs", request.command);
+		return fmt::format("svctl: {}: interrupted; svd may still carry it out: see svctl jobs and svctl status", request.command);
 	if (!request.changes || options.dry_run)
 		return fmt::format("svctl: {}: interrupted", request.command);
 	return fmt::format("svctl: {}: interrupted; svd may still carry it out: see svctl status", request.command);

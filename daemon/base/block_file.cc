@@ -54,7 +54,7 @@ static Status lock(const std::string &path, int fd)
 	if (fcntl(fd, F_OFD_SETLK, &whole) == 0)
 		return {};
 	if (errno == EAGAIN || errno == EACCES)
-		return Error(Code::kBusy, "open", path, "another svd uses it", "stop that one first: pgrep -a svd");
+		return Error(Code::kBusy, "open", path, "another process has locked it: another svd, or a virtual machine", "see lsof " + path);
 	return errno_error(errno, "lock", path);
 }
 

@@ -32,8 +32,8 @@ class BlockDevice {
 
 class BlockFile final : public BlockDevice {
  public:
-	// kExclusive: read-write, O_EXCL on block devices. Who may write locks the file, so that there is only one: another
-	// svd gets kBusy. The lock is not flock()'s, at which udev would leave a device alone for as long.
+	// kExclusive: read-write, O_EXCL on block devices. Who may write locks the file, so that there is only one by the
+	// same node of it: another svd gets kBusy. The lock is not flock()'s, at which udev would leave a device alone for as long.
 	enum class Mode { kReadOnly, kReadWrite, kExclusive };
 
 	static Result<std::unique_ptr<BlockFile>> open(const std::string &path, Mode mode);

@@ -155,6 +155,17 @@ Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uui
 	return labels;
 }
 
+// By another svd, whose kernel does not have them yet. What is not to be wiped has nothing on it that could be locked.
+Status Engine::refuse_locked(const std::vector<Candidate> &candidates)
+{
+	for (const auto &candidate : candidates) {
+		const auto device = member_device(candidate.device.path);
+		if (candidate.wipe)
+			SV_TRY(BlockFile::open(device.ok() ? device.value() : candidate.device.path, BlockFile::Mode::kExclusive));
+	}
+	return {};
+}
+
 // From here on what was on them is lost. The answer is the devices that get the labels: of whole disks, the partition.
 // svd may die before they have one: then such a disk has a partition table, and needs --wipe as any other with one.
 // `holds` are to be kept until the kernel has the devices (partition.h).
@@ -198,6 +209,7 @@ void Engine::give_back(const std::vector<Candidate> &candidates, const std::vect
 Status Engine::write_pool(const PoolRow &row, const std::vector<Candidate> &candidates,
 			  const std::vector<sv_label> &labels, Holds &holds)
 {
+	SV_TRY(refuse_locked(candidates));
 	SV_ASSIGN(const auto paths, take_devices(candidates, holds));
 	kill_point("create-pool-partitioned");
 	const Status result = write_members(row, paths, labels);
@@ -414,6 +426,7 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &label)
 {
 	Holds holds;
+	SV_TRY(refuse_locked({candidate}));
 	SV_ASSIGN(const auto paths, take_devices({candidate}, holds));
 	kill_point("add-device-partitioned");
 	Status labelled;

@@ -63,7 +63,16 @@ void Discards::Shared::work(uint32_t member)
 	std::unique_lock guard(lock);
 	Lane &lane = lanes.at(member);
 	auto told = Clock::now();
-	while (!lane.queue.empty()) {
+	for (;;) {
+		if (lane.queue.empty()) {
+			UniqueFd last = std::move(lane.fd);	// while it is open, the member stays locked (BlockFile)
+			if (!last)
+				break;
+			guard.unlock();		// closing may wait for the device
+			last.reset();
+			guard.lock();
+			continue;
+		}
 		Work work = std::move(lane.queue.front());
 		lane.queue.pop_front();
 		const int fd = lane.fd.get();
@@ -76,12 +85,6 @@ void Discards::Shared::work(uint32_t member)
 			told = Clock::now();
 			eventfd_write(event.get(), 1);
 		}
-		if (!lane.queue.empty())
-			continue;
-		UniqueFd last = std::move(lane.fd);	// closing may wait for the device
-		guard.unlock();
-		last.reset();
-		guard.lock();
 	}
 	lane.running = false;
 	ended.notify_all();

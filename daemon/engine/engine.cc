@@ -272,6 +272,17 @@ Status Engine::refuse_device_names(Pool &pool, const VolumeRow &volume, const st
 	return volume.schedule == "none" ? Status() : check_device_name(pool.name(), to + "@" + scheduled_name(wall_clock()));
 }
 
+// systemd ends what /etc/fstab and /etc/crypttab began by a name that goes. Those of its snapshots go, too.
+Status Engine::refuse_names_in_use(Pool &pool, const VolumeRow &volume)
+{
+	SV_TRY(pool.refuse_open("rename volume", volume));
+	SV_ASSIGN(const auto snapshots, snapshots_of(pool, volume.id));
+	for (const SnapshotRow &snapshot : snapshots)
+		if (snapshot.active)
+			SV_TRY(pool.refuse_open("rename the volume of", volume, snapshot));
+	return {};
+}
+
 Result<Json> Engine::rename_volume(const std::string &pool_name, const std::string &volume, const std::string &to,
 				   bool dry_run)
 {
@@ -286,8 +297,7 @@ Result<Json> Engine::rename_volume(const std::string &pool_name, const std::stri
 	if (target.ok())
 		return Error{Code::kBusy, "rename volume", pool_name + "/" + volume, to + " exists", ""};
 	SV_TRY(refuse_device_names(*source.value().first, source.value().second, to));
-	// systemd ends what /etc/fstab and /etc/crypttab began with a name that goes.
-	SV_TRY(source.value().first->refuse_open("rename volume", source.value().second));
+	SV_TRY(refuse_names_in_use(*source.value().first, source.value().second));
 	if (dry_run)
 		return done("dry run", fmt::format("volume {}/{} would be named {}", pool_name, volume, to));
 	SV_TRY(source.value().first->rename_volume(source.value().second, to));

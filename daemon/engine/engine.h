@@ -190,6 +190,7 @@ private:
 	Result<Pool *> pool_to_change(const std::string &name);	// up, and not read-only
 	Result<std::pair<Pool *, VolumeRow>> volume_to_change(const std::string &pool, const std::string &volume);
 	Status refuse_device_names(Pool &pool, const VolumeRow &volume, const std::string &to);
+	Status refuse_names_in_use(Pool &pool, const VolumeRow &volume);
 	// snapshots.cc
 	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
 	Result<std::vector<FoundSnapshot>> chosen_snapshots(const std::string &pool, const std::vector<SnapshotName> &of);
@@ -215,6 +216,7 @@ private:
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
+	static Status refuse_locked(const std::vector<Candidate> &candidates);
 	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers,
 			       std::optional<bool> pass_discards);
 	using Holds = std::vector<UniqueFd>;	// of whole disks on their way into a pool

@@ -92,25 +92,28 @@ Result<std::optional<FoundMember>> read_label(const std::string &path)
 	return std::optional<FoundMember>(found);
 }
 
+static Status write_and_sync(BlockDevice &device, uint64_t offset, const AlignedBuffer &buffer)
+{
+	SV_TRY(device.write(offset, buffer.span()));
+	return device.sync();
+}
+
 Status write_label(BlockDevice &device, const sv_label &label)
 {
 	AlignedBuffer buffer(SV_LABEL_SIZE);
 	sv_label_encode(&label, reinterpret_cast<sv_label_disk *>(buffer.data()));
-	SV_TRY(device.write(label.copy_off, buffer.span()));
-	SV_TRY(device.sync());
+	SV_TRY(write_and_sync(device, label.copy_off, buffer));
 	kill_point("label-copy-written");
-	SV_TRY(device.write(0, buffer.span()));
-	return device.sync();
+	return write_and_sync(device, 0, buffer);
 }
 
 Status erase_label(BlockDevice &device, const sv_label &label)
 {
 	AlignedBuffer zeroes(SV_LABEL_SIZE);
 	std::memset(zeroes.data(), 0, zeroes.size());
-	SV_TRY(device.write(label.copy_off, zeroes.span()));
-	SV_TRY(device.sync());
-	SV_TRY(device.write(0, zeroes.span()));
-	return device.sync();
+	const Status copy = write_and_sync(device, label.copy_off, zeroes);
+	const Status front = write_and_sync(device, 0, zeroes);		// also where the copy stays: one is less than two
+	return copy.ok() ? front : copy;
 }
 
 void tell_udev(const std::string &path)

@@ -130,7 +130,7 @@ std::string Pool::missing_text(uint32_t index) const
 		known = fmt::format("tier {}, UUID {}", row->tier_name, row->uuid.str());
 	if (const auto path = last_paths_.find(index); path != last_paths_.end())
 		known += fmt::format("{}last seen as {}{}", known.empty() ? "" : ", ", path->second,
-				     last_path(index).empty() ? ", where something without its label is now" : "");
+				     last_path(index).empty() ? ", where no label of it can be read now" : "");
 	return fmt::format("member {} of {} is missing{}", index, nr_members(), known.empty() ? "" : " (" + known + ")");
 }
 
@@ -152,12 +152,14 @@ void Pool::learn_of_missing()
 Status Pool::look_into_catalogue(bool allow_missing, const std::function<Status()> &look)
 {
 	read_only_ = true;
+	const PoolState state = state_;		// down, or being brought up: others look at that meanwhile
 	Status done = open_members();
 	if (done.ok())
 		done = open_catalogue(allow_missing);
 	if (done.ok())
 		done = look();
 	close_all();
+	state_ = state;
 	return done;
 }
 
@@ -216,7 +218,7 @@ Status Pool::bring_up(How how)
 	made_device_ = !running.exists;
 	found_up_ = running.exists;
 	if (running.exists) {	// who has the control device is alone with the pool: before anything is written
-		SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+		SV_ASSIGN(channel_, kernel_.open_pool(spec(), true));
 	}
 	SV_TRY(open_members());
 	SV_TRY(open_catalogue(how.missing));
@@ -226,7 +228,7 @@ Status Pool::bring_up(How how)
 		SV_TRY(recover_journal());
 	SV_TRY(find_damage());
 	if (!running.exists) {
-		SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+		SV_ASSIGN(channel_, kernel_.open_pool(spec(), false));
 	}
 	SV_TRY(load_kernel(running.exists));
 	return read_only_ ? Status() : catalogue_->keep_repairs();
@@ -237,7 +239,7 @@ Status Pool::reopen_channel()
 {
 	SV_TRY(channel_->remove());
 	channel_.reset();
-	SV_ASSIGN(channel_, kernel_.open_pool(spec()));
+	SV_ASSIGN(channel_, kernel_.open_pool(spec(), false));
 	SV_ASSIGN(const auto attach, channel_->ask<sv_attach>(SV_OP_ATTACH));
 	channel_->set_epoch(attach.epoch);
 	return {};
@@ -377,16 +379,20 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 			log::warning(Id::kJournalTorn, "pool {}: journal on {}: its last batch, {}, is torn and dropped. A power cut does that; "
 				     "if there was none, the device is damaged and the last writes are lost",
 				     name_, path, copy.last_seq + 1);
-		} else if (best.last_seq - copy.last_seq > 1) {	// one was under way when power failed
-			log::warning(Id::kJournalCopyDamaged, "pool {}: journal on {}: it ends {} batches before the other copy, "
-				     "and is completed from that", name_, path, best.last_seq - copy.last_seq);
 		}
 	}
-	if (!refuse)
-		return {};
-	return Error{Code::kNeedsCheck, "activate pool", name_, damage,
-		     "svctl will not guess: restore the device, or the pool from a dump"}
-		.with(Id::kJournalDamaged);
+	if (refuse)
+		return Error{Code::kNeedsCheck, "activate pool", name_, damage,
+			     "svctl will not guess: restore the device, or the pool from a dump"}
+			.with(Id::kJournalDamaged);
+	for (const CopyState &copy : copies) {	// a batch was under way when power failed: more than that was lost in another way
+		const std::string &path = members_.at(copy.member).path;
+		const log::Scope scope({name_, "", path});
+		if (copy.error == 0 && best.last_seq - copy.last_seq > 1)
+			log::warning(Id::kJournalCopyDamaged, "pool {}: journal on {}: it ends {} batches before the other copy{}", name_, path,
+				     best.last_seq - copy.last_seq, read_only_ ? "" : ", and is completed from that");
+	}
+	return {};
 }
 
 Status Pool::recover_journal()

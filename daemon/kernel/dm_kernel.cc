@@ -410,9 +410,12 @@ public:
 			     "modprobe -v dm-sv says why"};
 	}
 
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec, bool exists) override
 	{
 		SV_ASSIGN(const RunningPool pool, running(spec.uuid));
+		if (pool.exists != exists)
+			return Error{Code::kBusy, "open pool", spec.name, exists ? "its device was removed meanwhile" :
+				     "somebody made its device meanwhile", "svctl activate " + spec.name};
 		if (!pool.exists)
 			SV_TRY(create_device(dm_name(spec.name, ""), "SV-" + spec.uuid.str(), DmPool::table_of(spec)));
 		auto control = open_control(spec.uuid);

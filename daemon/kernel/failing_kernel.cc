@@ -106,11 +106,11 @@ public:
 	Status probe() override { return inner_->probe(); }
 	std::vector<MissingModule> missing_modules() override { return inner_->missing_modules(); }
 
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec, bool exists) override
 	{
 		if (countdown_.expired())
 			return no_memory("create device", spec.name);
-		SV_ASSIGN(auto pool, inner_->open_pool(spec));
+		SV_ASSIGN(auto pool, inner_->open_pool(spec, exists));
 		return std::unique_ptr<KernelPool>(std::make_unique<FailingPool>(std::move(pool), countdown_, spec.name));
 	}
 

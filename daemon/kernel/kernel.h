@@ -138,8 +138,9 @@ public:
 
 	// Can this kernel serve pools? kMissingFeature with what to do, if not.
 	virtual Result<void> probe() = 0;
-	// The pool's device: made if it is not there, and its control channel opened.
-	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) = 0;
+	// The pool's device and its control channel. `exists`: what running() said of it; otherwise it is made. kBusy where that holds no
+	// longer, or another process has the channel.
+	virtual Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec, bool exists) = 0;
 	virtual Result<RunningPool> running(const Uuid &pool) = 0;
 	virtual bool simulated() const = 0;
 	virtual std::vector<MissingModule> missing_modules() { return {}; }

@@ -451,7 +451,7 @@ private:
 class SimKernel : public Kernel {
 public:
 	Result<void> probe() override { return {}; }
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec, bool) override
 	{
 		auto pool = SimPool::open(spec);
 		if (!pool.ok())

@@ -168,10 +168,10 @@ def test_second_svd_elsewhere_leaves_the_members_alone(host):
             before = sums(*disks)
             second.start()
             assert second.json("list")["pools"][0]["state"] == "down"
-            second.refused(5, "activate", "tank", says="another svd uses it")
-            assert "another svd uses it" in second.svctl("status")
-            second.refused(5, "delete-pool", "tank", "--yes", says="another svd uses it")
-            second.refused(5, "create-pool", "p", "--tier", f"t={disks[0]}", "--wipe", disks[0], "--yes", says="another svd uses it")
+            second.refused(5, "activate", "tank", says="another svd, or a virtual machine")
+            assert "another svd, or a virtual machine" in second.svctl("status")
+            second.refused(5, "delete-pool", "tank", "--yes", says="another svd, or a virtual machine")
+            second.refused(5, "create-pool", "p", "--tier", f"t={disks[0]}", "--wipe", disks[0], "--yes", says="another svd, or a virtual machine")
             assert sums(*disks) == before
         dump = host.dump()
         host.stop()     # and once it has ended, the other one may

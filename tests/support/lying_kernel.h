@@ -75,9 +75,9 @@ public:
 	}
 
 	Status probe() override { return honest_->probe(); }
-	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec) override
+	Result<std::unique_ptr<KernelPool>> open_pool(const PoolSpec &spec, bool exists) override
 	{
-		SV_ASSIGN(auto pool, honest_->open_pool(spec));
+		SV_ASSIGN(auto pool, honest_->open_pool(spec, exists));
 		return std::unique_ptr<KernelPool>(std::make_unique<LyingPool>(std::move(pool), lie_, refuse_, use_));
 	}
 	Result<RunningPool> running(const Uuid &pool) override { return honest_->running(pool); }

@@ -261,6 +261,30 @@ TEST_F(DiscardsTest, nothing_of_one_session_is_told_to_the_next)
 	EXPECT_EQ(0u, discards_.slots());
 }
 
+// Forgotten before the thread looked, or not: its descriptor, by which the member stays locked (BlockFile), is closed.
+TEST_F(DiscardsTest, nothing_is_open_once_all_has_ended)
+{
+	char path[] = "/tmp/svctl-discards-XXXXXX";
+	const UniqueFd first(mkstemp(path));
+	const auto lock = [&] {
+		UniqueFd fd(open(path, O_RDWR | O_CLOEXEC));
+		struct flock whole{};
+		whole.l_type = F_WRLCK;
+		return fcntl(fd.get(), F_OFD_SETLK, &whole) == 0 ? std::move(fd) : UniqueFd();
+	};
+	for (int i = 0; i < 300; i++) {
+		UniqueFd fd = lock();
+		ASSERT_TRUE(fd) << "round " << i;
+		ASSERT_TRUE(discards_.begin({0, 0, {{1, 1, 0}}}, fd.get(), path, 0));
+		fd.reset();
+		discards_.close();
+		ASSERT_EQ("", discards_.wait(std::chrono::seconds(10)));
+		discards_.forget();
+		discards_.open();
+	}
+	unlink(path);
+}
+
 TEST_F(DiscardsTest, what_cannot_be_begun_is_the_callers)
 {
 	fd_.reset();

@@ -177,6 +177,7 @@ TEST_F(EngineTest, dry_runs_refuse_what_the_command_refuses)
 		{"exists", [&](bool dry) { return engine_->create_volume("tank", "v", kMib, dry); }},
 		{"exists", [&](bool dry) { return engine_->rename_volume("tank", "v", "w", dry); }},
 		{"mounted on /mnt", [&](bool dry) { return engine_->rename_volume("tank", "w", "x", dry); }},
+		{"rename the volume of tank/v@one", [&](bool dry) { return engine_->rename_volume("tank", "v", "x", dry); }},
 		{"exists", [&](bool dry) { return engine_->create_snapshots("tank", {{"v", "one"}}, dry); }},
 		{"not allowed", [&](bool dry) { return engine_->create_volume("tank", "a/b", kMib, dry); }},
 		{"not allowed", [&](bool dry) { return engine_->create_pool("a/b", {{"t", {d}}}, {}, dry); }},

@@ -267,8 +267,8 @@ class OldPool : public svd::KernelPool {
 class OldKernel : public svd::Kernel {
  public:
   svd::Status probe() override { return {}; }
-  svd::Result<std::unique_ptr<svd::KernelPool>> open_pool(const svd::PoolSpec& spec) override {
-    auto pool = inner_->open_pool(spec);
+  svd::Result<std::unique_ptr<svd::KernelPool>> open_pool(const svd::PoolSpec& spec, bool exists) override {
+    auto pool = inner_->open_pool(spec, exists);
     if (!pool.ok()) return pool.error();
     return std::unique_ptr<svd::KernelPool>(std::make_unique<OldPool>(std::move(pool).value()));
   }

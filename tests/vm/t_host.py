@@ -33,8 +33,9 @@ echo $n >> /share/acked; n=$((n + 1)); done
 """
 # udev looks at it while a table is changed, as after a program that wrote has closed it.
 SUSPENDED = """dm=$(basename $(readlink -f /dev/sv/tank/data-set)); dmsetup suspend --noflush --nolockfs /dev/$dm
-udevadm trigger --settle --action=change /dev/$dm; code=0; test -b /dev/sv/tank/data-set || code=1
-dmsetup resume /dev/$dm; udevadm settle; sleep 1; test $code = 0; findmnt /data
+code=0; udevadm trigger --settle --action=change /dev/$dm || code=1; test -b /dev/sv/tank/data-set || code=2; udevadm info /dev/$dm
+uuid=$(findmnt -no UUID /data); test $(readlink -f /dev/disk/by-uuid/$uuid) = /dev/$dm || code=3
+dmsetup resume /dev/$dm; udevadm settle; sleep 1; test $code = 0; test $(readlink -f /dev/disk/by-uuid/$uuid) = /dev/$dm; findmnt /data
 """
 WRITTEN = """cd /data/written; rm -f new; ls | wc -l; ls | grep -q .; for f in *; do echo "$f  $f"; done | sha256sum --quiet -c
 svctl activate tank/manual; dd if=/dev/sv/tank/manual bs=4k count={count} iflag=direct status=none | tr -s ' ' '\\n' | sed 1d | cmp - <(head -c -1 /share/numbers)
@@ -110,7 +111,7 @@ SCHEDULED = "svctl list -H -t snapshot -o name,scheduled | awk '$2 == \"yes\" { 
 
 # What systemd and journald cannot keep then is theirs; svd is started anew, and works.
 HOST_FULL = """fallocate -l $(df --output=avail -B1 / | tail -1) /filler || true; dd if=/dev/zero of=/filler2 bs=64k 2> /dev/null || true
-refused sh -c 'head -c 64K /dev/zero > /filler3' 2> /dev/null; systemctl restart svd; svctl create-volume tank/x --size 16M
+refused sh -c 'head -c 64K /dev/zero 2> /dev/null > /filler3'; systemctl restart svd; svctl create-volume tank/x --size 16M
 dd if=/dev/urandom of=/dev/sv/tank/x bs=1M count=4 oflag=direct conv=fsync status=none; svctl check tank; svctl delete-volume tank/x --yes
 rm /filler*; systemctl is-active svd
 """
@@ -169,7 +170,7 @@ def test_fstab_mounts_volumes_at_each_boot(bench):
         with machine.boot() as guest:
             print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet\n"
                             "findmnt /data; sha256sum -c /root/sums; svctl list; svctl check tank", timeout=120))
-            guest.run(SUSPENDED)
+            print(guest.run(SUSPENDED))
             is_all_there(guest, before, boot)
             # The link is udev's, and stays so after svd is started anew. Nobody who asks meanwhile is refused, and
             # nobody who writes notices.

@@ -27,7 +27,7 @@ dd if=/dev/sv/tank/a bs=64k skip=$((n % 512 * 4)) count=4 iflag=direct status=no
 n=$((n + 1)); echo $n >> /run/written; done
 """
 # In a circle, and stopped: killed and started anew, and nobody who writes notices.
-STUCK = HELPERS + """before=$(restarts); svctl create-volume tank/w --size 1M; rc=0; svctl rename-volume tank/w x || rc=$?; test $rc = 20
+STUCK = HELPERS + """before=$(restarts); svctl create-volume tank/w --size 1M; udevadm settle; rc=0; svctl rename-volume tank/w x || rc=$?; test $rc = 20
 until_restarted $before; goes_on; svctl list | grep ' x '; refused svctl show tank/w
 udevadm settle; readlink /dev/sv/tank/x | grep -E '^../../dm-[0-9]+$'; refused test -e /dev/sv/tank/w
 journalctl -b -u svd -o cat | grep 'Watchdog timeout'

@@ -71,7 +71,6 @@ def test_svd_killed_and_started_again_catches_up(bench):
         s.run("umount /mnt; " + VERIFY)
 
 
-@vm.full
 @vm.limit(240)
 def test_grows_renames_trims_and_deletes(bench):
     disks = three_disks(bench, "file")
@@ -158,6 +157,7 @@ def test_svd_killed_while_it_adds_devices(bench):
 SWITCHES = "awk '/^voluntary/ { n += $2 } END { print n }' /proc/$(pidof svd)/task/*/status"
 
 
+@vm.full
 @vm.limit(120)
 def test_idle_svd_sleeps_and_notices_a_removed_device(bench):
     disks = three_disks(bench, "file")

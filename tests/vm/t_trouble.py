@@ -44,6 +44,27 @@ def test_busy_and_mounted_devices_are_refused(bench):
         s.run(f"svctl add-device tank slow={mounted.dev} --wipe {mounted.dev} --yes; svctl check tank")
 
 
+# The front label of the only member is spoilt, which svd mends when it brings the pool up: not while another process has the
+# device by which the kernel is told what to do.
+ALONE = """part=$(readlink -f {dev})1; dump() {{ svctl dump tank | grep -v ^journal; }}
+dump > /tmp/before; grep -q ^map /tmp/before; kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true
+exec 5<> /dev/svctl-*; dd if=/dev/zero of=$part bs=4k count=1 oflag=direct conv=fsync status=none
+svd --devices {dev} 2>> /run/svctl/log 5<&- < /dev/null > /dev/null & for i in $(seq 300); do grep -q 'another svd has it' /run/svctl/log && break; sleep 0.1; done
+rc=0; svctl activate tank 2> /tmp/said || rc=$?; test $rc = 5; grep 'another svd has it' /tmp/said
+head -c 4096 $part | cmp -n 4096 - /dev/zero; exec 5>&-
+svctl activate tank; grep 'label of .* is damaged; written anew from its copy' /run/svctl/log; dump > /tmp/after; cmp /tmp/before /tmp/after
+"""
+
+
+@vm.full
+def test_who_has_the_control_device_is_alone_with_the_pool(bench):
+    disk = bench.disk("a", "256M")
+    with bench.boot([disk]) as guest:
+        s = Svctl(guest, [disk])
+        pool_of(s, f"t={disk.dev}")
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=4 oflag=direct conv=fsync status=none\n" + ALONE.format(dev=disk.dev))
+
+
 FIO = """cd /tmp; while [ ! -e /tmp/stop ]; do
 fio --name=v --filename=/dev/sv/tank/a --direct=1 --ioengine=libaio --iodepth=8 --rw=randrw --bs=16k --size=32M \
     --randrepeat=0 --fsync=32 --verify=crc32c --verify_fatal=1 --do_verify=1 --minimal >/dev/null
@@ -68,7 +89,7 @@ for n in $(seq 50); do
     pause=0.$((RANDOM % 8 + 1)); ((n % 4)) || { write_b $((16 + n / 4)); pause=$((RANDOM % 2 + 2)).$((RANDOM % 10)); }
     sleep $pause; killed; launch none  # fails if svd ended by itself
 done; sleep 1; kill -0 $svd
-test $(grep -c 'pool tank is up' /run/svctl/log) -gt 8    # and not each of them before it served the pool"""
+test $(grep -c 'pool tank is up' /run/svctl/log) -gt 5    # and not each of them before it served the pool"""
 # With the kernel serving the pool, svd makes a checkpoint as soon as it starts.
 KILL_AT_STEP = KILL + WRITE_B + """svd=$(pidof svd); n=0
 for step in begin listed committed read before-apply after-apply applied trimmed recycled end; do
