@@ -88,6 +88,16 @@ Status Engine::refuse_contents(const Candidate &candidate)
 	return {};
 }
 
+// By a virtual machine whose disk it is, or by another svd whose kernel does not have it yet: the disk, or what would be the member.
+Status Engine::refuse_locked(const Candidate &candidate)
+{
+	const auto device = member_device(candidate.device.path);
+	SV_TRY(BlockFile::open(candidate.device.path, BlockFile::Mode::kExclusive));
+	if (device.ok() && device.value() != candidate.device.path)
+		SV_TRY(BlockFile::open(device.value(), BlockFile::Mode::kExclusive));
+	return {};
+}
+
 Result<std::vector<Engine::Candidate>> Engine::probe_all(const std::vector<TierRequest> &tiers,
 							 const std::vector<std::string> &wipe)
 {
@@ -109,6 +119,7 @@ Result<std::vector<Engine::Candidate>> Engine::probe_all(const std::vector<TierR
 			candidate.tier_name = tier.name;
 			candidate.wipe = std::find(wipe.begin(), wipe.end(), path) != wipe.end();
 			SV_TRY(refuse_contents(candidate));
+			SV_TRY(refuse_locked(candidate));
 			candidates.push_back(std::move(candidate));
 		}
 		rank++;
@@ -155,17 +166,6 @@ Result<std::vector<sv_label>> Engine::lay_out(const std::string &name, const Uui
 	return labels;
 }
 
-// By another svd, whose kernel does not have them yet. What is not to be wiped has nothing on it that could be locked.
-Status Engine::refuse_locked(const std::vector<Candidate> &candidates)
-{
-	for (const auto &candidate : candidates) {
-		const auto device = member_device(candidate.device.path);
-		if (candidate.wipe)
-			SV_TRY(BlockFile::open(device.ok() ? device.value() : candidate.device.path, BlockFile::Mode::kExclusive));
-	}
-	return {};
-}
-
 // From here on what was on them is lost. The answer is the devices that get the labels: of whole disks, the partition.
 // svd may die before they have one: then such a disk has a partition table, and needs --wipe as any other with one.
 // `holds` are to be kept until the kernel has the devices (partition.h).
@@ -209,7 +209,6 @@ void Engine::give_back(const std::vector<Candidate> &candidates, const std::vect
 Status Engine::write_pool(const PoolRow &row, const std::vector<Candidate> &candidates,
 			  const std::vector<sv_label> &labels, Holds &holds)
 {
-	SV_TRY(refuse_locked(candidates));
 	SV_ASSIGN(const auto paths, take_devices(candidates, holds));
 	kill_point("create-pool-partitioned");
 	const Status result = write_members(row, paths, labels);
@@ -221,7 +220,9 @@ Status Engine::write_pool(const PoolRow &row, const std::vector<Candidate> &cand
 // Or what has one is a pool that lacks its other devices. This one may have failed for good.
 static void take_back_label(const std::string &pool, BlockDevice &device, const sv_label &label)
 {
-	const Status erased = erase_label(device, label);
+	const Status copy = erase_label_at(device, label.copy_off);
+	const Status front = erase_label_at(device, 0);	// also where the copy stays: one is less than two
+	const Status &erased = copy.ok() ? front : copy;
 	if (!erased.ok())
 		log::error("{} may have a label of pool {} from now on: {}", device.name(), pool, erased.error().message());
 }
@@ -426,7 +427,6 @@ Result<Json> Engine::add_device(const std::string &pool_name, const TierRequest 
 Status Engine::add_one(Pool &pool, const Candidate &candidate, const sv_label &label)
 {
 	Holds holds;
-	SV_TRY(refuse_locked({candidate}));
 	SV_ASSIGN(const auto paths, take_devices({candidate}, holds));
 	kill_point("add-device-partitioned");
 	Status labelled;

@@ -216,7 +216,7 @@ private:
 	Result<std::vector<Candidate>> probe_all(const std::vector<TierRequest> &tiers,
 						 const std::vector<std::string> &wipe);
 	Status refuse_contents(const Candidate &candidate);
-	static Status refuse_locked(const std::vector<Candidate> &candidates);
+	static Status refuse_locked(const Candidate &candidate);
 	Result<bool> same_pool(const std::string &name, const std::vector<TierRequest> &tiers,
 			       std::optional<bool> pass_discards);
 	using Holds = std::vector<UniqueFd>;	// of whole disks on their way into a pool

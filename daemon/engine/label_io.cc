@@ -107,13 +107,17 @@ Status write_label(BlockDevice &device, const sv_label &label)
 	return write_and_sync(device, 0, buffer);
 }
 
-Status erase_label(BlockDevice &device, const sv_label &label)
+Status erase_label_at(BlockDevice &device, uint64_t offset)
 {
 	AlignedBuffer zeroes(SV_LABEL_SIZE);
 	std::memset(zeroes.data(), 0, zeroes.size());
-	const Status copy = write_and_sync(device, label.copy_off, zeroes);
-	const Status front = write_and_sync(device, 0, zeroes);		// also where the copy stays: one is less than two
-	return copy.ok() ? front : copy;
+	return write_and_sync(device, offset, zeroes);
+}
+
+Status erase_label(BlockDevice &device, const sv_label &label)
+{
+	SV_TRY(erase_label_at(device, label.copy_off));
+	return erase_label_at(device, 0);
 }
 
 void tell_udev(const std::string &path)

@@ -29,6 +29,7 @@ struct FoundMember {
 Result<std::optional<FoundMember>> read_label(const std::string &path);
 Status write_label(BlockDevice &device, const sv_label &label);	// copy first
 Status erase_label(BlockDevice &device, const sv_label &label);
+Status erase_label_at(BlockDevice &device, uint64_t offset);	// one of the two
 
 // Has udev look at the device anew. It does so by itself when a writer closes it, but not while it is busy with it.
 void tell_udev(const std::string &path);

@@ -1,10 +1,12 @@
 """Bad input: a clear message, the right exit code, nothing changed."""
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 
 import harness
@@ -71,6 +73,30 @@ def test_refuses_foreign_signatures_unless_named(host):
     assert sums(foreign, other) == before * 2
     host.svctl(*create(host, foreign), "--wipe", foreign, "--yes")
     assert {p["name"] for p in host.json("list")["pools"]} == {"tank", "p"}
+
+
+def lock(file):
+    """Until it is closed, whoever else of this process opens and closes it."""
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhxxxxqqixxxx", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+
+
+def test_refuses_devices_that_another_process_has_locked(host):
+    """As QEMU does with its disks: also what is to be wiped, and what looks blank."""
+    host.used_pool()
+    blank, foreign = host.disk("blank"), host.disk("foreign")
+    subprocess.run(["/sbin/mkfs.ext4", "-q", "-F", foreign], check=True)
+    before = sums(blank, foreign)
+    with host.unchanged(), open(blank, "r+b") as one, open(foreign, "r+b") as other:
+        lock(one), lock(other)
+        for dry_run in ([], ["--dry-run"]):
+            for words, wipe in ((blank, []), (foreign, ["--wipe", foreign, "--yes"])):
+                for command in (create(host, words), ["add-device", "tank", f"slow={words}"]):
+                    host.refused(5, *command, *wipe, *dry_run, says="another svd, or a virtual machine")
+        assert sums(blank, foreign) == before
+        one.close()
+        host.refused(5, "add-device", "tank", f"slow={blank},{foreign}", "--wipe", foreign, "--yes", says=foreign)
+        assert sums(blank, foreign) == before
+    host.svctl("add-device", "tank", f"slow={blank}")
 
 
 def test_refuses_members_of_a_pool(host):

@@ -32,9 +32,9 @@ do printf '%4096d' $(({first} + n)) | dd of=/dev/fd/5 bs=4k seek=$n oflag=direct
 echo $n >> /share/acked; n=$((n + 1)); done
 """
 # udev looks at it while a table is changed, as after a program that wrote has closed it.
-SUSPENDED = """dm=$(basename $(readlink -f /dev/sv/tank/data-set)); dmsetup suspend --noflush --nolockfs /dev/$dm
-code=0; udevadm trigger --settle --action=change /dev/$dm || code=1; test -b /dev/sv/tank/data-set || code=2; udevadm info /dev/$dm
-uuid=$(findmnt -no UUID /data); test $(readlink -f /dev/disk/by-uuid/$uuid) = /dev/$dm || code=3
+SUSPENDED = """dm=$(basename $(readlink -f /dev/sv/tank/data-set)); uuid=$(findmnt -no UUID /data); dmsetup suspend --noflush --nolockfs /dev/$dm
+code=0; udevadm trigger --settle --action=change /dev/$dm || code=1; test -b /dev/sv/tank/data-set || code=2
+test $(readlink -f /dev/disk/by-uuid/$uuid) = /dev/$dm || code=3
 dmsetup resume /dev/$dm; udevadm settle; sleep 1; test $code = 0; test $(readlink -f /dev/disk/by-uuid/$uuid) = /dev/$dm; findmnt /data
 """
 WRITTEN = """cd /data/written; rm -f new; ls | wc -l; ls | grep -q .; for f in *; do echo "$f  $f"; done | sha256sum --quiet -c
