@@ -11,17 +11,11 @@
 
 namespace svd {
 
-namespace {
-
-bool is_member(udev_device *device)
+bool tells_of_member(const char *action, const char *fs_type)
 {
-	const char *action = udev_device_get_action(device);
-	const char *type = udev_device_get_property_value(device, "ID_FS_TYPE");
-	return action != nullptr && std::string_view(action) != "remove" && type != nullptr &&
-	       std::string_view(type) == "sv_member";
+	return action != nullptr && std::string_view(action) != "remove" && fs_type != nullptr &&
+	       std::string_view(fs_type) == "sv_member";
 }
-
-}	// namespace
 
 DeviceEvents::DeviceEvents()
 	: udev_(udev_new()), monitor_(udev_ == nullptr ? nullptr : udev_monitor_new_from_netlink(udev_, "udev"))
@@ -53,7 +47,8 @@ bool DeviceEvents::take()
 		udev_device *const device = udev_monitor_receive_device(monitor_);	// does not wait
 		if (device == nullptr && errno != ENOBUFS)	// that: there were more than fitted, any of them a member's
 			break;
-		member = device == nullptr || is_member(device) || member;
+		member = member || device == nullptr ||
+			 tells_of_member(udev_device_get_action(device), udev_device_get_property_value(device, "ID_FS_TYPE"));
 		udev_device_unref(device);
 	}
 	return member;

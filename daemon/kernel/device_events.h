@@ -10,6 +10,9 @@ struct udev_monitor;
 
 namespace svd {
 
+// As udev says it; null where it says nothing.
+bool tells_of_member(const char *action, const char *fs_type);
+
 class DeviceEvents {
 public:
 	DeviceEvents();
