@@ -109,10 +109,11 @@ suite-vm: guest-root
 suite-vm-full: guest-root deb
 	@$(VM_RUN) --full $(VM_FLAGS)
 
-# The module alone on Debian's own kernel.
-suite-vm-6.1: $(BUILD)/.deps-6.1
+# Debian's own kernel: the module alone, and full guests that are installed, rebooted, and hand their disks on.
+ON_6.1 = ^(module|bios)\.|^(host\.fstab|import\.|service\.what_make_install|snapshots\.snapshots_stay)
+suite-vm-6.1: $(BUILD)/.deps-6.1 guest-root
 	@$(MAKE) kmod KVER=6.1
-	@$(VM_RUN) --kernel 6.1 -k '^(module|bios)\.' $(VM_FLAGS)
+	@$(VM_RUN) --kernel 6.1 --full -k '$(ON_6.1)' $(VM_FLAGS)
 
 suite-demo: guest-root
 	@tests/demo/run --kernel $(KVER)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 
@@ -77,6 +78,13 @@ def depmod(kernel, tree):
         if name.startswith("modules."):
             shutil.copy(os.path.join(all_of_them, name), ours)
     shutil.rmtree(base)
+
+
+def bundle(files, programs):
+    """A tar file of programs of this host with their libraries, and of files: for what a full guest's own root is too small."""
+    libraries = re.findall(r"(/\S+) \(0x", subprocess.run(["ldd", *programs], check=True, stdout=subprocess.PIPE, text=True).stdout)
+    command = ["tar", "-c", "--dereference", "--hard-dereference", "-P", *files, *programs, *sorted(set(libraries))]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
 
 
 def with_few_modules(bench, *names):

@@ -4,8 +4,8 @@ has the same commands."""
 import os
 
 import vm
-from host import Machine
-from svctl import Svctl, pool_of
+from host import Machine, bundle
+from svctl import Svctl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -78,16 +78,17 @@ svctl check tank
 """
 
 
+# udev looks at each of these devices whenever one has closed it that could write.
 @vm.full
-@vm.limit(240)
+@vm.limit(400)
 def test_file_systems_and_images_with_small_sectors(bench):
     disk = bench.disk("a", "768M")
-    with bench.boot([disk]) as guest:
-        guest.run("modprobe -a loop ext4 xfs btrfs")
-        s = Svctl(guest, [disk])
-        s.run(f"svctl create-pool tank --tier t={disk.dev}")
+    machine = Machine(bench, [disk])
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.run(f"svctl create-pool tank --tier t={disk.dev}")
         for part in (FILE_SYSTEMS, LOOP, CLEAN, IMAGES):
-            print(s.run(STACK + part))
+            print(guest.run(STACK + part, timeout=150))
 
 
 # RAID 5 is the fast tier, LUKS on RAID 1 the slow one; LUKS on a volume, and a volume group of two.
@@ -163,13 +164,15 @@ def test_luks_lvm_and_md_below_and_above(bench):
 
 
 # A machine whose firmware reads and writes sectors of 512 bytes; blocks and discards as qemu-io makes them.
+QEMU_PROGRAMS = ["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/bin/qemu-io"]
+QEMU_FILES = ["/usr/share/qemu", "/usr/share/seabios"]
 QEMU = f"""disk=driver=host_device,filename=/dev/sv/tank/vm,aio=io_uring,cache.direct=on,discard=unmap
 cd /tmp
 vm() {{ qemu-system-x86_64 -nodefaults -display none -accel tcg -m 32 -device isa-debug-exit,iobase=0xf4 \\
     -blockdev $disk,node-name=d -device virtio-blk-pci,drive=d,bootindex=0 "$@"; }}
 """
-QEMU_IMAGE = f"""svctl create-volume tank/vm --size 64M
-as --32 {HERE}/guest/boot-sector.S -o b.o; ld -m elf_i386 -Ttext 0x7c00 --oformat binary b.o -o boot-sector
+QEMU_IMAGE = """svctl create-volume tank/vm --size 64M
+as --32 /share/boot-sector.S -o b.o; ld -m elf_i386 -Ttext 0x7c00 --oformat binary b.o -o boot-sector
 truncate -s 16M image; dd if=boot-sector of=image conv=notrunc status=none
 dd if=/dev/urandom of=image bs=512 seek=16 count=4096 conv=notrunc status=none
 qemu-img convert -n -f raw --target-image-opts -t none image $disk
@@ -209,14 +212,17 @@ kill $qemu; wait || true; svctl deactivate tank; svctl activate tank; svctl chec
 
 
 @vm.full
-@vm.limit(300)
+@vm.limit(400)
 def test_qemu_has_a_volume_as_its_disk(bench):
     disk = bench.disk("a", "256M")
-    with bench.boot([disk]) as guest:
-        s = Svctl(guest, [disk])
-        s.run(f"svctl create-pool tank --tier t={disk.dev}")
+    machine = Machine(bench, [disk])
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.put("qemu.tar", bundle(QEMU_FILES, QEMU_PROGRAMS))
+        guest.put("boot-sector.S", open(os.path.join(HERE, "guest/boot-sector.S"), "rb").read())
+        guest.run(f"tar -C / --keep-directory-symlink --skip-old-files -xf /share/qemu.tar; ldconfig; svctl create-pool tank --tier t={disk.dev}", timeout=120)
         for part in (QEMU_IMAGE, QEMU_WROTE, QEMU_IO, QEMU_GROWS, QEMU_WROTE):
-            print(s.run(STACK + QEMU + part))
+            print(guest.run(STACK + QEMU + part, timeout=150))
 
 
 AT_BOOT = """for v in data secret pv btrfs; do svctl create-volume tank/$v --size 512M; done
