@@ -2,8 +2,8 @@
 /*
  * Bios that map() could not answer at once, and the upkeep that lets it answer: refilling reserves, and reclaiming
  * what only a grace period still holds. remap.c hands bios in, from any context. One worker per pool runs them.
- * Each of them ends without user space: DEFER by a refill and a commit, HELD with the command that holds it, NOSPC by
- * its deadline [I30].
+ * Each of them ends without user space: DEFER by a refill and a commit, HELD with the command that holds it or with
+ * the writes under way that have the ring's space, NOSPC by its deadline [I30].
  */
 #include <linux/device-mapper.h>
 #include <linux/sched/mm.h>

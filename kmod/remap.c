@@ -132,7 +132,8 @@ static void sv_io_wait_done(struct sv_waiter *w)
 	sv_io_end(io, errno_to_blk_status(w->ticket.error));
 }
 
-static int sv_map_flush(struct sv_io *io)
+/* Not inline, as all in map() and end_io() that few bios need: the others then save fewer registers. */
+static noinline int sv_map_flush(struct sv_io *io)
 {
 	struct sv_kpool *kp = io->target->pool;	/* dm holds the table as long as map() runs, and that holds kp */
 	u32 member;
@@ -149,7 +150,7 @@ static int sv_map_flush(struct sv_io *io)
 	return DM_MAPIO_SUBMITTED;		/* io may be gone */
 }
 
-static int sv_map_defer(struct sv_io *io, struct bio *bio)
+static noinline int sv_map_defer(struct sv_io *io, struct bio *bio)
 {
 	if (bio->bi_opf & REQ_NOWAIT) {
 		sv_defer_refill(io->target->pool);	/* what it lacks may be that; the worker never sees it */
@@ -228,6 +229,12 @@ static __always_inline int sv_map_data(struct sv_io *io, struct bio *bio, enum r
 	return DM_MAPIO_REMAPPED;
 }
 
+static noinline int sv_map_nothing(struct sv_io *io)
+{
+	sv_io_end(io, BLK_STS_OK);
+	return DM_MAPIO_SUBMITTED;
+}
+
 /* What is not set here is set before it is looked at: clearing all of it would cost as much as finding the extent. */
 static void sv_io_init(struct sv_io *io, struct dm_target *ti, struct bio *bio)
 {
@@ -256,10 +263,8 @@ int sv_volume_map(struct dm_target *ti, struct bio *bio)
 		return sv_map_flush(io);
 	if (unlikely((bio->bi_iter.bi_sector | bio_sectors(bio)) % SV_BLOCK_SECTORS))
 		return DM_MAPIO_KILL;
-	if (unlikely(!bio_sectors(bio))) {
-		sv_io_end(io, BLK_STS_OK);
-		return DM_MAPIO_SUBMITTED;
-	}
+	if (unlikely(!bio->bi_iter.bi_size))
+		return sv_map_nothing(io);
 	switch (bio_op(bio)) {
 	case REQ_OP_READ:
 		return sv_map_data(io, bio, REQ_OP_READ);
@@ -393,17 +398,26 @@ static bool sv_io_must_commit(struct sv_io *io)
  * True: the bio ends when a commit has, and may have by now, as may the last device of the pool be gone. What keeps kp
  * is the RCU section, which sv_commit_stop() waits for.
  */
-static bool sv_io_wait_commit(struct sv_io *io)
+static noinline bool sv_io_wait_commit(struct sv_io *io, struct bio *bio)
 {
 	struct sv_kpool *kp = io->target->pool;
 	bool waits;
 
+	sv_bio_keep(bio);
 	rcu_read_lock();
 	waits = sv_io_must_commit(io);
 	if (waits)
 		sv_commit_queue(kp);	/* io may be gone */
 	rcu_read_unlock();
 	return waits;
+}
+
+/* The worker goes on with it. */
+static noinline int sv_io_again(struct sv_io *io, struct bio *bio)
+{
+	sv_bio_keep(bio);
+	sv_defer_io(io->target->pool, io);
+	return DM_ENDIO_INCOMPLETE;
 }
 
 static bool sv_refused_zeroes(struct bio *bio, blk_status_t status)
@@ -426,30 +440,21 @@ static void sv_io_account(struct sv_io *io, blk_status_t status)
 /* Whether the bio may go up: DM_ENDIO_*. */
 static int sv_io_ended_once(struct sv_io *io, struct bio *bio, blk_status_t *error)
 {
-	struct sv_kpool *kp = io->target->pool;
-
 	if (io->committed)
 		return DM_ENDIO_DONE;
 	if (io->planned) {
 		if (unlikely(sv_refused_zeroes(bio, *error))) {
 			io->zero_by_hand = true;
-			sv_bio_keep(bio);
-			sv_defer_io(kp, io);
-			return DM_ENDIO_INCOMPLETE;
+			return sv_io_again(io, bio);
 		}
 		sv_io_release(io, *error);
 	}
 	if (*error)
 		return DM_ENDIO_DONE;
-	if (io->iter.bi_size) {
-		sv_bio_keep(bio);
-		sv_defer_io(kp, io);
-		return DM_ENDIO_INCOMPLETE;
-	}
-	if (io->fua) {
-		sv_bio_keep(bio);
-		return sv_io_wait_commit(io) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
-	}
+	if (io->iter.bi_size)
+		return sv_io_again(io, bio);
+	if (io->fua)
+		return sv_io_wait_commit(io, bio) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
 	return DM_ENDIO_DONE;
 }
 

@@ -152,7 +152,7 @@ static bool range_valid(const struct sv_partial *pt, u32 first, u32 n)
 static bool begin_write(struct sv_pool *p, struct sv_partial *pt, struct sv_piece *out)
 {
 	if (!sv_ring_reserve(p, (u64)SV_RESV_WRITE * SV_RESV_UNIT))
-		return sv_no_ring(p);
+		return false;
 	out->partial = pt;
 	out->resv = SV_RESV_WRITE;
 	(void)atomic64_add_return((s64)(1ull << SV_DIRTY_INFLIGHT), &pt->dirty);	/* full barrier */
@@ -174,7 +174,7 @@ static enum sv_plan write_there(struct sv_pool *p, u32 extent, u64 word, struct 
 		return SV_PLAN_REMAP;
 	}
 	if (!begin_write(p, pt, out))
-		return SV_PLAN_NOSPC;
+		return sv_no_ring(p);
 	if (smp_load_acquire(sv_xt_word(p, extent)) == word)	/* as in sv_look_up() */
 		return SV_PLAN_REMAP;
 	undo_write(p, out);			/* it changed: settled, freed, or about to be */
@@ -378,8 +378,7 @@ static noinline enum sv_plan first_write(struct sv_volume *v, u64 index, enum sv
 		return SV_PLAN_DEFER;
 	}
 	if (!sv_ring_reserve(p, resv)) {
-		sv_no_ring(p);
-		plan = SV_PLAN_NOSPC;
+		plan = sv_no_ring(p);
 	} else {
 		plan = take_space(v, index, entry, word, c, first, n, out);
 		if (plan != SV_PLAN_REMAP)
@@ -409,7 +408,8 @@ static noinline enum sv_plan write_partial(struct sv_volume *v, u64 block, u64 e
 	return write_there(p, sv_entry_extent(entry), word, pt, out);
 }
 
-enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_write_class c, struct sv_piece *out)
+static noinline enum sv_plan write_any(struct sv_volume *v, u64 block, u32 blocks, enum sv_write_class c,
+				       struct sv_piece *out)
 {
 	u32 first = (u32)(block % SV_EXTENT_BLOCKS), n = min_t(u32, blocks, SV_EXTENT_BLOCKS - first);
 	u64 index = block / SV_EXTENT_BLOCKS;
@@ -429,6 +429,22 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
 	if (out->blocks < blocks)
 		extend(v, block, blocks, view, sv_xw_where(word), out);
+	return SV_PLAN_REMAP;
+}
+
+/* The usual overwrite: within an extent of the volume's own that is whole. All else is asked anew. */
+enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_write_class c, struct sv_piece *out)
+{
+	u32 first = (u32)(block % SV_EXTENT_BLOCKS);
+	u64 entry, word;
+
+	if (unlikely(sv_may_write(v) != SV_PLAN_REMAP || first + blocks > SV_EXTENT_BLOCKS))
+		return write_any(v, block, blocks, c, out);
+	word = sv_look_up(v, block / SV_EXTENT_BLOCKS, &entry);
+	/* The one load of [I8]. */
+	if (!word || (word & (SV_XW_HOLD | SV_XW_PARTIAL)) || !sv_owns(READ_ONCE(v->view), entry))
+		return write_any(v, block, blocks, c, out);
+	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, blocks, out);
 	return SV_PLAN_REMAP;
 }
 

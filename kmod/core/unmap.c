@@ -142,10 +142,8 @@ static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool zero
 		return SV_PLAN_DEFER;
 	if (own && (word & SV_XW_HOLD))
 		return SV_PLAN_HELD;
-	if (!sv_ring_free(v->pool)) {
-		sv_no_ring(v->pool);
-		return SV_PLAN_NOSPC;
-	}
+	if (!sv_ring_free(v->pool))
+		return sv_no_ring(v->pool);
 	if (n == SV_EXTENT_BLOCKS)
 		return unmap_whole(v, index, &t, own);
 	if (!own || has_parent(v->pool, word))

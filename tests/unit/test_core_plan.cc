@@ -206,6 +206,39 @@ TEST_F(CorePlan, full_pool_refuses_what_needs_space_and_nothing_else) {
   EXPECT_EQ(0, sv_test_reserved(p_->pool) % SV_RESV_VALID);
 }
 
+TEST_F(CorePlan, ring_that_is_promised_to_writes_under_way_is_waited_for) {
+  make({{.slots = 8, .ring = true}}, 1);
+  std::vector<sv_piece> under_way;
+  sv_piece piece{};
+  sv_plan plan;
+  while ((plan = plan_write(volumes_[0], under_way.size() % kBlocks, 1, &piece)) == SV_PLAN_REMAP) under_way.push_back(piece);
+  EXPECT_EQ(SV_PLAN_HELD, plan);
+  EXPECT_GT(under_way.size(), 10000u);
+  EXPECT_TRUE(sv_pool_events(p_->pool) & SV_EVENT_RING);
+  EXPECT_EQ(SV_PLAN_HELD, plan_write(volumes_[0], kBlocks, 1, &piece)) << "nor is another extent made";
+  sv_write_done(volumes_[0], &under_way.back(), true);
+  under_way.pop_back();
+  EXPECT_EQ(SV_PLAN_REMAP, plan_write(volumes_[0], kBlocks, 1, &piece));
+  sv_write_done(volumes_[0], &piece, true);
+  for (const sv_piece& p : under_way) sv_write_done(volumes_[0], &p, true);
+}
+
+TEST_F(CorePlan, ring_that_is_written_full_is_full) {
+  make({{.slots = 8, .ring = true}}, 1);
+  write(0, 0, 1, true);
+  sv_piece piece{};
+  sv_plan plan;
+  uint32_t writes = 0;
+  for (; (plan = plan_write(volumes_[0], 1, 1, &piece)) == SV_PLAN_REMAP; writes++) {
+    sv_write_done(volumes_[0], &piece, true);
+    p_->commit();
+    EXPECT_EQ(SV_PLAN_ZERO, sv_plan_discard(volumes_[0], 1, 1, false, &piece));
+  }
+  EXPECT_EQ(SV_PLAN_NOSPC, plan);
+  EXPECT_GT(writes, 10000u);
+  EXPECT_TRUE(sv_pool_events(p_->pool) & SV_EVENT_RING);
+}
+
 TEST_F(CorePlan, modes_refuse_in_order_of_degradation) {
   make({{.slots = 8, .ring = true}}, 1);
   sv_volume* ro = p_->volume(9, SV_EXTENT_SIZE, ~0ull, SV_VOLUME_READ_ONLY);

@@ -305,3 +305,17 @@ for fd in fds:
     os.close(fd)
 """, timeout=90))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; losetup -d /dev/loop0; umount /under; rmmod dm_sv")
+
+
+@vm.full
+def test_writes_under_way_that_have_the_ring_are_waited_for(bench):
+    """Each has 4 KiB of it until it ends, and gives most of that back: that is no want of space, however soon that fails."""
+    disk = bench.disk("a", "64M")
+    with bench.boot([disk]) as guest:
+        guest.load_sv()
+        guest.run(f"modprobe dm-delay; dmsetup create slow --table \"0 $(blockdev --getsz {disk.dev}) delay {disk.dev} 0 0 {disk.dev} 0 400\"")
+        sv(guest, "--ring 4 up /dev/mapper/slow")
+        sv(guest, "create 1 16M")
+        sv(guest, "policy 0 1000")
+        print(guest.run("fio --name=x --filename=/dev/mapper/v1 --direct=1 --ioengine=libaio --iodepth=3000 --bs=4k --rw=randwrite --size=16M "
+                        "--verify=crc32c --do_verify=1 --verify_fatal=1 --buffer_compress_percentage=0 --output-format=terse", timeout=120)[:200])
