@@ -306,10 +306,10 @@ class Catalogue {
 	Result<ApplyStats> apply_batch(std::span<const sv_rec> records, const sv_ring_cursor &reached);
 
 	// --- loading the kernel: each is called with batches in ascending order until the end or an error ---
-	Status for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn);
-	Status for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn);
+	Status for_each_extent(const std::function<Status(std::span<sv_extent>)> &fn);
+	Status for_each_partial(const std::function<Status(std::span<sv_partial_bits>)> &fn);
 	// What a volume or snapshot sees: of each index the newest entry of its chain of layers, and which one has it.
-	Status for_each_map(uint32_t id, const std::function<Status(std::span<const sv_map_entry>)> &fn);
+	Status for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn);
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
 	Result<uint64_t> highest_extent();             // number of a page's last one; what for_each_extent() goes up to

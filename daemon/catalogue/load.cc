@@ -15,7 +15,7 @@ static constexpr size_t kBatch = 16384;
 template <typename T>
 class Batcher {
  public:
-	explicit Batcher(const std::function<Status(std::span<const T>)> &fn) : fn_(fn)
+	explicit Batcher(const std::function<Status(std::span<T>)> &fn) : fn_(fn)
 	{
 		items_.reserve(kBatch + MapPage::kEntries);
 	}
@@ -32,7 +32,7 @@ class Batcher {
 	}
 
  private:
-	const std::function<Status(std::span<const T>)> &fn_;
+	const std::function<Status(std::span<T>)> &fn_;
 	std::vector<T> items_;
 };
 
@@ -63,7 +63,7 @@ Status each_extent(Database &db, const std::function<Status(uint32_t, const Exte
 }
 
 // Of a pool's activation this is a good part: there is no call for each extent.
-Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_extent>)> &fn)
+Status Catalogue::for_each_extent(const std::function<Status(std::span<sv_extent>)> &fn)
 {
 	Batcher<sv_extent> batch(fn);
 	SV_TRY(each_extent_page(*impl_->db, [&](uint32_t first, const ExtentPage &page) {
@@ -76,7 +76,7 @@ Status Catalogue::for_each_extent(const std::function<Status(std::span<const sv_
 	return batch.flush();
 }
 
-Status Catalogue::for_each_partial(const std::function<Status(std::span<const sv_partial_bits>)> &fn)
+Status Catalogue::for_each_partial(const std::function<Status(std::span<sv_partial_bits>)> &fn)
 {
 	Batcher<sv_partial_bits> batch(fn);
 	SV_ASSIGN(Query q, impl_->db->query("SELECT extent, parent, valid, places FROM partials ORDER BY extent"));
@@ -122,7 +122,7 @@ static Result<uint32_t> layer_of_view(Catalogue &catalogue, Database &db, uint32
 	return v.layer;
 }
 
-Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<const sv_map_entry>)> &fn)
+Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn)
 {
 	SV_ASSIGN(const uint32_t layer, layer_of_view(*this, *impl_->db, id));
 	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(*impl_->db, layer));

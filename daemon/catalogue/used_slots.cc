@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
+
 #include "daemon/catalogue/pages.h"
 
 namespace svd {
@@ -12,7 +15,7 @@ UsedSlots::UsedSlots(const std::vector<MemberRow> &members)
 {
 	uint64_t slots = 0;
 	for (const MemberRow &m : members) {
-		used_.emplace_back(m.nr_slots);
+		used_.push_back({std::vector<uint64_t>((m.nr_slots + 63) / 64), m.nr_slots});
 		slots += m.nr_slots;
 	}
 	max_extents_ = sv_max_extents(slots);
@@ -27,9 +30,9 @@ static Error nowhere(uint32_t extent, uint32_t member, uint32_t slot)
 
 bool UsedSlots::mark(uint32_t member, uint32_t slot)
 {
-	if (member >= used_.size() || slot >= used_[member].size())
+	if (member >= used_.size() || slot >= used_[member].slots)
 		return false;
-	used_[member][slot] = true;
+	used_[member].word[slot / 64] |= 1ull << slot % 64;
 	return true;
 }
 
@@ -61,19 +64,25 @@ Status UsedSlots::add(std::span<const sv_partial_bits> partials)
 	return {};
 }
 
+// The first slot from there on that is used, or is not.
+uint32_t UsedSlots::Bits::next(uint32_t slot, bool used) const
+{
+	while (slot < slots) {
+		const uint64_t rest = (used ? word[slot / 64] : ~word[slot / 64]) >> slot % 64;
+		if (rest != 0)
+			return std::min(slot + static_cast<uint32_t>(std::countr_zero(rest)), slots);
+		slot = (slot / 64 + 1) * 64;
+	}
+	return slots;
+}
+
 void UsedSlots::add_free(uint32_t member, std::vector<FreeRange> &out) const
 {
-	const std::vector<bool> &used = used_[member];
-	const auto n = static_cast<uint32_t>(used.size());
-	for (uint32_t slot = 0; slot < n;) {
-		if (used[slot]) {
-			slot++;
-			continue;
-		}
-		const uint32_t first = slot;
-		while (slot < n && !used[slot])
-			slot++;
-		out.push_back({member, first, slot - first});
+	const Bits &bits = used_[member];
+	uint32_t end;
+	for (uint32_t first = bits.next(0, false); first < bits.slots; first = bits.next(end, false)) {
+		end = bits.next(first, true);
+		out.push_back({member, first, end - first});
 	}
 }
 

@@ -23,7 +23,12 @@ class UsedSlots {
 	bool mark(uint32_t member, uint32_t slot);  // false: there is none
 	void add_free(uint32_t member, std::vector<FreeRange> &out) const;
 
-	std::vector<std::vector<bool>> used_;  // by member
+	struct Bits {
+		std::vector<uint64_t> word;
+		uint32_t slots;
+		uint32_t next(uint32_t slot, bool used) const;
+	};
+	std::vector<Bits> used_;               // by member
 	uint32_t max_extents_;                 // numbers are below it
 	std::vector<uint8_t> members_;         // by extent, of those with fragments
 };

@@ -236,8 +236,8 @@ private:
 	Status open_catalogue(bool missing);
 	Status compare_members(bool missing);
 	Status recover_journal();
-	Status choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order);
-	Status replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor);
+	Result<uint64_t> choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order);
+	Status replay(const std::vector<uint32_t> &copies, uint64_t last_seq, sv_ring_cursor *cursor);
 	Status finish_deletions();
 	Status load_kernel(bool existed);
 	Status catch_up();

@@ -104,10 +104,9 @@ Status Pool::refuse_old_module_for_snapshots()
 
 Status Pool::load_map(uint32_t id)
 {
-	return catalogue_->for_each_map(id, [&](std::span<const sv_map_entry> some) -> Status {
+	return catalogue_->for_each_map(id, [&](std::span<sv_map_entry> some) -> Status {
 		SV_TRY(pace_->breathe());
-		std::vector<sv_map_entry> copy(some.begin(), some.end());
-		return channel_->tell_all(SV_OP_MAP, copy);
+		return channel_->tell_all(SV_OP_MAP, some);
 	});
 }
 

@@ -348,8 +348,9 @@ Status Pool::catalogue_name()
 	return catalogue_->set_pool(row);
 }
 
-// The longest undamaged copy comes first. A damaged one may be repaired from it only if it had nothing more.
-Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order)
+// The longest undamaged copy comes first; the answer is how far it goes. A damaged one may be repaired from it only if it had
+// nothing more.
+Result<uint64_t> Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *order)
 {
 	std::vector<CopyState> copies;
 	for (uint32_t index : with_flag(SV_LABEL_HAS_RING))
@@ -392,23 +393,23 @@ Status Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<uint32_t> *
 			log::warning(Id::kJournalCopyDamaged, "pool {}: journal on {}: it ends {} batches before the other copy{}", name_, path,
 				     best.last_seq - copy.last_seq, read_only_ ? "" : ", and is completed from that");
 	}
-	return {};
+	return best.last_seq;
 }
 
 Status Pool::recover_journal()
 {
 	SV_ASSIGN(sv_ring_cursor cursor, catalogue_->applied());
 	std::vector<uint32_t> order;
-	SV_TRY(choose_copies(cursor, &order));
-	return replay(order, &cursor);
+	SV_ASSIGN(const uint64_t last_seq, choose_copies(cursor, &order));
+	return cursor.seq == last_seq ? Status() : replay(order, last_seq, &cursor);
 }
 
-// Applies the first copy's batches from the cursor on, and writes them to the other where it differs. Of a read-only
-// pool neither reaches a member: the catalogue changes in memory.
-Status Pool::replay(const std::vector<uint32_t> &copies, sv_ring_cursor *cursor)
+// Applies the first copy's batches from the cursor on, up to last_seq, and writes them to the other where it differs. Of a
+// read-only pool neither reaches a member: the catalogue changes in memory.
+Status Pool::replay(const std::vector<uint32_t> &copies, uint64_t last_seq, sv_ring_cursor *cursor)
 {
 	Member &source = members_.at(copies[0]);
-	RingReader reader(*source.file, source.label, 0);
+	RingReader reader(*source.file, source.label, last_seq);
 	BatchApplier applier(*catalogue_);
 	const void *batch = nullptr;
 	const char *why = "";
@@ -611,18 +612,16 @@ Status Pool::load_maps(UsedSlots *used)
 {
 	SV_ASSIGN(const uint64_t last, catalogue_->highest_extent());
 	pace_->begin({"loading extents", 0, last, "extents"});
-	SV_TRY(catalogue_->for_each_extent([&](std::span<const sv_extent> some) -> Status {
+	SV_TRY(catalogue_->for_each_extent([&](std::span<sv_extent> some) -> Status {
 		SV_TRY(pace_->step(some.front().extent));
 		SV_TRY(used->add(some));
-		std::vector<sv_extent> copy(some.begin(), some.end());
-		return channel_->tell_all(SV_OP_EXTENTS, copy);
+		return channel_->tell_all(SV_OP_EXTENTS, some);
 	}));
 	pace_->begin({"loading partial extents", 0, last, "extents"});
-	SV_TRY(catalogue_->for_each_partial([&](std::span<const sv_partial_bits> some) -> Status {
+	SV_TRY(catalogue_->for_each_partial([&](std::span<sv_partial_bits> some) -> Status {
 		SV_TRY(pace_->step(some.front().extent));
 		SV_TRY(used->add(some));
-		std::vector<sv_partial_bits> copy(some.begin(), some.end());
-		return channel_->tell_all(SV_OP_PARTIALS, copy);
+		return channel_->tell_all(SV_OP_PARTIALS, some);
 	}));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	pace_->begin({"loading maps", 0, volumes.size(), "volumes"});

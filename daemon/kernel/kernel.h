@@ -116,7 +116,8 @@ public:
 		return {};
 	}
 	// Sends all in payloads that the kernel takes.
-	template <typename T> Result<void> tell_all(uint32_t op, std::vector<T> &all)
+	template <typename T> Result<void> tell_all(uint32_t op, std::vector<T> &all) { return tell_all(op, std::span<T>(all)); }
+	template <typename T> Result<void> tell_all(uint32_t op, std::span<T> all)
 	{
 		constexpr size_t kMost = SV_CMD_MAX / sizeof(T);
 		for (size_t i = 0; i < all.size(); i += kMost) {

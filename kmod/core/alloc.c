@@ -47,15 +47,21 @@ void sv_slot_take(struct sv_pool *p, u32 member, u32 slot)
 	sv_bit_set(m->live, slot);
 }
 
-void sv_slot_grant(struct sv_pool *p, u32 member, u32 slot)
+void sv_slots_grant(struct sv_pool *p, u32 member, u32 word, u64 slots)
 {
 	struct sv_member *m = p->members[member];
+	u32 n = (u32)hweight64(slots);
 
 	sv_lock_assert(&p->lock);
-	sv_bit_clear(m->used, slot);
-	m->free++;
-	WRITE_ONCE(p->free_slots, p->free_slots + 1);
-	sv_bit_set(m->room, slot / 64);
+	m->used[word] &= ~slots;
+	m->free += n;
+	WRITE_ONCE(p->free_slots, p->free_slots + n);
+	sv_bit_set(m->room, word);
+}
+
+void sv_slot_grant(struct sv_pool *p, u32 member, u32 slot)
+{
+	sv_slots_grant(p, member, slot / 64, 1ull << slot % 64);
 }
 
 void sv_slot_release(struct sv_pool *p, u32 member, u32 slot)

@@ -156,31 +156,44 @@ static bool is_taken(const struct sv_pool *p, const struct sv_extent *x)
 	       (!(x->flags & SV_EXTENT_FRAGS) && (sv_bit(m->live, x->slot) || !sv_bit(m->used, x->slot)));
 }
 
+/* Cells for what is not a whole extent. Its word's flags, and what it names: *@where. */
+static u64 load_partial(struct sv_pool *p, const struct sv_extent *x, u32 *where)
+{
+	u64 flags = 0;
+
+	if (x->flags & SV_EXTENT_FRAGS) {
+		*where = sv_places_new(p);
+		flags |= SV_XW_FRAGS;
+	}
+	if (x->flags & SV_EXTENT_PARTIAL) {
+		*where = sv_partial_new(p, x->extent, *where, 0, 0);
+		flags |= SV_XW_PARTIAL;
+	}
+	return flags;
+}
+
 static int load_extent(struct sv_pool *p, const struct sv_extent *x)
 {
-	u32 where = x->slot, slot = x->slot;
+	struct sv_member *m;
 	u64 flags = SV_XW_LIVE;
+	u32 where = x->slot;
 
 	if (!extent_makes_sense(p, x))
 		return -EINVAL;
 	if (is_taken(p, x))
 		return -EEXIST;
-	if (p->pt_nfree < (u32)hweight64((u64)x->flags))	/* a cell for PARTIAL, and one for FRAGS */
-		return -ENOMEM;
-	if (x->flags & SV_EXTENT_FRAGS) {
-		slot = sv_places_new(p);
-		flags |= SV_XW_FRAGS;
-	} else {
-		sv_slot_take(p, x->member, x->slot);
+	m = p->members[x->member];
+	if (unlikely(x->flags)) {
+		if (p->pt_nfree < (u32)hweight64((u64)x->flags))	/* a cell for PARTIAL, and one for FRAGS */
+			return -ENOMEM;
+		flags |= load_partial(p, x, &where);
 	}
-	if (x->flags & SV_EXTENT_PARTIAL) {
-		where = sv_partial_new(p, x->extent, slot, 0, 0);
-		flags |= SV_XW_PARTIAL;
-	}
+	if (!(x->flags & SV_EXTENT_FRAGS))
+		sv_bit_set(m->live, x->slot);		/* it was not granted: is_taken() */
 	sv_number_take(p, x->extent);
-	p->members[x->member]->known = true;
+	m->known = true;
 	/* pairs with sv_look_up() */
-	smp_store_release(sv_xt_word(p, x->extent), sv_xw_make(where, x->member, x->gen, flags));
+	smp_store_release(sv_xt_at(p, x->extent), sv_xw_make(where, x->member, x->gen, flags));
 	return 0;
 }
 
@@ -495,6 +508,7 @@ static bool has_older_layers(const struct sv_volume *v)
 /* Entries come in order mostly: the leaf that the last one was in. */
 struct mapping {
 	struct sv_volume *v;
+	u64 extents;			/* of its size */
 	struct sv_node *leaf;
 	u64 index;
 };
@@ -519,11 +533,11 @@ static int map_one(struct mapping *m, const struct sv_map_entry *e)
 	bool own = sv_owns(v->view, entry);
 
 	if (e->pad || !e->layer || e->layer > sv_view_head(v->view) || (!own && !has_older_layers(v)) ||
-	    e->index >= DIV_ROUND_UP(v->size, (u64)SV_EXTENT_SIZE))
+	    e->index >= m->extents)
 		return -EINVAL;
 	if (!e->extent)
 		return 0;
-	if (!w || !(*w & SV_XW_LIVE) || (*w & SV_XW_FREED))
+	if (!w || (*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE)
 		return -ENOENT;
 	if (own && (*w & SV_XW_MAPPED))
 		return -EEXIST;
@@ -554,6 +568,7 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 			m = (struct mapping){ .v = sv_volume_find(p, e[*done].volume) };
 		if (!m.v || m.v->opens)
 			return m.v ? -EBUSY : -ENOENT;
+		m.extents = DIV_ROUND_UP(m.v->size, (u64)SV_EXTENT_SIZE);
 		if (sv_pool_wants_refill(p) && sv_pool_refill(p))
 			return -ENOMEM;
 		sv_lock(&p->lock, f);
@@ -570,20 +585,30 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 
 /* ---- space ---- */
 
+/* Those of a word's 64 slots that lie in [first, end). */
+static u64 slots_in(u32 word, u32 first, u32 end)
+{
+	u32 from = max_t(u32, first, word * 64) % 64, n = min_t(u32, end, (word + 1) * 64) - max_t(u32, first, word * 64);
+
+	return (~0ull >> (64 - n)) << from;
+}
+
 static int grant_run(struct sv_pool *p, u32 member, u32 first, u32 count, bool apply)
 {
 	struct sv_member *m = p->members[member];
+	u32 end = first + count, w;
 	sv_lock_flags_t f;
 	int r = 0;
-	u32 i;
 
 	sv_lock(&p->lock, f);
 	if (apply)
 		m->known = true;
-	for (i = first; !r && i < first + count; i++) {
+	for (w = first / 64; !r && w * 64 < end; w++) {
+		u64 slots = slots_in(w, first, end);
+
 		if (apply)
-			sv_slot_grant(p, member, i);
-		else if (!sv_bit(m->used, i) || sv_bit(m->live, i))
+			sv_slots_grant(p, member, w, slots);
+		else if (~m->used[w] & slots || m->live[w] & slots)
 			r = -EINVAL;		/* offered twice, or an extent lies there [I23] */
 	}
 	sv_unlock(&p->lock, f);
@@ -697,7 +722,8 @@ static int op_list_freed(struct sv_pool *p, void *payload, u32 *count, u32 *done
 
 	if (!*count)
 		return -EINVAL;
-	for (x = max_t(u32, out[0].extent, 1); n < *count && x < READ_ONCE(p->nr_extents); x++) {
+	/* Nothing is freed while svd rests, and it asks after each checkpoint. */
+	for (x = max_t(u32, out[0].extent, 1); READ_ONCE(p->freed) && n < *count && x < READ_ONCE(p->nr_extents); x++) {
 		n += list_one(p, x, &out[n]);
 		breathe_at(x);
 	}

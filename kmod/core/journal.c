@@ -449,28 +449,51 @@ static bool cut_off(const struct sv_ring *ring, u64 seq, u64 off, u32 at, u32 ha
 }
 
 /*
- * Is there a whole batch later than @seq anywhere? One pass over the ring in big reads. 1, 0, or -EIO; the last such
- * batch is ring->later_seq.
+ * Is there a whole batch later than @seq that begins in [from, to)? In big reads. 1, 0, or -EIO; the last such batch is
+ * ring->later_seq.
  */
-static int find_later(struct sv_ring *ring, u64 seq, const char **why)
+static int find_between(struct sv_ring *ring, u64 seq, u64 from, u64 to, const char **why)
 {
-	u64 start = 0;
-
-	while (start < ring->len) {
-		u32 len = min_t(u64, SV_BATCH_MAX, ring->len - start), at;
-		int ret = ring_read(ring, start, len, why);
+	while (from < to) {
+		u32 len = min_t(u64, SV_BATCH_MAX, ring->len - from), at;
+		int ret = ring_read(ring, from, len, why);
 
 		if (ret)
 			return ret;
 		for (at = 0; at < len; at += SV_BATCH_ALIGN) {
-			if (cut_off(ring, seq, start + at, at, len - at))
+			if (cut_off(ring, seq, from + at, at, len - at))
 				break;
-			if (later_batch(ring, max_t(u64, seq, ring->later_seq), start + at, at, len - at))
+			if (later_batch(ring, max_t(u64, seq, ring->later_seq), from + at, at, len - at))
 				ring->later_seq = le64_to_cpu(((struct sv_batch_disk *)((u8 *)ring->buf + at))->seq);
 		}
-		start += at;
+		from += at;
 	}
 	return ring->later_seq != 0;
+}
+
+/* Anywhere. */
+static int find_later(struct sv_ring *ring, u64 seq, const char **why)
+{
+	return find_between(ring, seq, 0, ring->len, why);
+}
+
+#define NEAR	(256u << 20)
+
+/*
+ * As find_later(), at less cost where there is none: batches lie one behind the other, so what is missing is found by
+ * what is behind it, within NEAR; or in a sample of each NEAR, in one of which begins a batch of whatever is longer than
+ * NEAR and a batch. Not found is what begins behind more damage than NEAR, and is shorter than that.
+ */
+static int find_later_soon(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why)
+{
+	u64 near = min_t(u64, NEAR, ring->len), end = cur->off + near, at;
+	int ret = find_between(ring, cur->seq, cur->off, min_t(u64, end, ring->len), why);
+
+	if (!ret && end > ring->len)
+		ret = find_between(ring, cur->seq, 0, end - ring->len, why);
+	for (at = 0; !ret && near < ring->len && at < ring->len; at += NEAR)
+		ret = find_between(ring, cur->seq, at, min_t(u64, at + SV_BATCH_MAX, ring->len), why);
+	return ret;
 }
 
 static bool ring_ok(const struct sv_ring *ring, const struct sv_ring_cursor *cur)
@@ -481,8 +504,10 @@ static bool ring_ok(const struct sv_ring *ring, const struct sv_ring_cursor *cur
 
 static int ring_end(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why)
 {
-	int ret = ring->last_seq ? 1 : find_later(ring, cur->seq, why);
+	int ret = ring->last_seq ? 1 : find_later_soon(ring, cur, why);
 
+	if (ret > 0 && !ring->last_seq)
+		ret = find_later(ring, cur->seq, why);
 	if (ret > 0)
 		return sv_refuse(-EBADMSG, why, "journal is damaged: a batch is missing before a later one");
 	return ret;

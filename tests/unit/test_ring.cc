@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 
 #include "kmod/core/journal.h"
 #include "tests/support/bytes.h"
@@ -440,6 +441,84 @@ TEST(RingScan, known_end_costs_no_scan) {
   EXPECT_EQ(ring.walk(cur, nullptr, 4), -EBADMSG);
   EXPECT_EQ(cur.seq, 3u);
   EXPECT_LE(ring.reads, 5);
+}
+
+// A ring that is too long to be kept in memory: batches where a test puts them, and nothing between.
+class LongRing {
+ public:
+  static constexpr uint64_t kLen = 1280ull << 20, kMiB = 1 << 20;
+
+  void put(uint64_t offset, uint64_t seq, uint32_t bytes) {
+    Bytes b(bytes);
+    for (uint32_t at = SV_BATCH_HEAD; at < bytes; at += 16) sv_put_valid(&b[at], 1, 1, at / 16 % 4, ~0ull);
+    sv_batch_seal(b.data(), bytes, (bytes - SV_BATCH_HEAD) / 16, seq, kIncarnation, 1, 0, 1, offset);
+    batches_[offset] = std::move(b);
+  }
+
+  // What is answered where batch 5 ended and nothing follows there.
+  int next(uint64_t offset) {
+    sv_ring ring{kLen, kIncarnation, 0, read, this, buf_.data(), false, 0};
+    sv_ring_cursor cur{5, offset, 7, 0};
+    const void* batch = nullptr;
+    bytes_read = 0;
+    const int answer = sv_ring_next(&ring, &cur, &batch, nullptr);
+    later_seq = ring.later_seq;
+    return answer;
+  }
+
+  uint64_t bytes_read = 0;
+  uint64_t later_seq = 0;
+
+ private:
+  static int read(void* ctx, u64 off, void* buf, u32 len) {
+    auto* ring = static_cast<LongRing*>(ctx);
+    ring->bytes_read += len;
+    auto* to = static_cast<uint8_t*>(buf);
+    std::fill_n(to, len, 0);
+    for (auto b = ring->batches_.lower_bound(off < SV_BATCH_MAX ? 0 : off - SV_BATCH_MAX); b != ring->batches_.end() && b->first < off + len; ++b) {
+      const uint64_t from = std::max(b->first, off), end = std::min(b->first + b->second.size(), off + len);
+      if (from < end) std::copy_n(&b->second[from - b->first], end - from, to + (from - off));
+    }
+    return 0;
+  }
+
+  std::map<uint64_t, Bytes> batches_;
+  Bytes buf_ = Bytes(SV_BATCH_MAX);
+};
+
+constexpr uint64_t kMiB = LongRing::kMiB;
+
+TEST(LongRingScan, end_costs_reading_what_lies_near_and_samples) {
+  LongRing ring;
+  EXPECT_EQ(ring.next(12 * kPage), 0);
+  EXPECT_LE(ring.bytes_read, (256 + LongRing::kLen / (256 * kMiB) + 1) * kMiB);
+}
+
+TEST(LongRingScan, batch_that_begins_within_256_mib_is_found) {
+  LongRing near, wraps;
+  near.put(256 * kMiB + 4 * kPage, 7, kPage);
+  EXPECT_EQ(near.next(5 * kPage), -EBADMSG);
+  EXPECT_EQ(near.later_seq, 7u);
+  wraps.put(56 * kMiB - kPage, 7, kPage);
+  EXPECT_EQ(wraps.next(LongRing::kLen - 200 * kMiB), -EBADMSG);
+}
+
+TEST(LongRingScan, what_is_longer_than_256_mib_is_found_wherever_it_begins) {
+  for (const uint64_t shift : {0 * kMiB, 255 * kMiB}) {
+    LongRing ring;
+    const uint64_t first = 600 * kMiB + shift + kPage;
+    for (uint64_t i = 0; i < 257; i++) ring.put(first + i * kMiB, 100 + i, SV_BATCH_MAX);
+    EXPECT_EQ(ring.next(0), -EBADMSG) << shift;
+    EXPECT_EQ(ring.later_seq, 356u) << "the last of all";
+  }
+}
+
+TEST(LongRingScan, less_than_that_behind_more_damage_than_that_is_not) {
+  LongRing ring;
+  ring.put(1000 * kMiB, 7, kPage);
+  EXPECT_EQ(ring.next(0), 0);
+  ring.put(1024 * kMiB, 8, kPage);
+  EXPECT_EQ(ring.next(0), -EBADMSG) << "but where a sample is taken";
 }
 
 TEST(RingScan, refuses_positions_that_make_no_sense) {
