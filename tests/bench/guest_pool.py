@@ -1,30 +1,32 @@
 #!/usr/bin/python3
-"""In a guest whose clock counts instructions: what a pool with many extents costs in memory and at its activation,
-what a checkpoint costs svd, and svd at rest. Prints lines "target workload metric value unit".
+"""In a guest whose clock counts instructions: what pools with many extents cost in memory, at their activation and at rest,
+and what random I/O on them costs. Prints lines "target workload metric value unit".
 
-usage: guest_pool.py STAMP_LIBRARY EXTENTS TIB_DUMP EVERY=DUMP...
-       each DUMP is a text for svctl restore, of EXTENTS extents of which every EVERYth is partial; TIB_DUMP has 2^20
+usage: guest_pool.py STAMP_LIBRARY ROWS
+       ROWS: a file of JSON, a list of pools; of each "name", "packed" (carried.py), "mib" of its disk, "extents", in how many
+       "volumes", and whether it is "random", to be read and written at random. The first one is small and has none: what
+       it takes is not counted
 """
 
+import json
 import os
 import re
-import signal
 import sys
 import time
 
 import guest
 import targets
-import workloads
+from disks import Disk
 from targets import run
 
 TIB = 1 << 20  # extents
-POOL = "sv"
-WRITES = 16384
-READ = "--bs=4k --norandommap --rw=randread --size=64m --number_ios=60000"
+RANDOM = "--bs=4k --norandommap --rw="
+IOS = 10000
+TOLERANCE = 0.002
 
 
-def say(workload, metric, value, unit):
-    print(POOL, workload, metric, repr(value), unit, sep="\t", flush=True)
+def say(target, workload, metric, value, unit):
+    print(target, workload, metric, repr(value), unit, sep="\t", flush=True)
 
 
 def busy_during(action):
@@ -52,114 +54,94 @@ def resident(pid):
         return int(re.search(r"^VmRSS:\s*(\d+)", f.read(), re.M)[1]) << 10
 
 
+def activate():
+    run("svctl", "deactivate", "tank")
+    guest.wait_idle()
+    return busy_during(lambda: run("svctl", "activate", "tank"))
+
+
 def activation():
     """The shortest of three times, in which nothing else happened."""
-    times = []
-    for _ in range(3):
-        run("svctl", "deactivate", "tank")
-        guest.wait_idle()
-        times.append(busy_during(lambda: run("svctl", "activate", "tank")))
-    return min(times)
+    return min(activate() for _ in range(3))
 
 
-class BigPool(targets.Sv):
-    """Without a volume, for restore; it had one, though."""
+class Big(targets.Carried):
+    def __init__(self, row):
+        super().__init__({"tank": (row["packed"], row["mib"])})
+        self.row, self.device = row, "/dev/sv/tank/v1"
 
-    def disk(self, mib=None):
-        return super().disk(mib or self.mib)
-
-    def set_up(self):
-        super().set_up()
-        os.close(self.scratch)
-        self.pool.close()
-        run("svctl", "--yes", "delete-volume", "tank/v1")
-
-    def restore(self, dump):
-        run("svctl", "restore", "tank", dump)
-
-    def tear_down(self):
-        targets.SvPool.tear_down(self)
+    def memory(self):
+        return self.show()["kernel_memory_bytes"]
 
 
-def measure_pool(extents, every, dump, fixed):
-    """`fixed`: the memory of a pool of no size. Rows are named after the share of partial extents."""
-    share = f"partial{100 // every if every else 0}"
-    BigPool.mib = extents * 17 // 16 + 4096
-    pool = BigPool(POOL)
-    empty_rss, empty_time = resident(pool.svd.pid), activation()
-    pool.restore(dump)
-    memory = pool.show()["kernel_memory_bytes"] - fixed
-    say(share, "kernel_memory", memory / extents * TIB / 2**20, "MiB per TiB")
-    say(share, "activation", (activation() - empty_time) / extents * 1e6, "s per million extents")
+class Small:
+    """What a small pool takes that has nothing in it: the start of svctl is in its activation, and 256 MiB of journal."""
+
+    def __init__(self, row):
+        pool = Big(row)
+        self.memory, self.rss, self.activation = pool.memory(), resident(pool.svd.pid), activation()
+        pool.tear_down()
+
+
+def once(device, kind, size, stamps):
+    guest.compact_memory()
     guest.wait_idle()
-    say(share, "svd_rss", (resident(pool.svd.pid) - empty_rss) / extents * TIB / 2**20, "MiB per TiB")
-    say(share, "svd_rss_empty", empty_rss / 2**20, "MiB")
-    switched, spent = wake_ups(pool.svd.pid), cpu_seconds(pool.svd.pid)
+    done = guest.fio(device, f"{RANDOM}{kind} --size={size} --number_ios={IOS}", stamps)
+    return {"instr": guest.busy_ns(1) / done}
+
+
+def measure_first_reads(name, pool, size, stamps):
+    """Those right after activation, next to the same ones again."""
+    activate()
+    first, again = (once(pool.device, "randread", size, stamps)["instr"] for _ in range(2))
+    say("sv", name, "first_reads", first / again, "times later ones")
+
+
+def measure_random(name, target, disk, device, size, stamps):
+    """Of the same blocks, which have been written before, so that the disk has memory for them."""
+    once(device, "randwrite", size, stamps)
+    disk.touch_end()
+    for workload, kind in (("randread4k", "randread"), ("overwrite4k", "randwrite")):
+        for values in guest.repeated(lambda kind=kind: once(device, kind, size, stamps), TOLERANCE):
+            say(target, f"{workload}-{name}", "instr", values["instr"], "instructions")
+
+
+def measure_raw(name, row, size, stamps):
+    disk = Disk("raw", row["mib"])
+    measure_random(name, "raw", disk, disk.dev, size, stamps)
+    disk.remove()
+
+
+def measure_rest(name, pid):
+    switched, spent = wake_ups(pid), cpu_seconds(pid)
     time.sleep(60)
-    say(share, "svd_wake_ups", (wake_ups(pool.svd.pid) - switched) / 60, "per s")
-    say(share, "svd_at_rest", (cpu_seconds(pool.svd.pid) - spent) / 60 * 1e6, "us of CPU per s")
-    pool.tear_down()
+    say("sv", name, "svd_wake_ups", (wake_ups(pid) - switched) / 60, "per s")
+    say("sv", name, "svd_at_rest", (cpu_seconds(pid) - spent) / 60 * 1e6, "us of CPU per s")
 
 
-def measure_tib(dump):
-    """svd keeps pages of the catalogue up to a limit that smaller pools do not reach: a TiB takes less than four quarters."""
-    BigPool.mib = TIB * 17 // 16 + 4096
-    pool = BigPool(POOL)
-    empty_rss, empty_time = resident(pool.svd.pid), activation()
-    pool.restore(dump)
-    say("tib", "activation", (activation() - empty_time) / TIB * 1e6, "s per million extents")
+def measure(row, small, stamps):
+    name, extents, size = row["name"], row["extents"], f"{row['extents'] // row['volumes']}m"
+    pool = Big(row)
+    say("sv", name, "kernel_memory", (pool.memory() - small.memory) / extents * TIB / 2**20, "MiB per TiB")
+    say("sv", name, "activation", (activation() - small.activation) / extents * 1e6, "s per million extents")
+    measure_first_reads(name, pool, size, stamps)
     guest.wait_idle()
-    say("tib", "svd_rss", (resident(pool.svd.pid) - empty_rss) / 2**20, "MiB per TiB")
+    say("sv", name, "svd_rss", resident(pool.svd.pid) / extents * TIB / 2**20, "MiB per TiB")
+    say("sv", name, "svd_rss_added", (resident(pool.svd.pid) - small.rss) / extents * TIB / 2**20, "MiB per TiB")
+    measure_rest(name, pool.svd.pid)
+    if row["random"]:
+        measure_random(name, "sv", pool.disks[0], pool.device, size, stamps)
     pool.tear_down()
+    if row["random"]:
+        measure_raw(name, row, size, stamps)
 
 
-def read_during(device, stamps, action):
-    """The seconds of work from a reader's first I/O to its last, between which `action` is done."""
-    with guest.running_fio(device, READ, stamps) as reader:
-        targets.wait_until(lambda: os.path.exists(guest.STAMPS), 60)
-        action()
-        reader.stdout.read()
-    return guest.busy_ns(1) / 1e9
-
-
-def measure_fixed():
-    BigPool.mib = 4096
-    pool = BigPool(POOL)
-    memory = pool.show()["kernel_memory_bytes"]
-    say("empty", "kernel_memory", memory / 2**20, "MiB")
-    pool.tear_down()
-    return memory
-
-
-def measure_checkpoint(stamps):
-    """Scattered first writes, and the checkpoint that follows while somebody reads: svd, whose time for it has come, is held
-    until then. What the reader pays is the work of all less svd's."""
-    pool = targets.make(POOL)
-    data, device, pid = guest.fill(pool), pool.fresh(workloads.FRESH), pool.svd.pid
-    pool.settle()
-    alone = read_during(data, stamps, lambda: None)
-    pool.settle()
-    before = pool.state()["records"]
-    pool.svd.send_signal(signal.SIGSTOP)
-    guest.fio(device, f"--bs=4k --rw=randwrite --size={workloads.FRESH} --number_ios={WRITES}")
-    time.sleep(40)
-    state, spent = pool.state(), cpu_seconds(pid)
-    disturbed = read_during(data, stamps, lambda: pool.svd.send_signal(signal.SIGCONT))
-    spent = cpu_seconds(pid) - spent
-    if pool.state()["tail_seq"] <= state["committed_seq"]:
-        raise ValueError("the reader ended before the checkpoint did")
-    say("checkpoint", "record", spent / (state["records"] - before) * 1e6, "us of svd's CPU")
-    say("checkpoint", "reader", (disturbed - spent) / alone, "times a reader alone")
-    pool.tear_down()
-
-
-def main(stamps, extents, tib, *dumps):
-    measure_checkpoint(stamps)
-    fixed = measure_fixed()
-    for dump in dumps:
-        every, _, path = dump.partition("=")
-        measure_pool(int(extents), int(every), path, fixed)
-    measure_tib(tib)
+def main(stamps, rows):
+    with open(rows, encoding="ascii") as f:
+        first, *pools = json.load(f)
+    small = Small(first)
+    for row in pools:
+        measure(row, small, stamps)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 # A string instruction counts once for each byte: the copy that null_blk makes of 1 MiB would be a million of them, and
 # hide what is added to it, and so would the four of a page that its cache makes of a write and a flush. Without these
 # features of the CPU the kernel copies and zeroes words.
-WORDS = "clearcpuid=erms,fsrm,fsrs"
+WORDS = "clearcpuid=erms,fsrm,395"     # the last is FSRS, which has no name there
 # (kernel's command line, workloads) of each guest
 GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k",
                 "snapwrite4k", "snapread4k-1", "snapread4k-8", "snapread4k-64"]),
-          (WORDS, ["seqread1m", "seqwrite1m", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",
+          (WORDS, ["seqread1m", "seqwrite1m", "seqread1m-512k", "seqwrite1m-512k", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",
                    "firstwrite1m"])]
 WORKLOADS = [workload for _, workloads in GUESTS for workload in workloads]
 
@@ -43,18 +43,19 @@ def prepare(guest):
 
 
 def boot(bench, **options):
-    return bench.boot(icount=True, mem="6G", boot_timeout=300, **options)
+    return bench.boot(icount=True, mem="10G", boot_timeout=300, **options)
 
 
 def cmdline_of(workload):
     return next(cmdline for cmdline, workloads in GUESTS if workload in workloads)
 
 
-def measure(bench, results, targets, workloads):
+def measure(bench, results, targets, workloads, settings=""):
+    """settings: further words of the kernel's command line."""
     for cmdline, of_guest in GUESTS:
         wanted = [w for w in of_guest if w in workloads]
         if wanted:
-            with boot(bench, cmdline=cmdline) as guest:
+            with boot(bench, cmdline=f"{cmdline} {settings}") as guest:
                 prepare(guest)
                 for target in targets:
                     measure_target(guest, results, target, wanted)

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import struct
 import subprocess
 import time
 
@@ -130,34 +131,33 @@ class Thin(Target):
         super().tear_down()
 
 
-class SvPool(Target):
-    """A pool with one member, made by svctl."""
+class Svd(Target):
+    """svd, of these disks."""
 
-    def set_up(self):
+    def start_svd(self, disks):
         os.environ["PATH"] = BIN + ":" + os.environ["PATH"]
-        disk = self.disk()
         os.makedirs("/run/svctl", exist_ok=True)
         with open("/run/svctl/log", "ab") as log:
-            self.svd = subprocess.Popen(["svd", "--devices", disk.dev], stdin=subprocess.DEVNULL, stdout=log,
-                                        stderr=log)
+            self.svd = subprocess.Popen(["svd", "--devices", ",".join(disk.dev for disk in disks)], stdin=subprocess.DEVNULL,
+                                        stdout=log, stderr=log)
         wait_until(lambda: subprocess.run(["svctl", "list"], capture_output=True, check=False).returncode == 0, 600)
-        run("svctl", "create-pool", "tank", "--tier", "only=" + disk.dev)
 
-    def show(self):
-        return json.loads(run("svctl", "--json", "show", "tank"))
+    def show(self, pool="tank"):
+        return json.loads(run("svctl", "--json", "show", pool))
 
     def tear_down(self):
-        run("svctl", "--yes", "delete-pool", "tank")
         self.svd.terminate()
         self.svd.wait()
         super().tear_down()
 
 
-class Sv(SvPool):
-    """Its volumes."""
+class Sv(Svd):
+    """A pool with one member, made by svctl, and its volumes."""
 
     def set_up(self):
-        super().set_up()
+        disk = self.disk()
+        self.start_svd([disk])
+        run("svctl", "create-pool", "tank", "--tier", "only=" + disk.dev)
         self.pool = sv_ioctl.Pool(self.show()["uuid"], write=False)
         self.scratch = os.open(self.fresh("1g"), os.O_RDWR)
         self.written = 0
@@ -187,7 +187,38 @@ class Sv(SvPool):
     def tear_down(self):
         os.close(self.scratch)
         self.pool.close()
+        run("svctl", "--yes", "delete-pool", "tank")
         super().tear_down()
+
+
+class Carried(Svd):
+    """Pools by name, each from a packed disk (carried.py): as another host made them."""
+
+    def __init__(self, packed):
+        self.packed = packed
+        super().__init__("carried")
+
+    def set_up(self):
+        for path, mib in self.packed.values():
+            unpack(path, self.disk(mib).dev)
+        self.start_svd(self.disks)
+        for pool in self.packed:
+            run("svctl", "import-pool", pool)
+
+    def tear_down(self):
+        for pool in self.packed:
+            run("svctl", "deactivate", pool)
+        super().tear_down()
+
+
+def unpack(path, dev):
+    with open(path, "rb") as packed, open(dev, "wb") as disk:
+        while head := packed.read(16):
+            offset, length = struct.unpack("<QQ", head)
+            disk.seek(offset)
+            disk.write(packed.read(length))
+        disk.flush()
+        os.fsync(disk.fileno())
 
 
 KINDS = {"raw": Target, "linear": Linear, "thin64": Thin, "thin64nz": Thin, "thin1m": Thin, "thin1mnz": Thin, "sv": Sv}
