@@ -2,8 +2,8 @@
 /*
  * Bios that map() could not answer at once, and the upkeep that lets it answer: refilling reserves, and reclaiming
  * what only a grace period still holds. remap.c hands bios in, from any context. One worker per pool runs them.
- * Each of them ends without user space: DEFER by a refill and a commit, HELD with the command that holds it or with
- * the writes under way that have the ring's space, NOSPC by its deadline [I30].
+ * Each of them ends without user space: DEFER by a refill and a commit, HELD with the command that holds it, NOSPC by
+ * its deadline, and RING by one, too: the writes under way that have the ring may be of a member that hangs [I30].
  */
 #include <linux/device-mapper.h>
 #include <linux/sched/mm.h>
@@ -11,6 +11,7 @@
 #include "sv.h"
 
 #define SV_SPACE_POLL	(HZ / 10)	/* bios that wait for space look again this often, besides when kicked */
+#define SV_RING_MS	60000		/* so long at least the ring is waited for, where it is only promised */
 
 void sv_defer_io(struct sv_kpool *kp, struct sv_io *io)
 {
@@ -73,8 +74,8 @@ static void sv_reclaim_work(struct work_struct *work)
 	sv_defer_kick(kp);
 }
 
-/* True: the bio has ended, for it has waited for space long enough. */
-static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
+/* True: the bio has ended, for it has waited for space long enough, @least_ms at least. */
+static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io, u32 least_ms)
 {
 	struct sv_vtarget *t = io->target;
 	bool suspending = smp_load_acquire(&t->suspending);	/* pairs with sv_volume_presuspend() */
@@ -84,17 +85,24 @@ static bool sv_give_up(struct sv_kpool *kp, struct sv_io *io)
 		io->since = jiffies;
 	}
 	if (!suspending &&
-	    time_before(jiffies, io->since + msecs_to_jiffies(sv_pool_no_space_ms(kp->core))))
+	    time_before(jiffies, io->since + msecs_to_jiffies(max(least_ms, sv_pool_no_space_ms(kp->core)))))
 		return false;
 	sv_io_end(io, suspending && t->requeue ? BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
 	return true;
 }
 
-/* Runs the bios of @list; those that must wait stay on it. True: some lack memory or room. *@held: for a FOLD. */
-static bool sv_run_list(struct sv_kpool *kp, struct list_head *list, bool *held)
+/* What some of the bios lack that must wait. */
+struct sv_lack {
+	bool memory;		/* or room in the stream */
+	bool ring;
+	bool moment;		/* nothing is to be done but to look again soon */
+};
+
+/* Runs the bios of @list; those that must wait stay on it. */
+static struct sv_lack sv_run_list(struct sv_kpool *kp, struct list_head *list)
 {
+	struct sv_lack lack = { false };
 	struct sv_io *io, *next;
-	bool refill = false;
 
 	list_for_each_entry_safe(io, next, list, list) {
 		list_del(&io->list);
@@ -102,19 +110,24 @@ static bool sv_run_list(struct sv_kpool *kp, struct list_head *list, bool *held)
 		case SV_RUN_GONE:
 			continue;
 		case SV_RUN_DEFER:
-			refill = true;
+			lack.memory = true;
 			break;
 		case SV_RUN_HELD:
-			*held = true;
+			lack.moment = true;
+			break;
+		case SV_RUN_RING:
+			if (sv_give_up(kp, io, SV_RING_MS))
+				continue;
+			lack.ring = true;
 			break;
 		case SV_RUN_NOSPC:
-			if (sv_give_up(kp, io))
+			if (sv_give_up(kp, io, 0))
 				continue;
 			break;
 		}
 		list_add_tail(&io->list, &next->list);
 	}
-	return refill;
+	return lack;
 }
 
 static void sv_defer_work(struct work_struct *work)
@@ -122,7 +135,7 @@ static void sv_defer_work(struct work_struct *work)
 	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, defer_work);
 	unsigned int noio = memalloc_noio_save();
 	unsigned long delay = SV_SPACE_POLL;
-	bool held = false;
+	struct sv_lack lack;
 	LIST_HEAD(list);
 
 	spin_lock_irq(&kp->defer_lock);
@@ -130,12 +143,17 @@ static void sv_defer_work(struct work_struct *work)
 	spin_unlock_irq(&kp->defer_lock);
 
 	sv_defer_refill(kp);
-	if (sv_run_list(kp, &list, &held)) {
+	lack = sv_run_list(kp, &list);
+	if (lack.memory) {
 		delay = sv_refill(kp) ? HZ / 50 : 1;
 		sv_commit_make_room(kp);
 		sv_defer_reclaim(kp);
-	} else if (held) {
+	} else if (lack.ring || lack.moment) {
 		delay = HZ / 50;	/* whoever lets go kicks, but may have found the list empty just now */
+	}
+	if (lack.ring) {		/* of what has ended, a commit takes less than it was promised */
+		sv_commit_all(kp->core);
+		sv_commit_queue(kp);
 	}
 	if (!list_empty(&list)) {
 		sv_kpool_tell(kp);

@@ -209,6 +209,7 @@ static noinline int sv_map_rest(struct sv_io *io, struct bio *bio, enum sv_plan 
 		return sv_map_zero(io, bio);
 	case SV_PLAN_DEFER:
 	case SV_PLAN_HELD:
+	case SV_PLAN_RING:
 		return sv_map_defer(io, bio);
 	case SV_PLAN_NOSPC:
 		return sv_map_no_space(io, bio);
@@ -360,6 +361,8 @@ enum sv_run sv_io_run(struct sv_io *io)
 			return SV_RUN_DEFER;
 		case SV_PLAN_HELD:
 			return SV_RUN_HELD;
+		case SV_PLAN_RING:
+			return SV_RUN_RING;
 		case SV_PLAN_NOSPC:
 			return SV_RUN_NOSPC;
 		default:

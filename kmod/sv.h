@@ -214,7 +214,7 @@ struct sv_disk *sv_disk_open(struct sv_kpool *kp, u32 index, dev_t dev, blk_mode
 void sv_disk_close(struct sv_disk *d);
 
 /* remap.c */
-enum sv_run { SV_RUN_GONE, SV_RUN_DEFER, SV_RUN_HELD, SV_RUN_NOSPC };
+enum sv_run { SV_RUN_GONE, SV_RUN_DEFER, SV_RUN_HELD, SV_RUN_RING, SV_RUN_NOSPC };
 int sv_volume_map(struct dm_target *ti, struct bio *bio);
 int sv_volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
 enum sv_run sv_io_run(struct sv_io *io);

@@ -167,6 +167,9 @@ Result<std::vector<MemberRow>> Catalogue::members()
 		m.tier_name = q.text(3);
 		m.nr_slots = q.u32(4);
 		m.flags = q.u32(5);
+		if (m.nr_slots > SV_MAX_SLOTS)
+			return Error(Code::kNeedsCheck, "read", "catalogue",
+				     fmt::format("member {} has {} slots, more than there can be", m.member, m.nr_slots));
 		rows.push_back(std::move(m));
 	}
 }

@@ -371,7 +371,7 @@ private:
 			sv_piece piece{};
 			const enum sv_plan plan = function(volume, block, static_cast<u32>(std::min<u64>(end - block,
 						      1u << 20)), &piece);
-			if (plan == SV_PLAN_DEFER && deferrals++ < kMaxDeferrals) {
+			if ((plan == SV_PLAN_DEFER || plan == SV_PLAN_RING) && deferrals++ < kMaxDeferrals) {
 				sv_pool_refill(pool_.get());
 				commit(true);
 				continue;
@@ -394,6 +394,7 @@ private:
 	{
 		switch (plan) {
 		case SV_PLAN_NOSPC:
+		case SV_PLAN_RING:
 			return Error{Code::kNoSpace, "write", "volume", "no space left in the pool", ""};
 		case SV_PLAN_ROFS:
 			return Error{Code::kPermission, "write", "volume", "the pool or the volume is read-only", ""};

@@ -477,12 +477,13 @@ static int find_later(struct sv_ring *ring, u64 seq, const char **why)
 	return find_between(ring, seq, 0, ring->len, why);
 }
 
-#define NEAR	(256u << 20)
+#define NEAR	((256u << 20) + SV_BATCH_MAX)
+#define STRIDE	(32u << 20)
 
 /*
  * As find_later(), at less cost where there is none: batches lie one behind the other, so what is missing is found by
- * what is behind it, within NEAR; or in a sample of each NEAR, in one of which begins a batch of whatever is longer than
- * NEAR and a batch. Not found is what begins behind more damage than NEAR, and is shorter than that.
+ * what is behind it, within NEAR; or in a sample of each STRIDE, in one of which begins a batch of whatever is longer than
+ * STRIDE and a batch. Not found is what begins behind 256 MiB of damage or more, and is shorter than that.
  */
 static int find_later_soon(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why)
 {
@@ -491,7 +492,7 @@ static int find_later_soon(struct sv_ring *ring, const struct sv_ring_cursor *cu
 
 	if (!ret && end > ring->len)
 		ret = find_between(ring, cur->seq, 0, end - ring->len, why);
-	for (at = 0; !ret && near < ring->len && at < ring->len; at += NEAR)
+	for (at = 0; !ret && near < ring->len && at < ring->len; at += STRIDE)
 		ret = find_between(ring, cur->seq, at, min_t(u64, at + SV_BATCH_MAX, ring->len), why);
 	return ret;
 }

@@ -192,7 +192,7 @@ struct sv_ring {
 	/*
 	 * The seq up to which the journal is known to go (what ATTACH and COMMIT answer): it ends there without a
 	 * look at the ring, and anything missing before it is damage. 0: unknown, find out (recovery); then the
-	 * end costs reading 256 MiB of the ring and samples of the rest, because a later valid batch may lie anywhere.
+	 * end costs reading 257 MiB of the ring and samples of the rest, because a later valid batch may lie anywhere.
 	 */
 	u64 last_seq;
 	int (*read)(void *ctx, u64 off, void *buf, u32 len);	/* 0 or -errno; off within the ring */

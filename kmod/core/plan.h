@@ -34,12 +34,12 @@ static inline enum sv_plan sv_may_write(const struct sv_volume *v)
 
 /*
  * There is no room in the ring for what is asked. Where that is because of what writes under way were promised, most of
- * which they give back as they end, it is not full: however small the time to wait for space, they are waited for.
+ * which they give back as they end, it is not full: however small the time to wait for space, that is waited for.
  */
 static inline enum sv_plan sv_no_ring(struct sv_pool *p)
 {
 	sv_pool_raise(p, SV_EVENT_RING);
-	return sv_ring_only_promised(p) ? SV_PLAN_HELD : SV_PLAN_NOSPC;
+	return sv_ring_only_promised(p) ? SV_PLAN_RING : SV_PLAN_NOSPC;
 }
 
 /* In an RCU read section, or the pool's lock. REMAP, ZERO or IOERR. */

@@ -212,10 +212,10 @@ TEST_F(CorePlan, ring_that_is_promised_to_writes_under_way_is_waited_for) {
   sv_piece piece{};
   sv_plan plan;
   while ((plan = plan_write(volumes_[0], under_way.size() % kBlocks, 1, &piece)) == SV_PLAN_REMAP) under_way.push_back(piece);
-  EXPECT_EQ(SV_PLAN_HELD, plan);
+  EXPECT_EQ(SV_PLAN_RING, plan);
   EXPECT_GT(under_way.size(), 10000u);
   EXPECT_TRUE(sv_pool_events(p_->pool) & SV_EVENT_RING);
-  EXPECT_EQ(SV_PLAN_HELD, plan_write(volumes_[0], kBlocks, 1, &piece)) << "nor is another extent made";
+  EXPECT_EQ(SV_PLAN_RING, plan_write(volumes_[0], kBlocks, 1, &piece)) << "nor is another extent made";
   sv_write_done(volumes_[0], &under_way.back(), true);
   under_way.pop_back();
   EXPECT_EQ(SV_PLAN_REMAP, plan_write(volumes_[0], kBlocks, 1, &piece));

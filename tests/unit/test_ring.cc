@@ -491,31 +491,31 @@ constexpr uint64_t kMiB = LongRing::kMiB;
 TEST(LongRingScan, end_costs_reading_what_lies_near_and_samples) {
   LongRing ring;
   EXPECT_EQ(ring.next(12 * kPage), 0);
-  EXPECT_LE(ring.bytes_read, (256 + LongRing::kLen / (256 * kMiB) + 1) * kMiB);
+  EXPECT_LE(ring.bytes_read, (257 + LongRing::kLen / (32 * kMiB) + 1) * kMiB);
 }
 
 TEST(LongRingScan, batch_that_begins_within_256_mib_is_found) {
   LongRing near, wraps;
-  near.put(256 * kMiB + 4 * kPage, 7, kPage);
+  near.put(257 * kMiB + 4 * kPage, 7, kPage);
   EXPECT_EQ(near.next(5 * kPage), -EBADMSG);
   EXPECT_EQ(near.later_seq, 7u);
   wraps.put(56 * kMiB - kPage, 7, kPage);
   EXPECT_EQ(wraps.next(LongRing::kLen - 200 * kMiB), -EBADMSG);
 }
 
-TEST(LongRingScan, what_is_longer_than_256_mib_is_found_wherever_it_begins) {
-  for (const uint64_t shift : {0 * kMiB, 255 * kMiB}) {
+TEST(LongRingScan, what_is_longer_than_33_mib_is_found_wherever_it_begins) {
+  for (const uint64_t shift : {0 * kMiB, 17 * kMiB, 255 * kMiB}) {
     LongRing ring;
     const uint64_t first = 600 * kMiB + shift + kPage;
-    for (uint64_t i = 0; i < 257; i++) ring.put(first + i * kMiB, 100 + i, SV_BATCH_MAX);
+    for (uint64_t i = 0; i < 33; i++) ring.put(first + i * kMiB, 100 + i, SV_BATCH_MAX);
     EXPECT_EQ(ring.next(0), -EBADMSG) << shift;
-    EXPECT_EQ(ring.later_seq, 356u) << "the last of all";
+    EXPECT_EQ(ring.later_seq, 132u) << "the last of all";
   }
 }
 
 TEST(LongRingScan, less_than_that_behind_more_damage_than_that_is_not) {
   LongRing ring;
-  ring.put(1000 * kMiB, 7, kPage);
+  ring.put(1000 * kMiB, 7, kPage);    // 8 MiB behind a sample
   EXPECT_EQ(ring.next(0), 0);
   ring.put(1024 * kMiB, 8, kPage);
   EXPECT_EQ(ring.next(0), -EBADMSG) << "but where a sample is taken";

@@ -1,7 +1,7 @@
 """Bios that dm-sv sends more than once, and pools at their limits: what only the real block layer shows."""
 
 import vm
-from t_module import UUID, pool_up, script, sv
+from t_module import TWO_VOLUMES, UUID, pool_up, script, sv
 
 
 def test_pieces_that_a_member_splits_end_once(bench):
@@ -318,4 +318,26 @@ def test_writes_under_way_that_have_the_ring_are_waited_for(bench):
         sv(guest, "create 1 16M")
         sv(guest, "policy 0 1000")
         print(guest.run("fio --name=x --filename=/dev/mapper/v1 --direct=1 --ioengine=libaio --iodepth=3000 --bs=4k --rw=randwrite --size=16M "
-                        "--verify=crc32c --do_verify=1 --verify_fatal=1 --buffer_compress_percentage=0 --output-format=terse", timeout=120)[:200])
+                        "--verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=terse", timeout=120)[:200])
+
+
+@vm.full
+def test_a_hung_member_that_has_the_ring_stops_no_suspend(bench):
+    """Writes of another volume wait for the ring; a suspend of that one ends them, by requeuing."""
+    disks = [bench.disk("a", "64M"), bench.disk("b", "64M")]
+    with bench.boot(disks) as guest:
+        guest.run(f"dmsetup create slow --table \"0 $(blockdev --getsz {disks[1].dev}) linear {disks[1].dev} 0\"")
+        pool_up(guest, [f"{disks[0].dev}=0", "/dev/mapper/slow=1"], ring=4)
+        script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES)      # one on each member
+        sv(guest, "policy 0 1000")
+        write = "fio --name=x --filename=/dev/mapper/v{} --direct=1 --ioengine=libaio --iodepth={} --bs=4k --rw=randwrite --size=16M --number_ios={} --output-format=terse"
+        guest.run("dmsetup suspend --noflush --nolockfs slow")
+        hung = guest.start(write.format(2, 3000, 3000))
+        under_way = "until test $(awk '{ print $2 }' /sys/block/$(dmsetup info -c --noheadings -o blkdevname %s)/inflight) = %d; do sleep 0.1; done\n"
+        guest.run(under_way % ("v2", 3000))
+        waiting = guest.start(write.format(1, 4, 400))
+        guest.run(under_way % ("v1", 4) + "sleep 2\n" + under_way % ("v1", 4))
+        guest.run("timeout 20 dmsetup suspend --noflush --nolockfs v1; dmsetup resume v1")
+        assert waiting.code is None and hung.code is None, "neither could go on"
+        guest.run("dmsetup resume slow")
+        waiting.wait(60), hung.wait(60)
