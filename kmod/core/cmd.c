@@ -588,9 +588,9 @@ static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 /* Those of a word's 64 slots that lie in [first, end). */
 static u64 slots_in(u32 word, u32 first, u32 end)
 {
-	u32 from = max_t(u32, first, word * 64) % 64, n = min_t(u32, end, (word + 1) * 64) - max_t(u32, first, word * 64);
+	u32 from = max_t(u32, first, word * 64), n = min_t(u32, end, (word + 1) * 64) - from;
 
-	return (~0ull >> (64 - n)) << from;
+	return (~0ull >> (64 - n)) << from % 64;
 }
 
 static int grant_run(struct sv_pool *p, u32 member, u32 first, u32 count, bool apply)

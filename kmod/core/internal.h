@@ -351,7 +351,8 @@ bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *m
 void sv_slot_take(struct sv_pool *p, u32 member, u32 slot);
 void sv_slot_release(struct sv_pool *p, u32 member, u32 slot);
 void sv_slot_grant(struct sv_pool *p, u32 member, u32 slot);
-void sv_slots_grant(struct sv_pool *p, u32 member, u32 word, u64 slots);	/* of the 64 of the word, these; one at least */
+/* Of the 64 of the word these, one at least. */
+void sv_slots_grant(struct sv_pool *p, u32 member, u32 word, u64 slots);
 bool sv_slot_on(struct sv_pool *p, u32 member, enum sv_write_class c, u32 *slot);	/* any one, of this member */
 bool sv_slots_left(const struct sv_pool *p, enum sv_write_class c);
 bool sv_tier_of_choice(const struct sv_volume *v, u32 i, u32 *tier);	/* the i-th; false: there are no more */
@@ -409,6 +410,6 @@ bool sv_ring_reserve(struct sv_pool *p, u64 bytes);			/* any context */
 int sv_ring_reserve_command(struct sv_pool *p, u64 bytes);		/* -ENOSPC; -EROFS or -EIO by the pool's mode */
 void sv_ring_unreserve(struct sv_pool *p, u64 bytes);			/* any context */
 u64 sv_ring_free(const struct sv_pool *p);
-bool sv_ring_only_promised(const struct sv_pool *p);			/* without promises a write would find room */
+bool sv_ring_only_promised(const struct sv_pool *p);	/* without promises a write would find room */
 
 #endif

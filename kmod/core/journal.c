@@ -482,8 +482,8 @@ static int find_later(struct sv_ring *ring, u64 seq, const char **why)
 
 /*
  * As find_later(), at less cost where there is none: batches lie one behind the other, so what is missing is found by
- * what is behind it, within NEAR; or in a sample of each STRIDE, in one of which begins a batch of whatever is longer than
- * STRIDE and a batch. Not found is what begins behind 256 MiB of damage or more, and is shorter than that.
+ * what is behind it, within NEAR; or in a sample of each STRIDE, in one of which begins a batch of whatever is longer
+ * than STRIDE and a batch. Not found is what begins behind 256 MiB of damage or more, and is shorter than that.
  */
 static int find_later_soon(struct sv_ring *ring, const struct sv_ring_cursor *cur, const char **why)
 {

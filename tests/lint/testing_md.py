@@ -17,7 +17,7 @@ SKIPS = re.compile(r"\bGTEST_SKIP\b|\braise\s+(?:\w+\.)*Skip\b|\bpytest\.skip\b|
 GTEST = re.compile(r"\bTEST(?:_F|_P)?\(\s*(\w+)\s*,\s*(\w+)\s*\)")
 SUITES = re.compile(r"^@vm\.(debug|full)$", re.M)
 # What has svd in it, and how its tests compare: Host.unchanged() of tests/e2e/harness.py, or by hand.
-RUNS_SVD = ("abi.", "crash.", "debug.svctl", "e2e.", "edges.", "environment.", "host.", "import.", "members.", "packages.",
+RUNS_SVD = ("abi.", "crash.", "debug.svctl", "e2e.", "edges.", "environment.", "host.", "import.", "interfaces.", "members.", "packages.",
             "service.", "snapshots.", "stacks.", "svctl.", "trouble.")
 BUT = re.compile(r"yes; (`[^`]+`(?:,? (?:and )?`[^`]+`)*) compares? \S.*")
 COMPARES = re.compile(r"host\.unchanged\(|host\.dump\(\) == dump|\bdump\(\) == before|\bcmp (/\S+)/before \1/after\b")

@@ -51,7 +51,7 @@ def test_disks_are_carried_to_another_host(bench):
         new.install(guest)
         print(guest.run(NAMESAKE.format(exported=exported.dev, own=own.dev) + READ.format(was="tank", pool="carried") +
                         FOREIGN.format(pool="left"), timeout=120))
-        print(guest.run("refused svctl import-pool left --force; svctl import-pool left --force --yes\n" +
+        print(guest.run("code=0; svctl import-pool left --force 2> /tmp/said || code=$?; cat /tmp/said; test $code = 2; grep -- --yes /tmp/said; svctl import-pool left --force --yes\n" +
                         READ.format(was="left", pool="left") + OTHER_ID, timeout=120))
     with old.boot() as guest:
         print(guest.run("udevadm settle; svctl scan\n" + FOREIGN.format(pool="carried") + FOREIGN.format(pool="left"), timeout=60))

@@ -38,7 +38,7 @@ svctl delete-volume tank/x --yes
 HANGS = HELPERS + """before="$(restarts) $(pid)"; dmsetup suspend --noflush --nolockfs under
 svctl create-volume tank/c --size 1M & client=$!
 told SV_CODE=SV-DEVICE-HANGS 'svd waits for'; sleep 20; systemctl status svd --no-pager | grep 'Status: "waits for '
-journalctl -b SV_CODE=SV-DEVICE-HANGS -o verbose --no-pager | tee /tmp/said | grep -E 'SV_DEVICE=/dev/(dm-|mapper/under)|SV_POOL=tank'
+journalctl -b SV_CODE=SV-DEVICE-HANGS -o verbose --no-pager | tee /tmp/said | grep -E 'SV_DEVICE=/dev/(dm-|mapper/under)'; grep SV_POOL=tank /tmp/said
 test "$before" = "$(restarts) $(pid)"
 dmsetup resume under; wait $client; svctl list | grep ' c '; goes_on; test "$before" = "$(restarts) $(pid)"
 told MESSAGE_ID=$(sed -n 's/^ *MESSAGE_ID=//p' /tmp/said | sort -u) 'svd waits for'; told _SYSTEMD_UNIT=svd.service 'svd goes on, after'
@@ -175,6 +175,7 @@ says 4 reader create-volume tank/no --size 16M; grep 'group svctl\\>' /tmp/said;
 says 4 stranger list; grep svctl-read /tmp/said; says 4 stranger create-volume tank/no --size 16M
 svctl dump tank > /tmp/after; fsfreeze -u /data
 for f in before after; do sed -i '/^journal /d' /tmp/$f; done; cmp /tmp/before /tmp/after; says 0 reader list
+chmod 0600 /run/svctl/svd.sock; says 4 reader list; grep "systemctl restart svd.socket" /tmp/said; systemctl restart svd.socket; says 0 reader list
 """
 METRICS = """cat > /tmp/scrape << 'END'
 exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; timeout 20 cat <&3

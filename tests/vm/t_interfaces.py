@@ -1,0 +1,95 @@
+"""How others see a pool that the kernel serves, in a full guest with what `make install` brings: the Varlink API, svctl's jobs,
+columns and completion, metrics, zabbix-agent2, alerts. tests/e2e has all of these in detail, against svd --sim."""
+
+import os
+import subprocess
+
+import vm
+from dumps import WIDE_SIZE, put_wide
+from host import Machine, bundle
+
+AGENT = os.path.join(vm.BUILD, "tools/zabbix_agent2")
+PROMTOOL = os.path.join(vm.BUILD, "tools/promtool")
+VARLINK = "/usr/lib/python3/dist-packages/varlink"
+
+POOLS = """systemd-sysusers; systemctl restart svd.socket svd; svctl create-pool tank --tier fast={0} --tier slow={1}; svctl create-volume tank/a --size 256M
+dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=32 oflag=direct conv=fsync status=none
+svctl create-pool wide --tier t={2}; useradd -M -G svctl-read zabbix; useradd -M -G svctl admin
+"""
+API = """at=unix:/run/svctl/svd.sock; varlink() { python3 -m varlink.cli "$@"; }
+varlink info $at | grep 'io.svctl'; varlink help $at/io.svctl > /tmp/said
+grep '^method CreatePool(' /tmp/said; diff <(grep -o '^method [A-Za-z]*' /tmp/said) <(grep -o '^method [A-Za-z]*' /usr/share/varlink/io.svctl.varlink)
+varlink call $at/io.svctl.ShowVolume '{"pool": "tank", "volume": "a"}' | grep '"size": 268435456'
+varlink call $at/io.svctl.ShowPool '{"pool": "nix"}' > /tmp/said 2>&1 || true; grep "io.svctl.NotFound" /tmp/said; grep "'code': 3" /tmp/said
+runuser -u zabbix -- python3 -m varlink.cli call $at/io.svctl.CreateVolume '{"pool": "tank", "volume": "x", "size": 1048576}' > /tmp/said 2>&1 || true
+grep 'io.svctl.PermissionDenied' /tmp/said
+"""
+# In a terminal, interrupted, while it goes on; and followed by another client.
+JOBS = """script -qfec 'env --default-signal=INT svctl restore wide /share/wide' /tmp/typed > /dev/null & typing=$!
+for i in $(seq 300); do svctl jobs -H -o what,pool,state | grep -q 'restore.wide.running' && break; sleep 0.1; done
+pkill -INT -x svctl; rc=0; wait $typing || rc=$?; cat /tmp/typed; test $rc = 130; grep 'goes on: svctl wait [0-9]* follows it' /tmp/typed
+job=$(sed -n 's/.*goes on: svctl wait \\([0-9]*\\) follows it.*/\\1/p' /tmp/typed)
+test "$(svctl jobs -H -o id,what,pool | tr '\\t' ' ' | grep "^$job ")" = "$job restore wide"
+script -qfec "runuser -u admin -- svctl wait $job" /tmp/waited > /dev/null; cat /tmp/waited; grep -aE '[0-9]+ % .* left' /tmp/waited
+svctl list -H -t volume -o name | grep -c '^wide/'
+python3 -m varlink.cli call --more unix:/run/svctl/svd.sock/io.svctl.Check '{"pool": "wide"}' > /tmp/said; grep -c '"progress"' /tmp/said
+svctl delete-pool wide --yes
+"""
+# Twenty that ask, beside one that sends half a message, one that reads no answer, and some that are killed while they ask.
+CLIENTS = """python3 -c '
+import socket, time
+half, deaf = (socket.socket(socket.AF_UNIX) for _ in range(2))
+for s in (half, deaf): s.connect("/run/svctl/svd.sock")
+half.send(b"{\\"method\\":"); deaf.setblocking(False)
+try:
+    for _ in range(100000): deaf.send(b"{\\"method\\":\\"io.svctl.List\\"}\\0" * 100)
+except BlockingIOError: pass
+open("/run/they-are-there", "w"); time.sleep(600)' & hostile=$!
+for i in $(seq 200); do test -e /run/they-are-there && break; sleep 0.1; done; test -e /run/they-are-there
+for i in $(seq 20); do timeout 10 svctl show tank > /tmp/shown.$i & pids="${pids:-} $!"; done; for i in 1 2 3 4 5; do svctl check tank > /dev/null & kill -9 $!; done; for pid in $pids; do wait $pid; done
+for i in $(seq 20); do grep -q '^name: tank' /tmp/shown.$i; done; kill $hostile
+"""
+COMMANDS = """svctl volume create tank/b --size 16M; svctl volume list > /dev/null; svctl delete-volume tank/b --dry-run | grep tank/b
+test "$(svctl list -H -t volume -o name,size | tr '\\t' ' ')" = "$(printf 'tank/a 268435456\\ntank/b 16777216')"
+complete() { bash -c '. /usr/share/bash-completion/completions/svctl; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _svctl; printf "%s\\n" "${COMPREPLY[@]}"' bash "$@"; }
+complete svctl show tank/ | tr -d ' ' | sort | tr '\\n' ' ' | grep 'tank/a tank/b'; complete svctl create-sn | grep create-snapshot
+man -w svctl > /dev/null 2>&1 || test -s /usr/share/man/man8/svctl.8; svctl list | cat > /tmp/said; refused grep -P '\\x1b' /tmp/said
+svctl volume delete tank/b --yes
+"""
+# Each read is counted, by who scrapes and by the agent.
+SCRAPE = """scrape() { exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3
+timeout 20 cat <&3 | sed '1,/^\\r$/d'; exec 3>&-; }
+reads() { awk '/^svctl_volume_io_duration_seconds_count/ && /volume="a"/ && /"read"/ { n += $NF } END { print n + 0 }' $1; }
+scrape > /tmp/before; udevadm settle; scrape > /tmp/before
+for i in $(seq 100); do dd if=/dev/sv/tank/a of=/dev/null bs=4k skip=$i count=1 iflag=direct status=none; done
+scrape > /share/metrics; echo "reads: $(reads /tmp/before), then $(reads /share/metrics)"; test $(($(reads /share/metrics) - $(reads /tmp/before))) -ge 100
+"""
+ZABBIX = """printf 'Server=127.0.0.1\\nHostname=test\\nLogType=console\\nControlSocket=/tmp/agent.sock\\nPluginSocket=/tmp/plugin.sock\\nTimeout=10\\nInclude=/usr/share/svctl/zabbix-agent2-svctl.conf\\n' > /tmp/agent.conf
+ask() { runuser -u zabbix -- {agent} -c /tmp/agent.conf -t $1; }
+ask svctl.metrics | grep 'svctl_volume_size_bytes{pool="tank",volume="a"} 268435456'
+"""
+# The pool fills, which status, the journal, metrics and the agent say; and is emptied, which they say, too.
+ALERT = """svctl create-volume tank/full --size 1G; svctl status -H -o id > /tmp/said; refused grep SV-SPACE /tmp/said
+free=$(svctl list -H -t pool -o name,free | awk '$1 == "tank" { print int($2 / 1048576) }')
+dd if=/dev/zero of=/dev/sv/tank/full bs=1M count=$((free * 9 / 10)) oflag=direct status=none
+until_said() { for i in $(seq 150); do svctl status -H -o id,pool > /tmp/said; if grep -qE "SV-SPACE-(LOW|CRITICAL)" /tmp/said; then now=yes; else now=no; fi; test $now = $1 && return; sleep 0.2; done; cat /tmp/said; return 1; }
+until_said yes; svctl status | tee /tmp/said; code=$(grep -oE 'SV-SPACE-[A-Z]+' /tmp/said | head -1); svctl explain $code | grep add-device
+journalctl --sync; journalctl -b SV_CODE=$code SV_POOL=tank -o cat | head -1 | grep tank; ask svctl.status | grep $code; scrape | grep "$code"
+blkdiscard /dev/sv/tank/full; svctl delete-volume tank/full --yes; until_said no
+"""
+
+
+@vm.full
+@vm.limit(500)
+def test_a_served_pool_is_seen_by_all_interfaces(bench):
+    disks = [bench.disk("fast", "160M"), bench.disk("slow", "160M"), bench.disk("wide", WIDE_SIZE)]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.put("tools.tar", bundle([VARLINK], [AGENT]))
+        put_wide(guest)
+        guest.run("tar -C / --keep-directory-symlink --skip-old-files -xf /share/tools.tar; ldconfig\n" + POOLS.format(*(d.dev for d in disks)), timeout=120)
+        for part in (API, JOBS, CLIENTS, COMMANDS, SCRAPE, SCRAPE + ZABBIX.replace("{agent}", AGENT) + ALERT):
+            print(guest.run(part, timeout=150))
+        checked = subprocess.run([PROMTOOL, "check", "metrics"], input=guest.get("metrics"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert checked.returncode == 0 and not checked.stdout, checked
