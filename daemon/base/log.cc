@@ -35,6 +35,8 @@ void use_journal(const std::string &socket)
 
 About swap_about(About about) { return std::exchange(t_about, std::move(about)); }
 
+const About &about() { return t_about; }
+
 Scope::Scope(About about) : outer_(t_about)
 {
 	if (!about.pool.empty())

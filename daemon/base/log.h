@@ -39,6 +39,7 @@ class Scope {
 };
 // For what runs by turns in one thread (fiber.h): each has its own.
 About swap_about(About about);
+const About &about();	// of this thread, now
 
 void use_journal(const std::string &socket);  // from now on
 void set_level(Level highest);                // default kInfo

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "daemon/base/log.h"
+
 namespace svd {
 
 struct Activity {
@@ -19,6 +21,7 @@ struct Activity {
 	std::string object;    // "/dev/sdb"
 	std::chrono::steady_clock::time_point since{};
 	bool idle = false;     // it waits for something to do
+	log::About about = {}; // what it is done for
 };
 
 // For as long as it lives, or until an inner one does. What it is given must live as long.
@@ -32,6 +35,7 @@ class Waiting {
  private:
 	Activity::Of outer_of_;
 	std::string_view outer_what_, outer_object_;
+	log::About outer_about_;
 };
 
 // Likewise while it waits in poll() for something to do. Only that is idling: whoever sleeps elsewhere waits for something.

@@ -128,7 +128,7 @@ void Watchdog::look(ThreadWatch &watch)
 	if (verdict.alive && wanted_)
 		sd_notify(0, "WATCHDOG=1");
 	const auto name_of = [&](Activity::Of of) { return activity.of == of ? activity.object : std::string(); };
-	const log::Scope scope({name_of(Activity::Of::kPool), "", name_of(Activity::Of::kDevice)});
+	const log::Scope done_for(activity.about), scope({name_of(Activity::Of::kPool), "", name_of(Activity::Of::kDevice)});
 	if (verdict.news) {
 		sd_notifyf(0, "STATUS=%s", verdict.status.c_str());
 		if (verdict.alive)

@@ -38,7 +38,7 @@ svctl delete-volume tank/x --yes
 HANGS = HELPERS + """before="$(restarts) $(pid)"; dmsetup suspend --noflush --nolockfs under
 svctl create-volume tank/c --size 1M & client=$!
 told SV_CODE=SV-DEVICE-HANGS 'svd waits for'; sleep 20; systemctl status svd --no-pager | grep 'Status: "waits for '
-journalctl -b SV_CODE=SV-DEVICE-HANGS -o verbose --no-pager | tee /tmp/said | grep -E 'SV_DEVICE=/dev/(dm-|mapper/under)'; grep SV_POOL=tank /tmp/said
+journalctl -b SV_CODE=SV-DEVICE-HANGS -o verbose --no-pager | tee /tmp/said | grep -E 'SV_DEVICE=/dev/(dm-|mapper/under)'; grep SV_POOL=tank /tmp/said; grep SV_VOLUME=c /tmp/said
 test "$before" = "$(restarts) $(pid)"
 dmsetup resume under; wait $client; svctl list | grep ' c '; goes_on; test "$before" = "$(restarts) $(pid)"
 told MESSAGE_ID=$(sed -n 's/^ *MESSAGE_ID=//p' /tmp/said | sort -u) 'svd waits for'; told _SYSTEMD_UNIT=svd.service 'svd goes on, after'
