@@ -17,11 +17,11 @@ ROWS = [Row("partial0", QUARTER, ["0"]), Row("partial10", QUARTER, ["10"]), Row(
         Row("1t", TIB, ["0"], 1, True), Row("10t", 10 * TIB, ["0"], 1, True)]
 
 
-def carry(row):
+def carry(row, pool="tank"):
     """What guest_pool.py wants to know of a pool."""
     options = [*row.options, "--volumes", str(row.volumes)]
     return {"name": row.name, "extents": row.extents, "volumes": row.volumes, "random": row.random,
-            "mib": carried.disk_mib(row.extents), "packed": carried.packed("tank", row.extents, row.extents, *options)}
+            "mib": carried.disk_mib(row.extents), "packed": carried.packed(pool, row.extents, row.extents, *options)}
 
 
 def carry_small():

@@ -12,7 +12,7 @@ TURNS = {"jobs": 30, "range": 16}
 
 
 def measure(bench, results):
-    rows = {row.name: pool.carry(row) for row in pool.ROWS if row.name in ("10g", "10t")}
+    rows = {row.name: pool.carry(row, "tank" + row.name) for row in pool.ROWS if row.name in ("10g", "10t")}
     for what, turns in TURNS.items():
         started = time.monotonic()
         with bench.boot(cpus=2, mem="6G", boot_timeout=300) as guest:
