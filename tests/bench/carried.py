@@ -31,7 +31,7 @@ def data_of(fd):
 
 
 def pack(disk, path):
-    """Each piece of the disk that holds something, after its offset and length: guest_pool.py unpacks it."""
+    """Each piece of the disk that holds something, after its offset and length: targets.py unpacks it."""
     with open(disk, "rb") as source, open(path, "wb") as out:
         for offset, length in data_of(source.fileno()):
             source.seek(offset)

@@ -16,13 +16,12 @@ import time
 
 import guest
 import targets
+import workloads
 from disks import Disk
 from targets import run
 
 TIB = 1 << 20  # extents
-RANDOM = "--bs=4k --norandommap --rw="
 IOS = 10000
-TOLERANCE = 0.002
 
 
 def say(target, workload, metric, value, unit):
@@ -68,7 +67,7 @@ def activation():
 class Big(targets.Carried):
     def __init__(self, row):
         super().__init__({"tank": (row["packed"], row["mib"])})
-        self.row, self.device = row, "/dev/sv/tank/v1"
+        self.device = "/dev/sv/tank/v1"
 
     def memory(self):
         return self.show()["kernel_memory_bytes"]
@@ -86,7 +85,7 @@ class Small:
 def once(device, kind, size, stamps):
     guest.compact_memory()
     guest.wait_idle()
-    done = guest.fio(device, f"{RANDOM}{kind} --size={size} --number_ios={IOS}", stamps)
+    done = guest.fio(device, f"{workloads.RANDOM_4K}{kind} --size={size} --number_ios={IOS}", stamps)
     return {"instr": guest.busy_ns(1) / done}
 
 
@@ -102,7 +101,8 @@ def measure_random(name, target, disk, device, size, stamps):
     once(device, "randwrite", size, stamps)
     disk.touch_end()
     for workload, kind in (("randread4k", "randread"), ("overwrite4k", "randwrite")):
-        for values in guest.repeated(lambda kind=kind: once(device, kind, size, stamps), TOLERANCE):
+        for values in guest.repeated(lambda kind=kind: once(device, kind, size, stamps),
+                                      workloads.tolerance(workload, target)):
             say(target, f"{workload}-{name}", "instr", values["instr"], "instructions")
 
 

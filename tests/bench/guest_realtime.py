@@ -13,8 +13,9 @@ import sys
 
 import guest
 import targets
+import workloads
 
-READ = "--bs=4k --norandommap --rw=randread --time_based --runtime=1 --ramp_time=0.3"
+READ = workloads.RANDOM_4K + "randread --time_based --runtime=1 --ramp_time=0.3"
 
 
 def measure(device, size, jobs=1):
