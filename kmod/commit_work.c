@@ -258,16 +258,22 @@ static void sv_commit_work(struct work_struct *work)
 		sv_commit_arm(kp);
 }
 
+/* Of everything, and waits for nothing. */
+void sv_commit_begin(struct sv_kpool *kp)
+{
+	if (sv_commit_idle(kp->core))
+		return;
+	sv_commit_all(kp->core);
+	sv_commit_queue(kp);
+}
+
 static void sv_commit_tick(struct work_struct *work)
 {
 	struct sv_kpool *kp = container_of(to_delayed_work(work), struct sv_kpool, tick);
 
 	clear_bit(SV_KP_TICK_ARMED, &kp->flags);
 	smp_mb__after_atomic();		/* pairs with the barrier in sv_commit_arm() */
-	if (sv_commit_idle(kp->core))
-		return;
-	sv_commit_all(kp->core);
-	sv_commit_queue(kp);
+	sv_commit_begin(kp);
 }
 
 /* Something happened that a commit should make durable soon. Any context; an idle pool has no timer. */

@@ -151,10 +151,8 @@ static void sv_defer_work(struct work_struct *work)
 	} else if (lack.ring || lack.moment) {
 		delay = HZ / 50;	/* whoever lets go kicks, but may have found the list empty just now */
 	}
-	if (lack.ring) {		/* of what has ended, a commit takes less than it was promised */
-		sv_commit_all(kp->core);
-		sv_commit_queue(kp);
-	}
+	if (lack.ring)
+		sv_commit_begin(kp);	/* of what has ended it takes less than was promised */
 	if (!list_empty(&list)) {
 		sv_kpool_tell(kp);
 		spin_lock_irq(&kp->defer_lock);

@@ -240,6 +240,7 @@ void sv_commit_queue(struct sv_kpool *kp);
 int sv_commit_wait(struct sv_kpool *kp);
 int sv_commit_records(struct sv_kpool *kp);
 int sv_commit_flush_cut(struct sv_kpool *kp);
+void sv_commit_begin(struct sv_kpool *kp);
 void sv_commit_make_room(struct sv_kpool *kp);
 void sv_commit_stop(struct sv_kpool *kp);
 
