@@ -55,8 +55,8 @@ static u64 memory_of(const struct sv_pool *p)
 	/* the partials' directory */
 	n += SV_PT_TOP * sizeof(void *) + (u64)p->pt_chunks * sizeof(void *);
 	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) + p->latency_bytes;
-	/* used, live and gaps, and what is in a slot */
-	return n + p->total_slots * (3 + 16) / 8 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
+	/* used, live and gaps */
+	return n + p->total_slots * 3 / 8 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
 }
 
 static int op_state(struct sv_pool *p, void *payload, u32 *count, u32 *done)
@@ -308,9 +308,13 @@ static int op_partials(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	sv_lock_flags_t f;
 	int r = 0;
 
-	for (; !r && *done < *count; *done += !r) {
+	static_assert(SV_NODE_RESERVE / 2 >= SV_FRAGS_MAX, "a node for each place, of what is left above a refill");
+	while (!r && *done < *count) {
+		if (sv_pool_wants_refill(p) && sv_pool_refill(p))
+			return -ENOMEM;
 		sv_lock(&p->lock, f);
 		r = load_bits(p, &b[*done]);
+		*done += !r;
 		sv_unlock(&p->lock, f);
 	}
 	return r;

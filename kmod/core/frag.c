@@ -36,7 +36,7 @@ int sv_frags_init(struct sv_member *m)
 {
 	u32 words = DIV_ROUND_UP(m->g.nr_slots, 64) + 1;
 
-	m->frags = sv_zalloc((size_t)(m->g.nr_slots + 1) * sizeof(*m->frags));
+	m->frags = sv_zalloc((size_t)(m->g.nr_slots / SV_FRAGGED + 1) * sizeof(*m->frags));
 	m->gaps = sv_zalloc((size_t)words * sizeof(u64));
 	m->gap_words = sv_zalloc((size_t)(words / 64 + 1) * sizeof(u64));
 	return m->frags && m->gaps && m->gap_words ? 0 : -ENOMEM;
@@ -44,6 +44,10 @@ int sv_frags_init(struct sv_member *m)
 
 void sv_frags_free(struct sv_member *m)
 {
+	u32 i;
+
+	for (i = 0; m->frags && i <= m->g.nr_slots / SV_FRAGGED; i++)
+		sv_free(m->frags[i]);
 	sv_free(m->frags);
 	sv_free(m->gaps);
 	sv_free(m->gap_words);
@@ -54,12 +58,22 @@ static bool is_gap(u16 frags)
 	return frags && frags != 0xffff;
 }
 
-static void set_frags(struct sv_member *m, u32 slot, u16 frags)
+static u16 frags_of(const struct sv_member *m, u32 slot)
 {
+	const struct sv_fragged *page = m->frags[slot / SV_FRAGGED];
+
+	return page ? page->of[slot % SV_FRAGGED] : 0;
+}
+
+static void set_frags(struct sv_pool *p, struct sv_member *m, u32 slot, u16 frags)
+{
+	struct sv_fragged **page = &m->frags[slot / SV_FRAGGED];
 	u32 word = slot / 64;
 
-	m->nr_gaps += (u32)is_gap(frags) - (u32)is_gap(m->frags[slot]);
-	m->frags[slot] = frags;
+	if (!*page)
+		*page = &sv_node_take(p)->fragged;
+	m->nr_gaps += (u32)is_gap(frags) - (u32)is_gap((*page)->of[slot % SV_FRAGGED]);
+	(*page)->of[slot % SV_FRAGGED] = frags;
 	if (is_gap(frags))
 		sv_bit_set(m->gaps, slot);
 	else
@@ -127,10 +141,10 @@ u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c)
 	sv_lock_assert(&p->lock);
 	if (has_gap(m, sv_slots_left(p, c)))
 		slot = find_gap(m);
-	else if (!sv_slot_on(p, member, c, &slot))
+	else if (!p->nr_nodes || !sv_slot_on(p, member, c, &slot))
 		return 0;
-	i = lowest_zero(m->frags[slot]);
-	set_frags(m, slot, m->frags[slot] | (u16)(1u << i) | never(slot));
+	i = lowest_zero(frags_of(m, slot));
+	set_frags(p, m, slot, frags_of(m, slot) | (u16)(1u << i) | never(slot));
 	return slot * SV_FRAGS + i + 1;
 }
 
@@ -146,7 +160,7 @@ bool sv_frag_is_free(const struct sv_pool *p, u32 member, u32 place)
 
 	if (slot >= m->g.nr_slots || (never(slot) >> ((place - 1) % SV_FRAGS) & 1))
 		return false;
-	return m->frags[slot] ? !(m->frags[slot] >> ((place - 1) % SV_FRAGS) & 1) : is_fresh(m, slot);
+	return frags_of(m, slot) ? !(frags_of(m, slot) >> ((place - 1) % SV_FRAGS) & 1) : is_fresh(m, slot);
 }
 
 void sv_frag_claim(struct sv_pool *p, u32 member, u32 place)
@@ -155,21 +169,21 @@ void sv_frag_claim(struct sv_pool *p, u32 member, u32 place)
 	u32 slot = (place - 1) / SV_FRAGS;
 
 	sv_lock_assert(&p->lock);
-	if (!m->frags[slot])
+	if (!frags_of(m, slot))
 		sv_slot_take(p, member, slot);
-	set_frags(m, slot, m->frags[slot] | (u16)(1u << ((place - 1) % SV_FRAGS)) | never(slot));
+	set_frags(p, m, slot, frags_of(m, slot) | (u16)(1u << ((place - 1) % SV_FRAGS)) | never(slot));
 }
 
 void sv_frag_release(struct sv_pool *p, u32 member, u32 place)
 {
 	struct sv_member *m = p->members[member];
 	u32 slot = (place - 1) / SV_FRAGS;
-	u16 left = m->frags[slot] & (u16)~(1u << ((place - 1) % SV_FRAGS));
+	u16 left = frags_of(m, slot) & (u16)~(1u << ((place - 1) % SV_FRAGS));
 
 	sv_lock_assert(&p->lock);
 	if (left == never(slot))
 		left = 0;
-	set_frags(m, slot, left);
+	set_frags(p, m, slot, left);
 	if (!left)
 		sv_slot_release(p, member, slot);
 }

@@ -37,12 +37,20 @@
 #define SV_POS_TAKEN		(1ull << 63)	/* in partial.pos: taken by the round of a member, as number n of it */
 #define SV_POS_FRAGS		(1ull << 62)	/* of a dead partial: its places go with it */
 
+#define SV_FRAGGED		(SV_NODE_ENTRIES * 4)
+
+/* Which 16ths of a slot are fragments, 0: it holds none. Such pages come from the reserve of nodes, and stay. */
+struct sv_fragged {
+	u16 of[SV_FRAGGED];
+};
+
 /* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
 struct sv_node {
 	union {
 		u64 entry[SV_NODE_ENTRIES];
 		struct sv_node *child[SV_NODE_ENTRIES];
 		struct sv_node *next_free;
+		struct sv_fragged fragged;
 	};
 };
 
@@ -102,7 +110,7 @@ struct sv_member {
 	u64 *used;			/* 1: not grantable; pool->lock */
 	u64 *live;			/* 1: an extent lies here (live or freed, not yet recycled); pool->lock */
 	u64 *room;			/* summary: 1: this word of used has a zero bit; pool->lock */
-	u16 *frags;			/* by slot: which 16ths of it are fragments, 0: it holds none; pool->lock */
+	struct sv_fragged **frags;	/* by slot / SV_FRAGGED; NULL: none of these holds fragments; pool->lock */
 	u64 *gaps;			/* 1: some of a slot's 16ths are fragments and some are free; pool->lock */
 	u64 *gap_words;			/* summary of that; pool->lock */
 	u32 nr_gaps;
@@ -333,6 +341,7 @@ static inline u64 sv_map_lookup(const struct sv_volume *v, u64 index)
 
 u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from there on, or SV_MAP_END */
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
+struct sv_node *sv_node_take(struct sv_pool *p);				/* lock; one is in the reserve */
 struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index);		/* lock; nodes are in the reserve */
 void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* likewise */
 int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
@@ -368,9 +377,9 @@ bool sv_pool_spare_cells(const struct sv_pool *p);			/* beyond one for each free
 
 /* frag.c: places, under pool->lock */
 u32 sv_frag_member(struct sv_volume *v, enum sv_write_class c);		/* for a new extent; SV_MAX_MEMBERS: none */
-u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c);	/* a place on it; 0: none */
+u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c);	/* a place on it; 0: none, or no node */
 bool sv_frag_is_free(const struct sv_pool *p, u32 member, u32 place);	/* of a pool that is being loaded */
-void sv_frag_claim(struct sv_pool *p, u32 member, u32 place);		/* it is */
+void sv_frag_claim(struct sv_pool *p, u32 member, u32 place);		/* it is; takes a node at most */
 void sv_frag_release(struct sv_pool *p, u32 member, u32 place);
 void sv_frags_release(struct sv_pool *p, u32 member, const struct sv_places *places);
 u32 sv_places_count(const struct sv_places *places);

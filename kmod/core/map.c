@@ -45,10 +45,11 @@ u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index)
 	return n ? 0 : level ? level : 1;
 }
 
-static struct sv_node *take_node(struct sv_pool *p)
+struct sv_node *sv_node_take(struct sv_pool *p)
 {
 	struct sv_node *n = p->nodes;
 
+	sv_lock_assert(&p->lock);
 	p->nodes = n->next_free;
 	p->nr_nodes--;
 	p->node_count++;
@@ -65,7 +66,7 @@ struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index)
 	sv_lock_assert(&v->pool->lock);
 	for (;;) {
 		if (!*at)
-			smp_store_release(at, take_node(v->pool));	/* pairs with sv_map_lookup() */
+			smp_store_release(at, sv_node_take(v->pool));	/* pairs with sv_map_lookup() */
 		if (!--level)
 			return *at;
 		at = &(*at)->child[sv_node_slot(index, level)];

@@ -289,12 +289,14 @@ static bool add_places(struct sv_volume *v, u32 extent, u64 word, struct sv_part
 	return true;
 }
 
+/* A node for the map's and one for the places: all of a write lie in slots with room, and one empty slot at most. */
 static bool may_take_fragments(const struct sv_volume *v, u64 index, u32 first, u32 n)
 {
 	const struct sv_pool *p = v->pool;
 	bool stream = v->stream_slot != SV_NO_SLOT && index == v->stream_index && !first;
 
-	return p->fragments && n < WHOLE_BLOCKS && !stream && p->numbers_free > p->free_slots && sv_pool_spare_cells(p);
+	return p->fragments && n < WHOLE_BLOCKS && !stream && p->numbers_free > p->free_slots &&
+	       sv_pool_spare_cells(p) && sv_map_nodes_needed(v, index) < p->nr_nodes;
 }
 
 static enum sv_plan new_fragments(struct sv_volume *v, u64 index, u32 parent, enum sv_write_class c, u32 first, u32 n,

@@ -467,6 +467,46 @@ TEST(CoreFragFull, a_full_pool_still_fills_the_16ths_that_are_left) {
   sv_write_done(v, &piece, true);
 }
 
+// Which 16ths of slots are fragments is kept in pages of the reserve, and the first one here is not there yet.
+TEST_F(CoreFrag, without_a_page_for_them_small_writes_take_slots) {
+  write(v_, 0, kBlocks, 1);
+  while (p_.pool->nr_nodes) {
+    sv_lock_flags_t f;
+    sv_lock(&p_.pool->lock, f);
+    sv_node* n = sv_node_take(p_.pool);
+    sv_unlock(&p_.pool->lock, f);
+    sv_free(n);
+  }
+  write(v_, 3 * kBlocks, 1, 2);
+  EXPECT_FALSE(has_fragments(extent_at(1, 3)));
+  EXPECT_EQ(2, read(v_, 3 * kBlocks));
+  ASSERT_NE(0u, p_.pool->nr_nodes) << "filled after that write";
+  write(v_, 6 * kBlocks, 1, 3);
+  EXPECT_TRUE(has_fragments(extent_at(1, 6)));
+  EXPECT_EQ(3, read(v_, 6 * kBlocks));
+}
+
+// More of these pages than the reserve holds.
+TEST(CoreFragLoad, a_pool_with_fragments_everywhere_is_loaded) {
+  constexpr uint32_t kPages = 4 * SV_NODE_RESERVE, kOfEach = SV_FRAGS_MAX;
+  sv::test::CorePool p({{.slots = kPages * SV_FRAGGED, .ring = true}}, false);
+  std::vector<sv_extent> extents;
+  std::vector<sv_partial_bits> partials;
+  for (uint32_t i = 0; i < kPages / kOfEach; i++) {
+    extents.push_back({.extent = i + 1, .slot = 0, .member = 0, .gen = 1, .flags = SV_EXTENT_PARTIAL | SV_EXTENT_FRAGS});
+    partials.push_back({.extent = i + 1, .parent = 0, .valid = {}, .place = {}});
+    for (uint32_t k = 0; k < kOfEach; k++) partials.back().place[k] = (i * kOfEach + k) * SV_FRAGGED * SV_FRAGS + 1;
+  }
+  const auto n = static_cast<uint32_t>(extents.size());
+  const uint64_t before = p.state().memory;
+  ASSERT_EQ(0, p.command(SV_OP_EXTENTS, extents.data(), n));
+  uint32_t done = 0;
+  EXPECT_EQ(0, p.command(SV_OP_PARTIALS, partials.data(), n, &done));
+  EXPECT_EQ(n, done);
+  EXPECT_LE(before + (kPages - SV_NODE_RESERVE) * sizeof(sv_fragged), p.state().memory);
+  for (uint32_t k = 0; k < kOfEach; k++) EXPECT_FALSE(sv_frag_is_free(p.pool, 0, partials.back().place[k]));
+}
+
 // What a pool tells of itself loads into another one, which goes on by it.
 TEST_F(CoreFrag, a_pool_is_loaded_as_it_was) {
   scatter(v_, 4, 3, 1);
