@@ -11,7 +11,7 @@
 #include "sv.h"
 
 #define SV_SPACE_POLL	(HZ / 10)	/* bios that wait for space look again this often, besides when kicked */
-#define SV_RING_MS	60000		/* so long at least the ring is waited for, where it is only promised */
+#define SV_RING_MS	60000		/* so long at least the ring is waited for */
 
 void sv_defer_io(struct sv_kpool *kp, struct sv_io *io)
 {

@@ -419,6 +419,5 @@ bool sv_ring_reserve(struct sv_pool *p, u64 bytes);			/* any context */
 int sv_ring_reserve_command(struct sv_pool *p, u64 bytes);		/* -ENOSPC; -EROFS or -EIO by the pool's mode */
 void sv_ring_unreserve(struct sv_pool *p, u64 bytes);			/* any context */
 u64 sv_ring_free(const struct sv_pool *p);
-bool sv_ring_only_promised(const struct sv_pool *p);	/* without promises a write would find room */
 
 #endif

@@ -33,13 +33,14 @@ static inline enum sv_plan sv_may_write(const struct sv_volume *v)
 }
 
 /*
- * There is no room in the ring for what is asked. Where that is because of what writes under way were promised, most of
- * which they give back as they end, it is not full: however small the time to wait for space, that is waited for.
+ * There is no room in the ring for what is asked: it is promised to writes under way, which give most of that back as
+ * they end, or written full, until svd's checkpoint. Neither says anything of the pool's space, so how long a write
+ * waits for that does not count here.
  */
 static inline enum sv_plan sv_no_ring(struct sv_pool *p)
 {
 	sv_pool_raise(p, SV_EVENT_RING);
-	return sv_ring_only_promised(p) ? SV_PLAN_RING : SV_PLAN_NOSPC;
+	return SV_PLAN_RING;
 }
 
 /* In an RCU read section, or the pool's lock. REMAP, ZERO or IOERR. */

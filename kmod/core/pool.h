@@ -73,7 +73,7 @@ enum sv_plan {
 	SV_PLAN_ZERO,		/* reads as zeroes; a discard or WRITE_ZEROES of it is done */
 	SV_PLAN_DEFER,		/* memory or stream room is missing: sv_pool_refill(), commit, then plan again */
 	SV_PLAN_HELD,		/* the extent is being folded, which ends by itself: plan again then */
-	SV_PLAN_RING,		/* writes under way have its room, and give most back: commit, plan again soon */
+	SV_PLAN_RING,		/* it is full, or promised to writes under way: commit, plan again soon */
 	SV_PLAN_NOSPC,		/* no slot, or no ring room, for this class of write: wait for space or ENOSPC */
 	SV_PLAN_IOERR,		/* pool failed */
 	SV_PLAN_ROFS,		/* pool or volume read-only */

@@ -27,25 +27,13 @@ void sv_stream_append(struct sv_pool *p, const void *rec, u32 bytes)
 	p->records++;
 }
 
-/* Without what was promised, so beyond it. */
-static u64 ring_unwritten(const struct sv_pool *p)
-{
-	u64 used = READ_ONCE(p->ring_head) - READ_ONCE(p->ring_tail);
-	u64 taken = used + READ_ONCE(p->head) - READ_ONCE(p->durable) + p->ring_slack;
-
-	return taken < p->ring_len ? p->ring_len - taken : 0;
-}
-
 u64 sv_ring_free(const struct sv_pool *p)
 {
-	u64 promised = (u64)max_t(s64, atomic64_read(&p->resv), 0), unwritten = ring_unwritten(p);
+	u64 used = READ_ONCE(p->ring_head) - READ_ONCE(p->ring_tail);
+	u64 promised = (u64)max_t(s64, atomic64_read(&p->resv), 0) + READ_ONCE(p->head) - READ_ONCE(p->durable);
+	u64 taken = used + promised + p->ring_slack;
 
-	return promised < unwritten ? unwritten - promised : 0;
-}
-
-bool sv_ring_only_promised(const struct sv_pool *p)
-{
-	return ring_unwritten(p) > (u64)SV_RESV_WRITE * SV_RESV_UNIT;
+	return taken < p->ring_len ? p->ring_len - taken : 0;
 }
 
 bool sv_ring_reserve(struct sv_pool *p, u64 bytes)
