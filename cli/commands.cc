@@ -301,27 +301,13 @@ Request show(const Values &v, const std::string &noun)
 	return request;
 }
 
-View view_of(const Values &v, std::span<const Column> columns)
-{
-	View view;
-	view.columns = choose_columns(columns, v.text("columns"));
-	view.sort = v.text("sort").empty() ? nullptr : find_column(columns, v.text("sort"));
-	view.reverse = v.flag("reverse");
-	view.header = !v.flag("no-header");
-	view.chosen = !v.text("columns").empty() || view.sort != nullptr || !view.header;
-	if (view.reverse && view.sort == nullptr)
-		throw UsageError("--reverse goes with --sort COLUMN");
-	return view;
-}
-
 Request list(const Values &v, const std::string &noun)
 {
 	Request request{"List"};
-	request.view = view_of(v, list_columns());
 	request.view.bytes = v.flag("bytes");
 	const std::string &types = v.text("type");
 	request.selection = {choose_types(types.empty() ? noun : types), v.all("POOL[/VOLUME[@SNAPSHOT]]")};
-	request.view.chosen = request.view.chosen || request.view.bytes || !types.empty() || !request.selection.names.empty();
+	request.view.chosen = request.view.bytes || !types.empty() || !request.selection.names.empty();
 	return request;
 }
 
@@ -329,9 +315,7 @@ Request show_space(const Values &v, const std::string &)
 {
 	Request request{"ShowSpace"};
 	request.long_work = true;
-	request.view = view_of(v, space_columns());
-	request.view.bytes = v.flag("bytes");
-	request.view.chosen = request.view.chosen || request.view.bytes;
+	request.view.bytes = request.view.chosen = v.flag("bytes");
 	bool all = false;
 	json of = json::array();
 	for (const std::string &name : v.all("POOL[/VOLUME[@SNAPSHOT]]")) {
@@ -365,16 +349,27 @@ const Parameter kDiscard = {"--discard", "pass|keep", "pass: what is freed is di
 
 const Parameter kBytes = {"-b,--bytes", "", "exact numbers, in bytes", Kind::kFlag, false};
 
-std::vector<Parameter> table_options(std::span<const Column> columns, std::vector<Parameter> before)
+// What each command takes that shows a table.
+std::vector<Parameter> table_options(std::span<const Column> columns)
 {
-	before.insert(before.end(), {
+	return {
 		{"-o,--columns", "COLUMN[,COLUMN...]", "these columns; +COLUMN adds to the usual ones: " + column_names(columns),
 		 Kind::kOption, false},
 		{"-s,--sort", "COLUMN", "by this column, upwards", Kind::kOption, false},
 		{"-r,--reverse", "", "with --sort: downwards", Kind::kFlag, false},
 		{"-H,--no-header", "", "for scripts: no header, a tab between columns, exact numbers", Kind::kFlag, false},
-	});
-	return before;
+	};
+}
+
+void choose(const Values &v, std::span<const Column> columns, View &view)
+{
+	view.columns = choose_columns(columns, v.text("columns"));
+	view.sort = v.text("sort").empty() ? nullptr : find_column(columns, v.text("sort"));
+	view.reverse = v.flag("reverse");
+	view.header = !v.flag("no-header");
+	view.chosen = view.chosen || !v.text("columns").empty() || view.sort != nullptr || !view.header;
+	if (view.reverse && view.sort == nullptr)
+		throw UsageError("--reverse goes with --sort COLUMN");
 }
 
 std::vector<Command> pool_commands()
@@ -494,17 +489,13 @@ std::vector<Command> query_commands()
 {
 	return {
 		{"list", "list", {"pool", "volume", "snapshot", "device"}, "pools, tiers, volumes and snapshots",
-		 table_options(list_columns(), {
-			kBytes,
-			{"POOL[/VOLUME[@SNAPSHOT]]", "", "only these; of a pool all that is in it, of a volume its snapshots, too", Kind::kWords, false},
-			{"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, snapshot, device", Kind::kOption, false}}),
-		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false},
+		 {kBytes,
+		  {"POOL[/VOLUME[@SNAPSHOT]]", "", "only these; of a pool all that is in it, of a volume its snapshots, too", Kind::kWords, false},
+		  {"-t,--type", "TYPE[,TYPE...]", "only pool, tier, volume, snapshot, device", Kind::kOption, false}},
+		 "list -H -o name,size,used -t volume", "3: nothing has that name", list, false, list_columns()},
 		{"status", "status", {"pool"}, "what is wrong, and the command that helps",
-		 table_options(problem_columns(), {}), "status -H -o pool,severity,id", "",
-		 [](const Values &v, const std::string &) -> Request {
-			 Request request{"Status"};
-			 request.view = view_of(v, problem_columns());
-			 return request; }, false},
+		 {}, "status -H -o pool,severity,id", "",
+		 [](const Values &, const std::string &) -> Request { return {"Status"}; }, false, problem_columns()},
 		{"explain", "explain", {"code"}, "what a code means and what to do; without a code, all of them",
 		 {{"CODE", "", "of a problem, a message in the journal, or an error", Kind::kWords, false}},
 		 "explain SV-POOL-FULL", "2: there is no such code",
@@ -513,17 +504,13 @@ std::vector<Command> query_commands()
 		 {{"--latency", "", "also how long I/O took, a histogram for each volume and class of I/O", Kind::kFlag, false}},
 		 "metrics > /var/lib/prometheus/node-exporter/svctl.prom", "",
 		 [](const Values &v, const std::string &) -> Request { return {"Metrics", {{"latency", v.flag("latency")}}}; }, false},
-		{"scan", "scan", {"device"}, "look for members of pools now", table_options(scan_columns(), {}),
+		{"scan", "scan", {"device"}, "look for members of pools now", {},
 		 "scan -H -o name,uuid,state", "",
-		 [](const Values &v, const std::string &) -> Request {
-			 Request request{"Scan"};
-			 request.view = view_of(v, scan_columns());
-			 return request; }},
+		 [](const Values &, const std::string &) -> Request { return {"Scan"}; }, true, scan_columns()},
 		{"show-space", "show", {"space"}, "of snapshots: the space that they have alone, and what deleting them frees",
-		 table_options(space_columns(), {
-			kBytes,
-			{"POOL[/VOLUME[@SNAPSHOT]]", "", "of a pool all snapshots, of a volume all that it has; of one pool", Kind::kWords}}),
-		 "show-space tank/train@epoch-1 tank/train@epoch-2", "3: nothing has that name", show_space, false},
+		 {kBytes,
+		  {"POOL[/VOLUME[@SNAPSHOT]]", "", "of a pool all snapshots, of a volume all that it has; of one pool", Kind::kWords}},
+		 "show-space tank/train@epoch-1 tank/train@epoch-2", "3: nothing has that name", show_space, false, space_columns()},
 		{"show", "show", {"pool", "volume", "snapshot"}, "all that is known of a pool, a volume or a snapshot",
 		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};
@@ -533,11 +520,8 @@ std::vector<Command> job_commands()
 {
 	return {
 		{"jobs", "list", {"job"}, "long commands: those that run, and how others ended",
-		 table_options(job_columns(), {}), "jobs -H -o id,state", "",
-		 [](const Values &v, const std::string &) -> Request {
-			 Request request{"Jobs"};
-			 request.view = view_of(v, job_columns());
-			 return request; }, false},
+		 {}, "jobs -H -o id,state", "",
+		 [](const Values &, const std::string &) -> Request { return {"Jobs"}; }, false, job_columns()},
 		{"wait", "wait", {"job"}, "follow a job to its end, and end as it does",
 		 {{"JOB", "", "its number, by jobs"}}, "wait 7", "3: there is no such job", wait, false},
 	};
@@ -566,9 +550,32 @@ const std::vector<Command> &commands()
 		std::vector<Command> table = pool_commands();
 		for (auto part : {volume_commands(), snapshot_commands(), query_commands(), job_commands()})
 			table.insert(table.end(), part.begin(), part.end());
+		for (Command &command : table)
+			if (!command.columns.empty())
+				for (Parameter &option : table_options(command.columns))
+					command.parameters.push_back(std::move(option));
 		return table;
 	}();
 	return all;
+}
+
+Request Command::asked(const Values &v, const std::string &noun) const
+{
+	Request asked = request(v, noun);
+	asked.command = name;
+	asked.changes = changes;
+	if (!columns.empty())
+		choose(v, columns, asked.view);
+	return asked;
+}
+
+const Command *command_called(const std::string &noun, const std::string &word)
+{
+	for (const Command &command : commands())
+		if (noun.empty() ? command.name == word :
+				   command.verb == word && std::count(command.nouns.begin(), command.nouns.end(), noun) > 0)
+			return &command;
+	return nullptr;
 }
 
 }	// namespace svctl

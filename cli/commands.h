@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -75,10 +76,13 @@ struct Command {
 	// Throws UsageError. `noun` is the one that was typed before the verb.
 	Request (*request)(const Values &values, const std::string &noun);
 	bool changes = true;
+	std::span<const Column> columns = {};	// of the table that it shows
 
 	std::vector<std::string> aliases() const;	// "activate-pool"
+	Request asked(const Values &values, const std::string &noun) const;	// throws UsageError, too
 };
 
 const std::vector<Command> &commands();
+const Command *command_called(const std::string &noun, const std::string &word);	// "", "create-pool"; "pool", "create"
 
 }	// namespace svctl

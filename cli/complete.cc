@@ -9,9 +9,9 @@
 #include <fmt/core.h>
 
 #include "cli/client.h"
+#include "cli/commands.h"
 #include "cli/list.h"
 #include "cli/parse.h"
-#include "cli/print.h"
 #include "daemon/base/codes.h"
 
 namespace svctl {
@@ -156,22 +156,18 @@ std::vector<Candidate> behind_comma(const std::string &word, const std::vector<s
 }
 
 // "jobs" is "job list", too.
-std::span<const Column> columns_of(const CLI::App &command)
+const Command *command_at(const CLI::App &app)
 {
-	if (command.get_name() == "jobs" || command.get_parent()->get_name() == "job")
-		return job_columns();
-	if (command.get_name() == "scan")
-		return scan_columns();
-	if (command.get_name() == "show-space" || command.get_parent()->get_name() == "space")
-		return space_columns();
-	return command.get_name() == "status" ? problem_columns() : list_columns();
+	const CLI::App *noun = app.get_parent();
+	return noun == nullptr ? nullptr : command_called(noun->get_parent() == nullptr ? "" : noun->get_name(), app.get_name());
 }
 
 std::vector<Candidate> columns(const Place &place, const std::string &word)
 {
 	std::vector<std::string> all;
-	for (const Column &column : columns_of(*place.app))
-		all.push_back(column.name);
+	if (const Command *command = command_at(*place.app))
+		for (const Column &column : command->columns)
+			all.push_back(column.name);
 	return behind_comma(word, all);
 }
 

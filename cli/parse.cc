@@ -88,11 +88,7 @@ CLI::App &add_command(CLI::App &app, const std::string &name, const std::string 
 	for (const Parameter &parameter : command.parameters)
 		add_parameter(one, parameter, values);
 	one.group("Commands")->footer(footer(command));
-	one.callback([&command, &values, &request, noun] {
-		request = command.request(values, noun);
-		request.command = command.name;
-		request.changes = command.changes;
-	});
+	one.callback([&command, &values, &request, noun] { request = command.asked(values, noun); });
 	return one;
 }
 
