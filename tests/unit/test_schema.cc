@@ -125,6 +125,27 @@ TEST(Schema, snapshots_of_version_4_are_the_users_and_stay)
 	EXPECT_TRUE(c.value()->check().value().empty());
 }
 
+// Nobody but a damaged catalogue says so.
+TEST(Schema, members_with_more_slots_than_there_can_be_are_refused)
+{
+	Old old(schema_version());
+	old.change(fmt::format("UPDATE members SET nr_slots = {}", SV_MAX_SLOTS).c_str());
+	auto c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok()) << c.error().message();
+	ASSERT_TRUE(c.value()->members().ok());
+	EXPECT_EQ(c.value()->members().value()[0].nr_slots, SV_MAX_SLOTS);
+	ASSERT_TRUE(c.value()->close().ok());
+	c.value().reset();
+
+	old.change(fmt::format("UPDATE members SET nr_slots = {}", SV_MAX_SLOTS + 1).c_str());
+	c = Catalogue::open(old.copies(), old.uuid);
+	ASSERT_TRUE(c.ok()) << c.error().message();
+	const auto members = c.value()->members();
+	ASSERT_FALSE(members.ok());
+	EXPECT_EQ(members.error().code, Code::kNeedsCheck);
+	EXPECT_EQ(members.error().cause, fmt::format("member 0 has {} slots, more than there can be", SV_MAX_SLOTS + 1));
+}
+
 // Layers of a volume that has gone keep its number from being given again, like volumes and snapshots.
 TEST(Schema, numbers_come_again_once_all_were_given)
 {
