@@ -9,7 +9,6 @@ import struct
 import time
 
 import harness
-from cases_monitoring import FailingDisk
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -443,7 +442,7 @@ def test_reused_member_is_left_alone(host):
 
 def test_volume_whose_deletion_may_have_happened_has_no_device(host):
     """The catalogue's last copy fails while a volume is deleted: nobody writes to what the next start may find deleted."""
-    disk = FailingDisk(host, "only")
+    disk = harness.FailingDisk(host, "only")
     host.start()
     host.svctl("create-pool", "tank", "--tier", f"t={disk.path}")
     host.svctl("create-volume", "tank/v", "--size", "64M")

@@ -1,7 +1,6 @@
 """Metrics by HTTP and by svctl, alerts, and what Prometheus, Grafana and Zabbix are given."""
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -287,20 +286,8 @@ def codes(host):
     return sorted(line.split("\t")[0] for line in host.svctl("status", "-H", "-o", "id").splitlines())
 
 
-def lines(host):
-    with open(f"{host.dir}/log", encoding="utf-8") as f:
-        return f.read().splitlines()
-
-
 def count(host, words):
-    return sum(words in line for line in lines(host))
-
-
-def wait_logged(host, words, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not count(host, words):
-        assert time.monotonic() < deadline, f"not logged: {words}"
-        time.sleep(0.1)
+    return sum(words in line for line in host.lines())
 
 
 def test_low_space_begins_and_ends(host):
@@ -311,7 +298,7 @@ def test_low_space_begins_and_ends(host):
     total = host.json("list")["pools"][0]["size"]
     for i in range(total * 7 // 100 // MIB):
         host.write("tank/w", i * MIB, b"x" * harness.SLOT)
-    wait_logged(host, "[SV-SPACE-LOW]")
+    host.wait_logged("[SV-SPACE-LOW]")
     for _ in range(3):
         assert codes(host) == ["SV-SPACE-LOW"]
     problem = host.json("status")["pools"][0]["problems"][0]
@@ -325,7 +312,7 @@ def test_low_space_begins_and_ends(host):
     host.svctl("delete-volume", "tank/w", "--yes")
     assert codes(host) == []
     assert value(host.svctl("metrics"), "svctl_problems", severity="warning") == 0
-    said = [line for line in lines(host) if "[SV-SPACE-" in line]
+    said = [line for line in host.lines() if "[SV-SPACE-" in line]
     for line, pattern in zip(said, (r"<4>pool tank: \S+ % of its space is used, .*; next: svctl add-device tank .*\[SV-SPACE-LOW\]",
                                     r"<3>pool tank: 1\d\.\d % of its space is used, .*\[SV-SPACE-CRITICAL\]",
                                     r"<5>pool tank: it is over: a pool's space runs low \[SV-SPACE-LOW\]",
@@ -384,32 +371,6 @@ def test_failing_member_is_named(host):
     assert count(host, "[SV-MEMBER-FAILING]") == 1
 
 
-class FailingDisk:
-    """A disk that fails: an image in memory, which the kernel seals, so that each write to it fails from then on; what was
-    written can be read. `path` is a link to it, and later to what takes its place."""
-
-    def __init__(self, host, name, mib=256):
-        self.path = f"{host.dir}/{name}"
-        self.memory = os.memfd_create(name, os.MFD_ALLOW_SEALING)
-        os.truncate(self.memory, mib * MIB)
-        os.symlink(f"/proc/{os.getpid()}/fd/{self.memory}", self.path)
-
-    def fail(self):
-        fcntl.fcntl(self.memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
-
-    def replace(self):
-        """By a new disk with the old one's bytes."""
-        with open(self.path, "rb") as old, open(self.path + ".new", "wb") as new:
-            size = os.path.getsize(self.path)
-            for at in range(0, size, MIB):
-                if any(some := old.read(MIB)):
-                    new.seek(at)
-                    new.write(some)
-            new.truncate(size)
-        os.rename(self.path + ".new", self.path)
-        os.close(self.memory)
-
-
 def assert_told(host, code, severity, device, *words, said=1):
     """In status, in its JSON, in metrics, and in the log, once."""
     assert code in codes(host)
@@ -420,7 +381,7 @@ def assert_told(host, code, severity, device, *words, said=1):
     assert f"[{code}]" in host.svctl("status")
     assert value(host.svctl("metrics"), "svctl_problem", code=code, severity=severity, pool="tank", device=device) == 1
     level = {"critical": "<3>", "warning": "<4>"}[severity]
-    logged = [line for line in lines(host) if line.endswith(f"[{code}]") and not line.startswith("<5>")]
+    logged = [line for line in host.lines() if line.endswith(f"[{code}]") and not line.startswith("<5>")]
     assert len(logged) == said and all(line.startswith(level) and device in line for line in logged), logged
 
 
@@ -430,7 +391,7 @@ def copies(host, what):
 
 def test_lost_copies_of_journal_and_catalogue_are_told(host):
     """Of two members that have both, one fails. What it lost is stale when the disk is there again, and is written anew."""
-    good, bad = host.disk("good"), FailingDisk(host, "bad")
+    good, bad = host.disk("good"), harness.FailingDisk(host, "bad")
     host.start()
     host.svctl("create-pool", "tank", "--tier", f"fast={good},{bad.path}", "--tier", f"slow={host.disk('slow')}")
     host.svctl("create-volume", "tank/v", "--size", "64M")
@@ -448,7 +409,7 @@ def test_lost_copies_of_journal_and_catalogue_are_told(host):
 
     host.discard("tank/v", 0, MIB)
     host.flush("tank/v")
-    wait_logged(host, "[SV-JOURNAL-COPY-LOST]")     # by itself
+    host.wait_logged("[SV-JOURNAL-COPY-LOST]")     # by itself
     assert codes(host) == ["SV-CATALOGUE-COPY-LOST", "SV-JOURNAL-COPY-LOST"]
     assert_told(host, "SV-JOURNAL-COPY-LOST", "critical", bad.path, f"is lost: {bad.path}", "replace the device")
     assert copies(host, "catalogue") == copies(host, "journal") == [1, 0]
@@ -531,7 +492,7 @@ def test_journal_that_is_not_emptied_is_told(host):
     except harness.Refused as refused:
         assert refused.code == 7, refused
     fill_journal(host, half)
-    wait_logged(host, "[SV-CHECKPOINT-FAILED]")
+    host.wait_logged("[SV-CHECKPOINT-FAILED]")
     for seconds in (0, 30):
         host.call("io.svctl.sim.Look", seconds=seconds)
         assert "SV-JOURNAL-PRESSURE" not in codes(host)

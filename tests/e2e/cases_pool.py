@@ -2,7 +2,7 @@
 
 import random
 
-from cases_monitoring import FailingDisk
+import harness
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -30,7 +30,7 @@ def test_creates_lists_and_deletes(host):
 
 def test_create_pool_that_cannot_label_a_device_leaves_no_pool(host):
     disks = [host.disk("a"), host.disk("b")]
-    failing = FailingDisk(host, "c")    # neither journal nor catalogue go there: its label is the first that is written to it
+    failing = harness.FailingDisk(host, "c")    # neither journal nor catalogue go there: its label is the first that is written to it
     host.options = ["--devices", ",".join([*disks, failing.path])]
     host.start()
     failing.fail()

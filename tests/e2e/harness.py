@@ -87,6 +87,17 @@ class Host:
             f.seek(self.log_from)
             return words in f.read()
 
+    def lines(self):
+        """All that svd and those before it have logged."""
+        with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
+            return f.read().splitlines()
+
+    def wait_logged(self, words, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not any(words in line for line in self.lines()):
+            assert time.monotonic() < deadline, f"not logged: {words}"
+            time.sleep(0.1)
+
     # ---- disks ----
 
     def disk(self, name, mib=256):
@@ -234,6 +245,32 @@ class Host:
             self.write("tank/v", i * 5 * MIB, os.urandom(8192))
             self.flush("tank/v")
         return disks
+
+
+class FailingDisk:
+    """A disk that fails: an image in memory, which the kernel seals, so that each write to it fails from then on; what was
+    written can be read. `path` is a link to it, and later to what takes its place."""
+
+    def __init__(self, host, name, mib=256):
+        self.path = f"{host.dir}/{name}"
+        self.memory = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+        os.truncate(self.memory, mib * MIB)
+        os.symlink(f"/proc/{os.getpid()}/fd/{self.memory}", self.path)
+
+    def fail(self):
+        fcntl.fcntl(self.memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+    def replace(self):
+        """By a new disk with the old one's bytes."""
+        with open(self.path, "rb") as old, open(self.path + ".new", "wb") as new:
+            size = os.path.getsize(self.path)
+            for at in range(0, size, MIB):
+                if any(some := old.read(MIB)):
+                    new.seek(at)
+                    new.write(some)
+            new.truncate(size)
+        os.rename(self.path + ".new", self.path)
+        os.close(self.memory)
 
 
 def seal(memory):
