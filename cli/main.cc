@@ -300,7 +300,7 @@ int main(int argc, char **argv)
 		code = code == kExitOk ? kExitFailure : code;
 		if (options.json && std::cout && ferror(stdout) == 0)
 			return report(options, {}, failed(code, e.what()));
-		fputs(("svctl: " + std::string(e.what()) + "\n").c_str(), stderr);
+		fputs(fmt::format("svctl: {} [{}]\n", e.what(), failed(code, "").id).c_str(), stderr);
 		return code;
 	}
 }

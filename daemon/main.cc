@@ -66,13 +66,13 @@ void protect()
 {
 	mallopt(M_MMAP_THRESHOLD, 256 << 10);	// what is larger goes back when it is freed: trimming spares locked pages
 	if (mlockall(MCL_CURRENT | MCL_FUTURE) < 0)
-		log::warning("cannot lock memory: {}", strerror(errno));
+		log::warning(Id::kUnprotected, "cannot lock memory: {}", strerror(errno));
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-		log::warning("cannot become an I/O flusher: {}", strerror(errno));
+		log::warning(Id::kUnprotected, "cannot become an I/O flusher: {}", strerror(errno));
 	std::ofstream score("/proc/self/oom_score_adj");
 	score << "-1000" << std::flush;
 	if (!score)
-		log::warning("cannot opt out of the OOM killer");
+		log::warning(Id::kUnprotected, "cannot opt out of the OOM killer");
 }
 
 Result<UniqueFd> lock_state(const std::string &directory)
@@ -125,7 +125,7 @@ int print_kernels_without_module()
 {
 	const auto problems = kernels_without_module();
 	for (const MissingModule &problem : problems)
-		fmt::print("svctl: {}\nsvctl: next: {}\n", problem.what, problem.next);
+		fmt::print("svctl: {} [{}]\nsvctl: next: {}\n", problem.what, code_of(Id::kModuleMissing), problem.next);
 	return problems.empty() ? 0 : static_cast<int>(Code::kMissingFeature);
 }
 
@@ -243,7 +243,10 @@ int main(int argc, char **argv)
 	try {
 		app.parse(argc, argv);
 	} catch (const CLI::ParseError &e) {
-		return app.exit(e) == 0 ? 0 : static_cast<int>(Code::kUsage);
+		if (e.get_exit_code() == 0)	// --help
+			return app.exit(e);
+		log::error(Id::kUsage, "{} (--help says what there is)", e.what());
+		return static_cast<int>(Code::kUsage);
 	}
 	if (kernels)
 		return print_kernels_without_module();
@@ -255,6 +258,6 @@ int main(int argc, char **argv)
 	const Status result = udev_device.empty() ? serve(options) : print_udev_properties(udev_device);
 	if (result.ok())
 		return 0;
-	log::error("{}", result.error().message());
+	log::error(result.error().id(), "{}", result.error().message());
 	return result.error().exit_code();
 }

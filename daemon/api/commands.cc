@@ -473,7 +473,7 @@ std::optional<Reply> Service::call(Request request)
 	} catch (const BadParameter &bad) {
 		return Reply{"org.varlink.service.InvalidParameter", {{"parameter", bad.what()}}};
 	} catch (const std::exception &unexpected) {
-		log::error("{}: {}", request.call.method, unexpected.what());
+		log::error(Id::kFailure, "{}: {}", request.call.method, unexpected.what());
 		return error_reply(Error{Code::kFailure, "carry out", request.call.method, unexpected.what()});
 	}
 }

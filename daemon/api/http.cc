@@ -347,7 +347,7 @@ void HttpServer::make_page()
 	} catch (const std::exception &unexpected) {
 		text_.reset();
 		if (!std::exchange(page_failed_, true))
-			log::error("cannot make the page that {} serves: {}", address_.text, unexpected.what());
+			log::error(Id::kFailure, "cannot make the page that {} serves: {}", address_.text, unexpected.what());
 	}
 }
 

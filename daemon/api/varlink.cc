@@ -215,7 +215,7 @@ bool VarlinkServer::accept_one()
 	UniqueFd fd(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
 	if (!fd) {
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			log::error("cannot take another client: {}", strerror(errno));
+			log::error(Id::kClientRefused, "cannot take another client: {}", strerror(errno));
 			accept_from_ = Clock::now() + kPatienceCheck;
 		}
 		return errno == EINTR || errno == ECONNABORTED;
@@ -277,7 +277,7 @@ void VarlinkServer::tell(const Client &client, const std::string &why)
 {
 	const auto left_out = client.role == Role::kAdminister ? 0 : budget_.take(Clock::now());
 	if (left_out)
-		log::warning("closing a client ({}): {}{}", client.peer.str(), why, *left_out == 0 ? "" :
+		log::warning(Id::kClientClosed, "closing a client ({}): {}{}", client.peer.str(), why, *left_out == 0 ? "" :
 			     fmt::format("; {} more like that were not told", *left_out));
 }
 

@@ -153,6 +153,14 @@ constexpr CodeText kCodes[] = {
 	{Id::kMetricsUnavailable, "SV-METRICS-UNAVAILABLE", Severity::kWarning, "svd cannot serve its metrics",
 	 "It cannot listen at the address of its option --metrics. Pools are served nevertheless, and svd tries again by itself.",
 	 "ss -ltnp shows who listens there; svd --metrics ADDRESS:PORT takes another port. svctl metrics works in any case."},
+	{Id::kLabelLeft, "SV-LABEL-LEFT", Severity::kWarning, "a device may be left with a label of a pool that is not there",
+	 "A pool could not be made, and its label could not be taken off the device again. svd may find it there, as a member of a "
+	 "pool that lacks the others.",
+	 "Once the device can be written to: wipefs -a DEVICE."},
+	{Id::kLinkMissing, "SV-LINK-MISSING", Severity::kWarning, "a volume has no link in /dev/sv",
+	 "The volume is up as /dev/mapper/sv-POOL-VOLUME, but something is in the way of /dev/sv/POOL/VOLUME, or /dev cannot be "
+	 "written to.",
+	 "ls -l /dev/sv /dev/sv/POOL; remove what is not a link, then svctl deactivate POOL/VOLUME; svctl activate POOL/VOLUME."},
 
 	{Id::kJournalDamaged, "SV-JOURNAL-DAMAGED", Severity::kCritical, "a pool's journal is damaged",
 	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "
@@ -197,6 +205,33 @@ constexpr CodeText kCodes[] = {
 	 "It has made no step for 10 s or longer and waits for nothing: a fault of svd's own. Pools go on in the kernel. systemd's "
 	 "watchdog ends svd after WatchdogSec= of its unit, with a core dump where the host keeps those, and starts it anew.",
 	 "Report it, with journalctl -u svd and the core dump: coredumpctl info svd."},
+	{Id::kHostUnknown, "SV-HOST-UNKNOWN", Severity::kCritical, "this host has no identity",
+	 "svd makes the identity by which pools know their host of /etc/machine-id, which is missing or empty. Without one no pool "
+	 "comes up here, and none can be made.",
+	 "systemd-machine-id-setup; systemctl restart svd. Or give svd one of its own: svd --host-id UUID."},
+	{Id::kStateUnwritable, "SV-STATE-UNWRITABLE", Severity::kWarning, "svd cannot write to its directory",
+	 "A file in the directory of svd's option --state-dir (/run/svctl) cannot be made. Pools are served; what such a file says is "
+	 "lost when svd ends: that a pool is to stay down, or by which path a member was seen last.",
+	 "findmnt -T /run/svctl; df -h -i /run/svctl; ls -l /run/svctl."},
+	{Id::kUdevSilent, "SV-UDEV-SILENT", Severity::kWarning, "svd does not hear of devices that come",
+	 "udev's events cannot be received. Pools whose devices are there are served; devices that come later are not noticed.",
+	 "svctl scan looks for them; systemctl restart svd tries again to listen to udev."},
+	{Id::kUnprotected, "SV-UNPROTECTED", Severity::kWarning, "svd is not safe from the host's lack of memory",
+	 "It could not lock its memory, be exempt from the OOM killer, or tell the kernel that writing to disks depends on it. Where "
+	 "memory is short svd may wait for a disk that waits for svd, or be killed.",
+	 "systemctl restart svd starts it with the rights of its unit; as a user's process, or in a container, it may not have them."},
+	{Id::kClientRefused, "SV-CLIENT-REFUSED", Severity::kWarning, "svd cannot take another client",
+	 "It has no file descriptor, or the kernel no memory, for one more connection. Those that there are go on, and svd tries "
+	 "again a second later.",
+	 "ss -xp shows who is connected to svd.sock; free -m."},
+	{Id::kClientClosed, "SV-CLIENT-CLOSED", Severity::kWarning, "svd has closed a client's connection",
+	 "The client sent half a message or did not read its answer for long, sent what is none, or others came while there was "
+	 "room for no more. Nobody else is affected.",
+	 "The message says whose it was and why: ps -p PID. Of svctl: type the command again."},
+	{Id::kLogDropped, "SV-LOG-DROPPED", Severity::kWarning, "messages of svd were dropped",
+	 "Nobody took them: journald was stopped or slow, and svd waits for no logger. What was said then is lost; what is wrong "
+	 "still is in svctl status.",
+	 "svctl status; systemctl status systemd-journald."},
 };
 static_assert(std::size(kCodes) == static_cast<size_t>(Id::kCount));
 

@@ -55,6 +55,8 @@ enum class Id {
 	kModuleMissing,
 	kModuleRefused,
 	kMetricsUnavailable,
+	kLabelLeft,
+	kLinkMissing,
 	// Copies of journal and catalogue.
 	kJournalDamaged,
 	kJournalCopyDamaged,
@@ -68,6 +70,13 @@ enum class Id {
 	// svd itself.
 	kDeviceHangs,
 	kSvdStuck,
+	kHostUnknown,
+	kStateUnwritable,
+	kUdevSilent,
+	kUnprotected,
+	kClientRefused,
+	kClientClosed,
+	kLogDropped,
 	kCount,
 };
 

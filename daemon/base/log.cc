@@ -83,6 +83,11 @@ static bool to_journal(Level level, const CodeText *code, std::string_view text)
 	return g_journal->send(entry);
 }
 
+static std::string with_code(Id id, std::string_view text)
+{
+	return fmt::format("{} [{}]", text.substr(0, PIPE_BUF - 64), code_of(id));
+}
+
 static bool put(Level level, const CodeText *code, std::string_view text)
 {
 	return to_journal(level, code, text) || to_stderr(level, text);
@@ -101,7 +106,8 @@ static void write(Level level, const CodeText *code, std::string_view text)
 	if (lost == 0)
 		return;
 	const About about = swap_about({});
-	if (put(Level::kWarning, nullptr, fmt::format("{} earlier messages were dropped: nobody took them", lost)))
+	if (put(Level::kWarning, &code_text(Id::kLogDropped), with_code(Id::kLogDropped, fmt::format("{} earlier messages were dropped: "
+								   "nobody took them", lost))))
 		g_told += lost;
 	swap_about(about);
 }
@@ -110,7 +116,7 @@ void write(Level level, std::string_view text) { write(level, nullptr, text); }
 
 void write(Level level, Id id, std::string_view text)
 {
-	write(level, &code_text(id), fmt::format("{} [{}]", text.substr(0, PIPE_BUF - 64), code_of(id)));
+	write(level, &code_text(id), with_code(id, text));
 }
 
 }  // namespace svd::log

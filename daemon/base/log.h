@@ -43,21 +43,11 @@ const About &about();	// of this thread, now
 
 void use_journal(const std::string &socket);  // from now on
 void set_level(Level highest);                // default kInfo
-void write(Level level, std::string_view text);
+void write(Level level, std::string_view text);         // what is no warning and no error
 void write(Level level, Id id, std::string_view text);  // "TEXT [CODE]"
 unsigned long dropped();
 
-template <typename... Args>
-void error(fmt::format_string<Args...> f, Args&&... args)
-{
-	write(Level::kError, fmt::format(f, std::forward<Args>(args)...));
-}
-template <typename... Args>
-void warning(fmt::format_string<Args...> f, Args&&... args)
-{
-	write(Level::kWarning, fmt::format(f, std::forward<Args>(args)...));
-}
-// Of what has a code.
+// Each of them has a code: what it is said of can be looked up.
 template <typename... Args>
 void error(Id id, fmt::format_string<Args...> f, Args&&... args)
 {

@@ -182,7 +182,7 @@ Status Database::transaction(const std::function<Status()> &fn)
 	// Some errors have rolled back already.
 	if (!s && sqlite3_get_autocommit(db_) == 0)
 		if (Status r = exec(nested ? "ROLLBACK TO nested; RELEASE nested" : "ROLLBACK"); !r)
-			log::error("{}", r.error().message());
+			log::error(r.error().id(), "{}", r.error().message());
 	return s;
 }
 

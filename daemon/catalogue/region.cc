@@ -359,27 +359,33 @@ void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
 	unsynced_ = true;
 	if (Status s = copy.place.device->write(copy.place.offset + place_of(block), data); !s)
 		if (Status d = drop(copy, s.error()); !d)
-			log::error("{}", d.error().message());
+			log::error(d.error().id(), "{}", d.error().message());
+}
+
+static void tell_bad(Id id, const CatalogueCopy &place, uint64_t block, const std::string &why)
+{
+	const log::Scope scope({"", "", place.device->name()});
+	log::error(id, "{}: block {}: {}", where(place), block, why);
 }
 
 Status Region::read_block(uint64_t block, std::span<uint8_t> data, bool verify)
 {
-	std::array<Copy *, 2> bad = {};
-	size_t nr_bad = 0;
+	std::vector<std::pair<Copy *, std::string>> bad;	// and why
 	for (Copy &copy : copies_) {
 		if (!copy.live)
 			continue;
 		Status s = copy.place.device->read(copy.place.offset + place_of(block), data);
 		if (s.ok() && (!verify || fits(copy, block, data))) {
-			for (size_t i = 0; i < nr_bad; i++)
-				repair(*bad[i], block, data);
+			for (const auto &[other, why] : bad) {
+				tell_bad(Id::kCatalogueRepaired, other->place, block, why);
+				repair(*other, block, data);
+			}
 			return {};
 		}
-		const log::Scope scope({"", "", copy.place.device->name()});
-		log::error("{}: block {}: {}", where(copy.place), block,
-			   s.ok() ? "its checksum is wrong" : s.error().message());
-		bad[nr_bad++] = &copy;
+		bad.emplace_back(&copy, s.ok() ? "its checksum is wrong" : s.error().message());
 	}
+	for (const auto &[copy, why] : bad)
+		tell_bad(Id::kCatalogueDamaged, copy->place, block, why);
 	return damaged(block);
 }
 

@@ -202,7 +202,7 @@ void Engine::give_back(const std::vector<Candidate> &candidates, const std::vect
 	for (size_t i = 0; i < paths.size(); i++) {
 		const Status removed = candidates[i].device.whole_disk ? remove_partition_table(paths[i]) : Status();
 		if (!removed.ok())
-			log::error("{}", removed.error().message());
+			log::error(removed.error().id(), "{}", removed.error().message());
 	}
 }
 
@@ -224,7 +224,8 @@ static void take_back_label(const std::string &pool, BlockDevice &device, const 
 	const Status front = erase_label_at(device, 0);	// also where the copy stays: one is less than two
 	const Status &erased = copy.ok() ? front : copy;
 	if (!erased.ok())
-		log::error("{} may have a label of pool {} from now on: {}", device.name(), pool, erased.error().message());
+		log::error(Id::kLabelLeft, "{} may have a label of pool {} from now on: {}", device.name(), pool,
+			   erased.error().message());
 }
 
 // The labels come last: without them there is no pool.
@@ -352,7 +353,7 @@ Result<Json> Engine::create_pool(const std::string &name, const std::vector<Tier
 		holds.clear();
 		const Status erased = pool->erase_labels();
 		if (!erased.ok())
-			log::error("pool {}: {}", name, erased.error().message());
+			log::error(Id::kLabelLeft, "pool {}: {}", name, erased.error().message());
 		else
 			pools_.erase(uuid);
 		return activated.error();

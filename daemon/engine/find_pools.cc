@@ -56,7 +56,7 @@ void Engine::keep_down(const Uuid &pool, bool down)
 	}
 	kept_down_.insert(pool);
 	if (!std::ofstream(path))
-		log::warning("{} cannot be made: the pool will come up when svd is started anew", path);
+		log::warning(Id::kStateUnwritable, "{} cannot be made: the pool will come up when svd is started anew", path);
 }
 
 // ---- where members were ----
@@ -101,7 +101,7 @@ void Engine::write_paths() const
 		if (file.flush())
 			return void(std::rename((path + ".new").c_str(), path.c_str()));
 	}
-	log::warning("{} cannot be written: a member that is missing may not be told by its last path", path);
+	log::warning(Id::kStateUnwritable, "{} cannot be written: a member that is missing may not be told by its last path", path);
 }
 
 void Engine::forget_paths(const Uuid &pool)

@@ -24,7 +24,7 @@ Uuid of_machine_id()
 	const int error = sd_id128_get_machine_app_specific(kApplication, &id);
 	if (error >= 0)
 		return Uuid::from_bytes(id.bytes);
-	log::warning("/etc/machine-id: {}: this host can hold no pool", strerror(-error));
+	log::warning(Id::kHostUnknown, "/etc/machine-id: {}: this host can hold no pool", strerror(-error));
 	return {};
 }
 

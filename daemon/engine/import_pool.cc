@@ -80,7 +80,7 @@ Status Engine::refuse_no_host(const char *attempt, const std::string &name) cons
 	if (!options_.host.id.is_zero())
 		return {};
 	return Error{Code::kMissingFeature, attempt, name, "this host has no id: /etc/machine-id is missing or empty",
-		     kHostNeedsId};
+		     kHostNeedsId}.with(Id::kHostUnknown);
 }
 
 Result<Json> Engine::import_pool(const std::string &name, const std::string &rename, bool force, bool dry_run, Job *job)

@@ -40,7 +40,7 @@ void Job::run()
 	try {
 		result_ = work_(*this);
 	} catch (const std::exception &unexpected) {
-		log::error("{} of pool {}: {}", spec_.what, spec_.pool, unexpected.what());
+		log::error(Id::kFailure, "{} of pool {}: {}", spec_.what, spec_.pool, unexpected.what());
 		result_ = Error{Code::kFailure, spec_.what + " pool", spec_.pool, unexpected.what()};
 	}
 }

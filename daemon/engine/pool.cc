@@ -124,7 +124,7 @@ Status Pool::erase_labels()
 		const log::Scope scope({name_, "", member.path});
 		SV_ASSIGN(const auto there, read_label(member.path));
 		if (!there || std::memcmp(there->label.member_uuid, member.label.member_uuid, 16) != 0) {
-			log::warning("pool {}: {} is not its member any more: left alone", name_, member.path);
+			log::warning(Id::kMemberReused, "pool {}: {} is not its member any more: left alone", name_, member.path);
 			continue;
 		}
 		{

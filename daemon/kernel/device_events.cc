@@ -23,7 +23,7 @@ DeviceEvents::DeviceEvents()
 	if (monitor_ != nullptr && udev_monitor_filter_add_match_subsystem_devtype(monitor_, "block", nullptr) >= 0 &&
 	    udev_monitor_enable_receiving(monitor_) >= 0)
 		return;
-	log::warning("udev's events cannot be received: members that come are noticed by svctl scan only");
+	log::warning(Id::kUdevSilent, "udev's events cannot be received: members that come are noticed by svctl scan only");
 	udev_monitor_unref(monitor_);
 	monitor_ = nullptr;
 }

@@ -151,7 +151,7 @@ Status reload_device(const std::string &name, const Table &table)
 	const Status again = run_and_settle(new_task(DM_DEVICE_RESUME, name), "resume", name, table.udev_flags);
 	for (const Status *result : {&cleared, &again})
 		if (!result->ok())
-			log::error("{}", result->error().message());
+			log::error(result->error().id(), "{}", result->error().message());
 	return resumed;
 }
 
@@ -212,7 +212,7 @@ void make_link(const std::string &pool, const std::string &volume)
 	std::filesystem::remove(link, error);
 	std::filesystem::create_symlink(target, link, error);
 	if (error)
-		log::warning("{}: {}", link.string(), error.message());
+		log::warning(Id::kLinkMissing, "{}: {}", link.string(), error.message());
 }
 
 void remove_link(const std::string &pool, const std::string &volume)
@@ -293,7 +293,7 @@ public:
 		if (done.ok())
 			spec_ = spec;
 		else if (const Status back = reload_device(name, table_of(spec_)); !back.ok())
-			log::error("{}", back.error().message());
+			log::error(back.error().id(), "{}", back.error().message());
 		return done;
 	}
 
@@ -423,7 +423,7 @@ public:
 			return std::unique_ptr<KernelPool>(std::make_unique<DmPool>(spec, std::move(control).value()));
 		const Status removed = pool.exists ? Status() : remove_device(dm_name(spec.name, ""));
 		if (!removed.ok())
-			log::error("{}", removed.error().message());
+			log::error(removed.error().id(), "{}", removed.error().message());
 		return control.error();
 	}
 
@@ -471,7 +471,7 @@ void DmKernel::log_from_libdm_with_errno(int level, const char *, int, int, cons
 	vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
 	if ((level & 0x7) <= 4)	// warnings and worse
-		log::warning("libdevmapper: {}", line);
+		log::warning(Id::kFailure, "libdevmapper: {}", line);
 }
 
 }	// namespace

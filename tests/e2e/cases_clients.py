@@ -4,6 +4,7 @@ import contextlib
 import grp
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -282,3 +283,37 @@ def test_call_that_svd_has_not_taken_is_refused_as_a_whole(host):
         except BrokenPipeError:
             pass
     assert host.svd.wait(20) == 0
+
+
+def test_client_without_a_descriptor_of_svds_waits_for_one(host):
+    """Nobody who is connected notices."""
+    host.used_pool()
+    with host.unchanged(), host.connect() as there:
+        there.sendall(LIST)
+        harness.receive(there)
+        open_now = {int(fd) for fd in os.listdir(f"/proc/{host.svd.pid}/fd")}
+        before = resource.prlimit(host.svd.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(host.svd.pid, resource.RLIMIT_NOFILE, (min(set(range(4096)) - open_now), before[1]))
+        with host.connect() as late:
+            late.sendall(LIST)
+            host.wait_logged("cannot take another client: Too many open files [SV-CLIENT-REFUSED]")
+            there.sendall(LIST)
+            assert b"tank" in harness.receive(there)
+            resource.prlimit(host.svd.pid, resource.RLIMIT_NOFILE, before)
+            assert b"tank" in harness.receive(late)
+
+
+@harness.takes_root
+def test_svd_without_rights_is_told_to_be_unprotected(host):
+    """The one that serves real pools; it looks at no device here."""
+    os.chmod(host.dir, 0o755)
+    os.mkdir(f"{host.dir}/own")
+    os.chown(f"{host.dir}/own", 4242, 4242)
+    host.log_from = 0
+    host.svd = subprocess.Popen([*switch([]), f"{harness.BIN}/svd", "--devices", f"{host.dir}/none", "--socket", f"{host.dir}/own/sock",
+                                 "--state-dir", f"{host.dir}/own", "--host-id", harness.HOST], stdout=host.log, stderr=host.log)
+    host.checked = False
+    for what in ("cannot lock memory: Cannot allocate memory", "cannot become an I/O flusher: Operation not permitted",
+                 "cannot opt out of the OOM killer"):
+        host.wait_logged(f"<4>{what} [SV-UNPROTECTED]")
+    host.stop()

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import harness
 from harness import HOST, MIB, OTHER_HOST
 
 TAKE = ["import-pool", "tank", "--force", "--yes"]
@@ -368,3 +369,38 @@ def test_unknown_pools_are_neither_exported_nor_imported(host):
             host.refused(2, "import-pool", "tank", "--rename", name)
             host.refused(2, "export-pool", name)
         assert "no change" in host.svctl("import-pool", "tank")
+
+
+WITHOUT_ID = ["unshare", "--mount", "sh", "-c", "mount --bind /dev/null /etc/machine-id; exec \"$@\"", "sh"]
+
+
+@harness.takes_root
+def test_host_without_an_id_holds_no_pool(host):
+    """/etc/machine-id is empty."""
+    host.prefix, host.host_id = WITHOUT_ID, None
+    host.start()
+    assert host.logged("this host can hold no pool [SV-HOST-UNKNOWN]")
+    host.refused(8, "create-pool", "tank", "--tier", f"t={host.disk('d')}", says="[SV-HOST-UNKNOWN]")
+    host.stop()
+    host.prefix, host.host_id = [], HOST
+    host.used_pool()
+    host.svctl("export-pool", "tank")
+    host.stop()
+    host.prefix, host.host_id = WITHOUT_ID, None
+    host.start()
+    said = host.refused(8, "import-pool", "tank", says="[SV-HOST-UNKNOWN]")
+    assert "systemd-machine-id-setup; systemctl restart svd" in said
+    assert state(host) == ("tank", "exported")
+
+
+def test_directory_of_svd_that_cannot_be_written_to_is_told(host):
+    """What it was to keep is not known any more to the next svd."""
+    os.mkdir(f"{host.dir}/paths.new")
+    host.used_pool()
+    assert host.logged("/paths cannot be written: a member that is missing may not be told by its last path [SV-STATE-UNWRITABLE]")
+    (uuid,) = states(host)
+    with host.unchanged():
+        os.makedirs(f"{host.dir}/down-{uuid}/full")
+        host.svctl("deactivate", "tank")
+        assert host.logged(f"/down-{uuid} cannot be made: the pool will come up when svd is started anew [SV-STATE-UNWRITABLE]")
+        host.svctl("activate", "tank")

@@ -302,6 +302,7 @@ def test_hostile_clients_do_no_harm(host):
     host.used_pool()
     with host.unchanged():
         try_hostile_clients(host)
+    assert host.logged("[SV-CLIENT-CLOSED]")
 
 
 def test_describes_itself(host):

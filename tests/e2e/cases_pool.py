@@ -1,6 +1,7 @@
 """Pools and volumes from creation to deletion, through restarts and crashes of svd."""
 
 import random
+import resource
 
 import harness
 
@@ -329,3 +330,17 @@ def test_read_only_activation_refuses_writes(host):
         raise AssertionError("a read-only pool took a write")
     except Exception as e:
         assert "read-only" in str(e), e
+
+
+def test_label_that_cannot_be_taken_back_is_told(host):
+    """What lies beyond 200 MiB cannot be written: of the label the copy, neither now nor as zeroes."""
+    host.popen = {"restore_signals": False}    # SIGXFSZ stays ignored, as Python has it
+    host.pool()
+    disk = host.disk("other")
+    resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (200 * MIB, resource.RLIM_INFINITY))
+    host.refused(1, "create-pool", "other", "--tier", f"t={disk}", says=disk)
+    assert host.logged(f"{disk} may have a label of pool other from now on: ") and host.logged("[SV-LABEL-LEFT]")
+    resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    host.svctl("scan")
+    assert [pool["name"] for pool in host.json("list")["pools"]] == ["tank"]
+    host.svctl("create-pool", "other", "--tier", f"t={disk}")

@@ -123,7 +123,7 @@ class Host:
     def spawn(self, **environment):
         self.log_from = os.path.getsize(f"{self.dir}/log")
         return subprocess.Popen([*self.prefix, f"{BIN}/svd", "--sim", "--socket", self.socket, "--state-dir", self.dir,
-                                 "--host-id", self.host_id, *self.options],
+                                 *(["--host-id", self.host_id] if self.host_id else []), *self.options],
                                 stdout=self.log, stderr=self.log, env={**os.environ, **environment}, **self.popen)
 
     def kill(self):

@@ -130,7 +130,8 @@ TEST_F(Log, waits_for_nobody_and_counts_what_nobody_took)
 	EXPECT_EQ(found, written - 100);
 	log::notice("back");
 	EXPECT_EQ(entry(), "MESSAGE=back\nPRIORITY=5\nSYSLOG_IDENTIFIER=svd\n");
-	EXPECT_EQ(entry(), "MESSAGE=100 earlier messages were dropped: nobody took them\nPRIORITY=4\nSYSLOG_IDENTIFIER=svd\n");
+	EXPECT_EQ(entry(), "MESSAGE=100 earlier messages were dropped: nobody took them [SV-LOG-DROPPED]\nPRIORITY=4\n"
+			   "SYSLOG_IDENTIFIER=svd\nSV_CODE=SV-LOG-DROPPED\nMESSAGE_ID=" + message_id(Id::kLogDropped) + "\n");
 	log::notice("again");
 	EXPECT_EQ(entry(), "MESSAGE=again\nPRIORITY=5\nSYSLOG_IDENTIFIER=svd\n");
 	EXPECT_EQ(entry(), "");

@@ -172,7 +172,11 @@ def test_idle_svd_sleeps_and_notices_a_removed_device(bench):
         # An administrator's dmsetup, behind svd's back.
         s.run("for d in $(dmsetup ls | awk '/^sv-tank-/ { print $1 }') sv-tank; do dmsetup remove $d; done\n"
               "for i in $(seq 100); do [[ -e /dev/mapper/sv-tank ]] && break; sleep 0.1; done\n"
-              "grep 'device was removed' /run/svctl/log; svctl check tank; test -b /dev/sv/tank/a")
+              "grep 'device was removed.* [[]SV-POOL-REMOVED]' /run/svctl/log; svctl check tank; test -b /dev/sv/tank/a")
+        # Something in the way of the links, which svd makes itself where there is no udev.
+        s.run("svctl deactivate tank/a; rm -r /dev/sv/tank; touch /dev/sv/tank; svctl activate tank/a; test -b /dev/mapper/sv-tank-a\n"
+              "grep '^<4>/dev/sv/tank/a: .* [[]SV-LINK-MISSING]' /run/svctl/log; svctl deactivate tank/a\n"
+              "svctl activate tank/a; test -b /dev/sv/tank/a")
 
 
 TYPE = "da8107d2-cd82-48ee-8323-743684ec7dea"
