@@ -80,9 +80,8 @@ Error Database::error(int rc)
 			     "delete volumes that are not needed");
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
-		code = Code::kNeedsCheck;
-		hint = "run 'svctl check' on the pool";
-		break;
+		return Error(Code::kNeedsCheck, "use", "catalogue", db_ ? sqlite3_errmsg(db_) : sqlite3_errstr(rc),
+			     "run 'svctl check' on the pool").with(Id::kCatalogueDamaged);
 	case SQLITE_READONLY:
 		code = Code::kPermission;
 		break;

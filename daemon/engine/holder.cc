@@ -44,7 +44,7 @@ void copy_shared(const sv_label &from, sv_label *to)
 Status Pool::refuse_hand_over(const char *attempt) const
 {
 	if (!conflict_.empty())
-		return Error{Code::kBusy, attempt, name_, conflict_, "take one of them away"};
+		return Error{Code::kBusy, attempt, name_, conflict_, "take one of them away"}.with(Id::kMemberDuplicate);
 	const std::string gone = missing_list();
 	if (!gone.empty())
 		return Error{Code::kNotFound, attempt, name_, gone, "attach it and repeat the command"};

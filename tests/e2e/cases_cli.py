@@ -210,7 +210,8 @@ def test_errors_have_codes(host):
     host.refused(20, "list", says="[SV-UNREACHABLE]")
     host.pool()
     for words, code, own in ((["show", "nix"], 3, "SV-NOT-FOUND"), (["create-volume", "tank/v", "--size", "1G"], 5, "SV-BUSY"),
-                             (["create-volume", "tank/w", "--size", "1"], 2, "SV-USAGE")):
+                             (["create-volume", "tank/w", "--size", "1"], 2, "SV-USAGE"),
+                             (["create-pool", "p", "--tier", f"t={host.disk('tiny', 1)}"], 6, "SV-NO-SPACE")):
         host.refused(code, *words, says=f"[{own}]\n")
         done = svctl("--socket", host.socket, "--json", *words)
         assert json.loads(done.stdout)["error"]["id"] == own

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import os
 import re
+import shutil
 import struct
 import time
 
@@ -167,7 +168,7 @@ def test_damaged_label_is_recovered_from_its_copy(host):
                 host.kill()
                 spoil(places["label"], how)
                 host.start()
-                is_up(host, f"label of {disk} is damaged")
+                is_up(host, f"label of {disk} is damaged; written anew from its copy [SV-LABEL-REPAIRED]")
                 assert read(places["label"]) == sound, how
 
 
@@ -179,7 +180,7 @@ def test_damaged_copy_of_a_label_is_written_anew(host):
             host.kill()
             spoil(places["copy"], how)
             host.start()
-            is_up(host, f"label of {disk} is damaged in its copy")
+            is_up(host, f"label of {disk} is damaged in its copy; copy written anew [SV-LABEL-REPAIRED]")
             assert read(places["copy"]) == read(places["label"]), how
 
 
@@ -276,7 +277,9 @@ def test_each_flipped_block_of_the_catalogue_is_recovered_or_refused(host):
                 flip(places[(first + n) % 2], at + 57)
             host.start()
             assert host.dump() == dump
-            is_up(host, "catalogue")
+            is_up(host, "[SV-CATALOGUE-REPAIRED]")
+            assert not host.logged("[SV-CATALOGUE-DAMAGED]")
+    damaged = False
     for at in used:
         with undone(host, *places):
             for place in places:
@@ -290,7 +293,9 @@ def test_each_flipped_block_of_the_catalogue_is_recovered_or_refused(host):
                 host.svctl("check", "tank")
             except harness.Refused as refused:
                 assert refused.code == 7 and "svctl check" in refused.text, refused
-                host.refused(7, "check", "tank", says="catalogue")
+                assert "[SV-CATALOGUE-DAMAGED]" in host.refused(7, "check", "tank", says="catalogue")
+                damaged = damaged or host.logged("[SV-CATALOGUE-DAMAGED]")
+    assert damaged, "no block that was read is damaged"
     host.start()
     assert host.dump() == dump
     is_up(host)
@@ -348,7 +353,7 @@ def test_damage_of_the_only_journal_is_refused_by_name(host):
         with undone(host, ring):
             spoil_it(ring)
             host.start()
-            is_down(host, 7, "journal on " + ring.path)
+            is_down(host, 7, "journal on " + ring.path, "[SV-JOURNAL-DAMAGED]")
     host.start()
     assert host.dump() == dump
     is_up(host)
@@ -362,6 +367,7 @@ def test_damage_of_one_journal_is_recovered_from_the_other(host):
             host.start()
             assert host.dump() == dump, name
             is_up(host, f"journal on {rings[number % 2].path}: ")
+            assert host.logged("[SV-JOURNAL-COPY-DAMAGED]"), name
     host.start()
     assert host.dump() == dump
 
@@ -399,6 +405,7 @@ def test_torn_tail_of_the_journal_is_the_end_and_is_told(host):
             write(ring, bytes(size - kept), at + kept)
             host.start()
             is_up(host, f"its last batch, {seq}, is torn")
+            assert host.logged("[SV-JOURNAL-TORN]")
             assert host.dump() != dump
     host.start()
     assert host.dump() == dump
@@ -432,7 +439,8 @@ def test_reused_member_is_left_alone(host):
             f.write((b"LUKS\xba\xbe" + (1).to_bytes(2, "big") + b"aes".ljust(32, b"\0")).ljust(4096, b"\0"))
             reused = f.seek(0) or f.read(1 << 20)
         host.start()
-        host.refused(7, "activate", "tank", says="crypto_LUKS")
+        assert "[SV-MEMBER-REUSED]" in host.refused(7, "activate", "tank", says="crypto_LUKS")
+        assert host.codes() == ["SV-MEMBER-REUSED"]
         with open(disks[2], "r+b") as f:
             assert f.read(1 << 20) == reused
             f.seek(0)
@@ -458,3 +466,56 @@ def test_volume_whose_deletion_may_have_happened_has_no_device(host):
     host.start()
     assert host.read("tank/v", 0, 65536) == b"x" * 65536, "here it was not done"
     host.svctl("check", "tank")
+
+
+def test_member_of_another_copy_of_the_pool_is_refused(host):
+    """All disks but the newest were put back to what they were before that was added, and another one took its place."""
+    disks = host.used_pool()
+    host.stop()
+    for disk in disks:
+        shutil.copy(disk, disk + ".before")
+    first, second = host.disk("first", 64), host.disk("second", 64)
+    host.start()
+    host.svctl("add-device", "tank", f"slow={first}")
+    host.stop()
+    for disk in disks:
+        os.rename(disk + ".before", disk)
+    os.rename(first, first + ".away")
+    host.start()
+    host.svctl("add-device", "tank", f"slow={second}")
+    with host.unchanged():
+        host.stop()
+        os.rename(second, second + ".away")
+        os.rename(first + ".away", first)
+        host.start()
+        is_down(host, 7, "member 3 is not the device that the catalogue knows", "[SV-MEMBER-WRONG]")
+        assert host.codes() == ["SV-MEMBER-WRONG"]
+        host.stop()
+        os.remove(first)
+        os.rename(second + ".away", second)
+        host.start()
+        is_up(host)
+
+
+def test_kernel_stops_a_pool_whose_only_journal_fails(host):
+    """Nothing is acknowledged any more."""
+    disk = harness.FailingDisk(host, "only")
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"t={disk.path}")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    host.write("tank/v", 0, b"x" * 65536, fua=True)
+    disk.fail()
+    host.discard("tank/v", 0, MIB)
+    try:
+        host.flush("tank/v")
+        raise AssertionError("a flush was acknowledged")
+    except harness.Refused as refused:
+        assert refused.code == 1, refused
+    assert "SV-POOL-FAILED" in host.codes()
+    assert 'svctl_problem{code="SV-POOL-FAILED"' in host.svctl("metrics")
+    host.wait_logged("[SV-POOL-FAILED]")
+    host.kill()
+    disk.replace()
+    host.start()
+    is_up(host)
+    assert host.read("tank/v", 0, 65536) == b"x" * 65536

@@ -217,3 +217,21 @@ def test_stopped_svd_leaves_freed_slots_to_the_next(host):
     host.start()
     assert used(host) == 8 * MIB
     host.svctl("check", "tank")
+
+
+def test_member_that_takes_no_discard_is_told_once(host):
+    """It has neither journal nor catalogue, so that nothing else fails; its space is free all the same."""
+    bad = harness.FailingDisk(host, "bad", 64)
+    host.start()
+    host.svctl("create-pool", "tank", "--tier", f"t={host.disk('a', 64)},{host.disk('b', 64)},{bad.path}", "--discard", "pass")
+    host.svctl("create-volume", "tank/v", "--size", "64M")
+    fill(host, "tank/v", 30)
+    host.checkpoint("tank/v")
+    bad.fail()
+    for half in (0, 15):
+        host.discard("tank/v", half * MIB, 15 * MIB)
+        host.checkpoint("tank/v")
+        wait_for(lambda: "discarding_bytes" not in host.json("show", "tank"))
+    assert used(host) == 0
+    told = [line for line in host.lines() if line.endswith("[SV-DISCARD-FAILED]")]
+    assert len(told) == 1 and told[0].startswith(f"<4>pool tank: {bad.path} did not take a discard: "), told

@@ -49,6 +49,7 @@ def test_exported_pool_is_imported_elsewhere(host):
         on(host, host_id)
         assert state(host) == ("tank", "exported")
         assert problems(host) == [("it is exported: no host holds it", "svctl import-pool tank")]
+        assert host.codes() == ["SV-POOL-EXPORTED"]
         assert "3 of 3" in host.svctl("scan")
     host.svctl("import-pool", "tank", "--dry-run")
     assert state(host) == ("tank", "exported")
@@ -68,6 +69,7 @@ def test_pool_of_another_host_is_refused(host):
     (what, next_command), = problems(host)
     assert HOST in what and OTHER_HOST in what
     assert "svctl export-pool tank" in next_command and "svctl import-pool tank --force" in next_command
+    assert host.codes() == ["SV-POOL-FOREIGN"] and 'code="SV-POOL-FOREIGN"' in host.svctl("metrics")
     for words in (["import-pool", "tank"], ["export-pool", "tank"], ["activate", "tank"], ["delete-pool", "tank", "--yes"],
                   ["create-volume", "tank/w", "--size", "1M"], ["create-pool", "tank", "--tier", f"t={host.disk('d')}"],
                   ["create-pool", "p", "--tier", f"t={disks[0]}"]):
@@ -289,7 +291,8 @@ def test_of_two_pools_of_a_name_here_neither_comes_up(host):
     host.start()
     assert states(host) == {up: ("tank", "down"), other: ("tank", "down")}
     assert (f"another pool has its name: {up}", f"svctl import-pool {other} --rename NEW") in problems(host)
-    host.refused(5, "activate", "tank", says=up)
+    assert host.codes() == ["SV-POOL-NAME-TWICE"] * 2
+    assert "[SV-POOL-NAME-TWICE]" in host.refused(5, "activate", "tank", says=up)
     host.refused(5, "create-pool", "tank", "--tier", f"t={host.disk('third')}", says=other)
     host.svctl("import-pool", up, "--rename", "second")
     assert states(host)[up] == ("second", "active")
@@ -309,9 +312,10 @@ def test_copy_of_a_member_is_refused(host):
         host.svctl("scan")
         (what, _), = problems(host)
         assert disks[1] in what and f"{host.dir}/copy" in what
+        assert host.codes() == ["SV-MEMBER-DUPLICATE"]
         host.svctl("deactivate", "tank")
         for words in (["activate", "tank"], ["export-pool", "tank"]):
-            text = host.refused(5, *words)
+            text = host.refused(5, *words, says="[SV-MEMBER-DUPLICATE]")
             assert disks[1] in text and f"{host.dir}/copy" in text
         os.remove(f"{host.dir}/copy")
         host.svctl("activate", "tank")

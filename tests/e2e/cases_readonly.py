@@ -141,6 +141,7 @@ def test_missing_member_is_read_around(host):
         assert [d["member"] for d in devices if d.get("missing")] == [gone], devices
         doomed = host.json("show", "tank/doomed")["damaged_extents"]
         assert host.svctl("status").count("problem:") == 2 + doomed <= 3
+        assert host.codes() == ["SV-DATA-UNREADABLE"] * (1 + doomed) + ["SV-MEMBER-MISSING"]
         # Back, but only deactivate and activate take it.
         bring_back(disks[gone])
         host.svctl("scan")

@@ -1,6 +1,7 @@
 """The kernel refuses one of svd's calls, each in turn: a command is done or has changed nothing, and what a done one
 still owes follows by itself."""
 
+import itertools
 import time
 
 from harness import MIB, Refused
@@ -62,7 +63,7 @@ class Trial:
             refusal = self.refusal(words)
             waiting = self.host.fail_call(0)
             if refusal:
-                assert "memory" in refusal.text, refusal.text
+                assert "memory" in refusal.text and "[SV-FAILURE]" in refusal.text, refusal.text
                 refused += 1
                 now = self.everything()
                 assert now == before, f"{words}, call {call}: {refusal.text}{now}\ninstead of\n{before}"
@@ -195,6 +196,19 @@ def test_kernel_refuses_calls_while_a_pool_is_restored(host):
     assert "SV-ACTIVATION-FAILED" in host.svctl("status")
 
 
+def test_kernel_that_does_not_answer_is_told(host):
+    """One of the calls that a look at the pool takes is for its state; svd makes others by itself meanwhile."""
+    host.used_pool()
+    deadline = time.monotonic() + 20
+    for call in itertools.cycle(range(1, 10)):
+        host.fail_call(call)
+        if "[SV-KERNEL-SILENT]" in host.svctl("status"):
+            break
+        assert time.monotonic() < deadline
+    host.fail_call(0)
+    assert host.codes() == []
+
+
 def test_kernel_refuses_calls_while_a_device_is_added(host):
     """Its label makes it a member: what the kernel refuses follows by itself."""
     host.used_pool()
@@ -212,6 +226,7 @@ def test_kernel_refuses_calls_while_a_device_is_added(host):
         if waiting:
             break
     assert 2 < call < 49
+    assert host.logged("[SV-MEMBER-PENDING]")
     host.stop()
     host.start()
     pool = host.json("list")["pools"][0]

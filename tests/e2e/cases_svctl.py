@@ -58,4 +58,5 @@ def test_svd_that_takes_no_calls_has_not_answered_in_time(host):
                 client.connect(host.socket)
             except BlockingIOError:
                 break
-        host.refused(21, "--timeout", "1", "list", says="svd took no call within 1 s")
+        said = host.refused(21, "--timeout", "1", "list", says="svd took no call within 1 s")
+        assert said.endswith("[SV-TIMEOUT]\n"), said

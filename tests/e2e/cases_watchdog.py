@@ -56,6 +56,7 @@ def test_watchdog_is_not_fed_by_an_svd_that_runs_in_a_circle(host):
         systemd.messages(0.1)
         assert systemd.messages(4) == []
         assert client.poll() is None
+        host.wait_logged("[SV-SVD-STUCK]")
         host.kill()     # as systemd does
         assert client.wait(20) == 20
     host.start()

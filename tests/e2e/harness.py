@@ -158,6 +158,10 @@ class Host:
         assert answer["schema"] == 1
         return answer
 
+    def codes(self):
+        """Of what is wrong now."""
+        return sorted(problem["id"] for pool in self.json("status")["pools"] for problem in pool["problems"])
+
     def refused(self, code, *words, says=""):
         try:
             out = self.svctl(*words)

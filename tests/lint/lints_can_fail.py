@@ -50,6 +50,8 @@ FAULTS = [
     ("codes.py", "daemon/base/codes.cc", lambda old: old.replace('"SV-POOL-FULL"', '"SV-POOL-FAILED"')),
     ("codes.py", "daemon/engine/problems.cc", lambda old: old.replace("Id::kDataUnreadable", "Id::kPoolFull")),
     ("codes.py", "docs/commands.md", lambda old: old + "\nSV-NO-SUCH-CODE\n"),
+    ("codes.py", "daemon/engine/job.cc", lambda old: old + 'void f() { log::write(log::Level::kError, "x"); }\n'),
+    ("codes.py", "tests/e2e/cases_pool.py", lambda old: old.replace("SV-LABEL-LEFT", "")),
     ("no_paths.py", "docs/x.md", lambda old: "see /" + "home/me/notes\n"),
     ("no_paths.py", "docs/x.md", lambda old: "see '/" + "work/me'\n"),
     ("no_git.py", "mk/deb.sh", lambda old: old.replace("mk/files.sh", "git ls-files")),
@@ -115,7 +117,7 @@ def make_tree(top, name):
     if name == "man_pages.py":
         shutil.copytree(TOP / "build/man", top / "build/man")
         (top / "build/bin").symlink_to(TOP / "build/bin")
-    for part in ("kmod", "daemon", "cli", "docs", "mk"):
+    for part in ("kmod", "daemon", "cli", "docs", "mk", *["tests"] * (name == "codes.py")):
         shutil.copytree(TOP / part, top / part)
 
 

@@ -34,15 +34,18 @@ TEST(Interface, has_the_text_of_each_interface)
 // The numbers never change: scripts have them (docs/commands.md).
 TEST(ErrorReply, names_the_error_of_each_code)
 {
-	const std::tuple<Code, int, const char *> names[] = {
-		{Code::kFailure, 1, "Failed"}, {Code::kUsage, 2, "InvalidArgument"}, {Code::kNotFound, 3, "NotFound"},
-		{Code::kPermission, 4, "PermissionDenied"}, {Code::kBusy, 5, "Busy"}, {Code::kNoSpace, 6, "NoSpace"},
-		{Code::kNeedsCheck, 7, "NeedsCheck"}, {Code::kMissingFeature, 8, "Unsupported"}, {Code::kTimeout, 21, "Timeout"},
+	const std::tuple<Code, int, const char *, const char *> names[] = {
+		{Code::kFailure, 1, "Failed", "SV-FAILURE"}, {Code::kUsage, 2, "InvalidArgument", "SV-USAGE"},
+		{Code::kNotFound, 3, "NotFound", "SV-NOT-FOUND"}, {Code::kPermission, 4, "PermissionDenied", "SV-PERMISSION"},
+		{Code::kBusy, 5, "Busy", "SV-BUSY"}, {Code::kNoSpace, 6, "NoSpace", "SV-NO-SPACE"},
+		{Code::kNeedsCheck, 7, "NeedsCheck", "SV-NEEDS-CHECK"}, {Code::kMissingFeature, 8, "Unsupported", "SV-MISSING-FEATURE"},
+		{Code::kTimeout, 21, "Timeout", "SV-TIMEOUT"},
 	};
-	for (const auto &[code, number, name] : names) {
+	for (const auto &[code, number, name, id] : names) {
 		const Reply reply = error_reply(Error{code, "do", "it", "why", "what now"});
 		EXPECT_EQ(reply.error, std::string("io.svctl.") + name);
 		EXPECT_EQ(reply.parameters["code"], number);
+		EXPECT_EQ(reply.parameters["id"], id);
 		EXPECT_EQ(reply.parameters["message"], "cannot do it: why (what now)");
 		EXPECT_NE(interface_description("io.svctl").find(std::string("error ") + name + " "),
 			  std::string::npos);

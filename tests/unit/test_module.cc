@@ -129,22 +129,23 @@ TEST(ModuleErrors, tell_apart_why_it_is_not_there)
 	const struct {
 		InstalledKernel kernel;
 		int error;
-		const char *cause, *hint;
+		const char *cause, *hint, *code;
 	} kCases[] = {
-		{{kRelease, false, false, false}, ENOENT, "not installed", "apt install dm-sv-dkms"},
-		{{kRelease, false, false, true}, ENOENT, "headers", "apt install linux-headers-6.1.0-9-amd64"},
-		{{kRelease, false, true, true}, ENOENT, "not built", "dkms autoinstall -k 6.1.0-9-amd64"},
-		{built, ENOENT, "symbol", "journalctl -k"},
-		{built, ENOEXEC, "another kernel", "dkms install --force"},
-		{built, EKEYREJECTED, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub"},
-		{built, ENOKEY, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub"},
-		{built, EPERM, "lockdown", "modules_disabled"},
-		{built, EPERM, "modules_disabled", "mokutil --import"},
-		{built, ENOMEM, "Cannot allocate memory", "journalctl -k"},
+		{{kRelease, false, false, false}, ENOENT, "not installed", "apt install dm-sv-dkms", "SV-MODULE-MISSING"},
+		{{kRelease, false, false, true}, ENOENT, "headers", "apt install linux-headers-6.1.0-9-amd64", "SV-MODULE-MISSING"},
+		{{kRelease, false, true, true}, ENOENT, "not built", "dkms autoinstall -k 6.1.0-9-amd64", "SV-MODULE-MISSING"},
+		{built, ENOENT, "symbol", "journalctl -k", "SV-MODULE-MISSING"},
+		{built, ENOEXEC, "another kernel", "dkms install --force", "SV-MODULE-MISSING"},
+		{built, EKEYREJECTED, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub", "SV-MODULE-REFUSED"},
+		{built, ENOKEY, "Secure Boot", "mokutil --import /var/lib/dkms/mok.pub", "SV-MODULE-REFUSED"},
+		{built, EPERM, "lockdown", "modules_disabled", "SV-MODULE-REFUSED"},
+		{built, EPERM, "modules_disabled", "mokutil --import", "SV-MODULE-REFUSED"},
+		{built, ENOMEM, "Cannot allocate memory", "journalctl -k", "SV-MISSING-FEATURE"},
 	};
 	for (const auto &c : kCases) {
 		const Error error = module_error(c.kernel, c.error);
 		EXPECT_EQ(error.code, Code::kMissingFeature);
+		EXPECT_STREQ(code_of(error.id()), c.code);
 		EXPECT_NE(error.cause.find(c.cause), std::string::npos) << error.message();
 		EXPECT_NE(error.hint.find(c.hint), std::string::npos) << error.message();
 	}
