@@ -209,7 +209,7 @@ Status serve(const Options &options)
 int main(int argc, char **argv)
 {
 	Options options;
-	CLI::App app("svd: serves pools of thin volumes to svctl");
+	CLI::App app("svd: serves pools of thin volumes to svctl", "svd");
 	app.add_flag("--sim", options.sim, "simulate the kernel; devices are files; no root needed");
 	app.add_option("--socket", options.socket, "where svctl finds svd")->type_name("PATH")->capture_default_str();
 	app.add_option("--state-dir", options.state_dir, "lock file and other things that may be lost")

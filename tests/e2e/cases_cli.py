@@ -40,7 +40,7 @@ def also(name):
 
 def test_help_is_word_for_word_as_written_down(_):
     """tests/e2e/help; UPDATE_HELP=1 writes it anew, to be read before it is committed."""
-    texts = {"svctl": svctl("--help")}
+    texts = {"svctl": svctl("--help"), "svd": subprocess.run([f"{harness.BIN}/svd", "--help"], capture_output=True, text=True, timeout=60)}
     texts.update({name: svctl(name, "--help") for name in commands() + nouns()})
     assert len(texts) > 15
     for name, done in texts.items():
@@ -50,7 +50,7 @@ def test_help_is_word_for_word_as_written_down(_):
             with open(path, "w", encoding="utf-8") as f:
                 f.write(done.stdout)
         with open(path, encoding="utf-8") as f:
-            assert f.read() == done.stdout, f"{path} is not what svctl {name} --help prints:\n{done.stdout}"
+            assert f.read() == done.stdout, f"{path} is not what --help of {name} prints:\n{done.stdout}"
     assert sorted(os.listdir(HELP)) == sorted(f"{name}.txt" for name in texts)
 
 

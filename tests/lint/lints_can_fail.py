@@ -95,6 +95,7 @@ if (TOP / MAN).exists():
         ("man_pages.py", MAN, lambda old: old + ".XX\n"),
         ("man_pages.py", MAN, lambda old: old.replace("Also: pool create", "Also: pool make")),
         ("man_pages.py", "build/man/svd.8", lambda old: old.replace(r"\fB\-\-sim\fR", "")),
+        ("man_pages.py", "build/man/svd.8", lambda old: old.replace("no root needed", "root needed")),
         ("man_pages.py", "docs/commands.md", lambda old: old.replace("rename-volume", "name-volume")),
         ("man_pages.py", "docs/commands.md", lambda old: old.replace("--dry-run", "--try-run")),
     ]

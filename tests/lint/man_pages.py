@@ -43,6 +43,21 @@ def check_options(where, page, known):
         yield f"{where}: {option} is no option"
 
 
+def descriptions(text):
+    """What a help text says of each option: behind two blanks, or on the lines below it."""
+    listed = text.partition("\nOptions:\n")[2].partition("\n\n")[0]
+    for entry in re.split(r"\n(?=  -)", listed):
+        option, _, said = re.sub(r"\n +", "  ", entry.strip()).partition("  ")
+        yield option.split()[0], " ".join(said.split())
+
+
+def check_descriptions(where, page, text):
+    words = " ".join(page.split())
+    for option, said in descriptions(text):
+        if not option.startswith("-h") and said not in words:
+            yield f"{where}: {option} is not told as --help does: {said}"
+
+
 def check_commands(program, page):
     """Each command's part of the page, between its heading and the next, has its options and no others."""
     names = commands(run(program, "--help").stdout)
@@ -81,7 +96,9 @@ def main():
     for name in ("svctl", "svd"):
         program = os.fspath(build / "bin" / name)
         page = yield_all(rendered(os.fspath(build / "man" / f"{name}.8")), faults)
-        faults += check_options(f"{name}(8)", section(page, "OPTIONS"), options(run(program, "--help").stdout))
+        text = run(program, "--help").stdout
+        faults += check_options(f"{name}(8)", section(page, "OPTIONS"), options(text))
+        faults += check_descriptions(f"{name}(8)", section(page, "OPTIONS"), text)
         if name == "svctl":
             faults += check_commands(program, section(page, "COMMANDS"))
             faults += check_markdown(top, program)
