@@ -42,24 +42,18 @@ def fish(host, line):
     return sorted(each.split("\t")[0] for each in done.stdout.splitlines())
 
 
-class Zsh:
-    """An interactive one. After TAB, ^T writes the line that is then there to a file."""
+class Terminal:
+    """An interactive shell. After TAB, ^T writes the line that is then there to a file."""
 
-    START = ("PROMPT=; RPROMPT=; fpath=({dir}/zsh $fpath); autoload -Uz compinit; compinit -u -D\n"
-             "show() {{ print -r -- \"$BUFFER\" > {dir}/line.new; mv {dir}/line.new {dir}/line; BUFFER= }}\n"
-             "zle -N show; bindkey '^T' show; unsetopt beep; : > {dir}/ready\n")
-
-    def __init__(self, host):
+    def __init__(self, host, words, start):
         self.dir = host.dir
-        os.mkdir(f"{self.dir}/zsh")
-        shutil.copy(f"{SCRIPTS}/svctl.zsh", f"{self.dir}/zsh/_svctl")
         ours, theirs = pty.openpty()
         self.terminal = ours
-        self.process = subprocess.Popen(["/usr/bin/zsh", "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs,
-                                        cwd=self.dir, env=environment(host), start_new_session=True)
+        self.process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, cwd=self.dir, env=environment(host),
+                                        start_new_session=True)
         os.close(theirs)
         os.set_blocking(ours, False)
-        os.write(ours, self.START.format(dir=self.dir).encode())
+        os.write(ours, start.encode())
         self.wait_for("ready")
 
     def wait_for(self, name):
@@ -84,6 +78,22 @@ class Zsh:
         self.process.kill()
         self.process.wait()
         os.close(self.terminal)
+
+
+def zsh(host):
+    os.mkdir(f"{host.dir}/zsh")
+    shutil.copy(f"{SCRIPTS}/svctl.zsh", f"{host.dir}/zsh/_svctl")
+    return Terminal(host, ["/usr/bin/zsh", "-f", "-i"], (
+        "PROMPT=; RPROMPT=; fpath=({dir}/zsh $fpath); autoload -Uz compinit; compinit -u -D\n"
+        "show() {{ print -r -- \"$BUFFER\" > {dir}/line.new; mv {dir}/line.new {dir}/line; BUFFER= }}\n"
+        "zle -N show; bindkey '^T' show; unsetopt beep; : > {dir}/ready\n").format(dir=host.dir))
+
+
+def interactive_bash(host):
+    return Terminal(host, ["/bin/bash", "--norc", "-i"], (
+        ". {scripts}/svctl.bash; complete -p svctl > {dir}/registered\n"
+        "show() {{ printf '%s\\n' \"$READLINE_LINE\" > {dir}/line.new; mv {dir}/line.new {dir}/line; READLINE_LINE=; }}\n"
+        "bind -x '\"\\C-t\": show'; bind 'set bell-style none'; : > {dir}/ready\n").format(scripts=SCRIPTS, dir=host.dir))
 
 
 def names(host):
@@ -132,9 +142,10 @@ def test_fish_completes(host):
     assert fish(host, "svctl create-pool p --tier fast=slow1,slow") == ["fast=slow1,slow1", "fast=slow1,slow2"]
 
 
-def test_zsh_completes(host):
+def try_keys(host, start):
+    """What is there after a TAB."""
     names(host)
-    zsh = Zsh(host)
+    shell = start(host)
     try:
         for typed, line in (("svctl deact", "svctl deactivate "), ("svctl volume ren", "svctl volume rename "),
                             ("svctl export-pool t", "svctl export-pool tank "),
@@ -146,9 +157,21 @@ def test_zsh_completes(host):
                             ("svctl restore tank fas", "svctl restore tank fast "),
                             ("svctl list -o name,us", "svctl list -o name,used "),
                             ("svctl explain SV-POOL-FU", "svctl explain SV-POOL-FULL ")):
-            assert zsh.line(typed) == line, (typed, zsh.line(typed))
+            found = shell.line(typed)
+            assert found == line, (typed, found)
     finally:
-        zsh.end()
+        shell.end()
+
+
+def test_zsh_completes_at_a_terminal(host):
+    try_keys(host, zsh)
+
+
+def test_bash_completes_at_a_terminal(host):
+    """By what the script registers, which the other test does not look at."""
+    try_keys(host, interactive_bash)
+    with open(f"{host.dir}/registered", encoding="utf-8") as f:
+        assert f.read() == "complete -F _svctl svctl\n"
 
 
 def test_completion_offers_what_help_lists(_):
