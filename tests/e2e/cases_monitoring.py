@@ -346,17 +346,21 @@ def test_alerts_end_with_the_pool(host):
     assert codes(host) == ["SV-SPACE-LOW"]
 
 
+def write_beyond_200_mib_in_vain(host):
+    resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (200 * MIB, resource.RLIM_INFINITY))
+    for i in range(220):
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
+    with contextlib.suppress(harness.Refused):
+        host.flush("tank/w")
+
+
 def test_failing_member_is_named(host):
     """svd may not write beyond 200 MiB of a file for a while: flushes of what lies there fail, journal and catalogue go on."""
     host.popen = {"restore_signals": False}    # SIGXFSZ stays ignored, as Python has it
     disks = host.pool()
     host.svctl("create-volume", "tank/w", "--size", "1G")
     host.flush("tank/v")
-    resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (200 * MIB, resource.RLIM_INFINITY))
-    for i in range(220):
-        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
-    with contextlib.suppress(harness.Refused):
-        host.flush("tank/w")
+    write_beyond_200_mib_in_vain(host)
     assert "SV-MEMBER-FAILING" in codes(host)
     resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     host.flush("tank/w")
@@ -635,7 +639,8 @@ class Failed(Exception):
 def preprocessed(step, text):
     assert step["type"] == "PROMETHEUS_PATTERN", step
     pattern, how, output = step["parameters"]
-    found = prometheus_samples(text, pattern)
+    malformed = [line for line in text.splitlines() if not line.startswith("#") and not SAMPLE.match(line)]
+    found = [] if malformed else prometheus_samples(text, pattern)
     if len(found) != 1:
         if step["error_handler"] == "CUSTOM_VALUE":
             return step["error_handler_params"]
@@ -734,8 +739,123 @@ def test_zabbix_sees_problems_and_a_dead_svd(host):
     host.kill()
     _, text = agent(host, "svctl.metrics")
     assert "SV-UNREACHABLE" in text, text
-    assert not [line for line in text.splitlines() if SAMPLE.match(line)]    # it is an error's text
-    assert preprocessed(items["svctl.up"]["preprocessing"][0], "") == "0"
+    assert preprocessed(items["svctl.up"]["preprocessing"][0], text) == "0"    # it is an error's text
+
+
+class Unknown(Exception):
+    """Of an expression whose items have no values: its trigger stays as it is."""
+
+
+class Zabbix:
+    """A server with the template: values of its items, as the agent and preprocessing give them, and which triggers fire."""
+
+    def __init__(self, host):
+        self.host = host
+        self.values = {}
+        export = template()
+        (self.template,) = export["templates"]
+        items = self.template["items"]
+        self.triggers = {t["name"]: t["expression"] for t in export["triggers"] + [t for i in items for t in i.get("triggers", [])]}
+
+    def keep(self, item, text, macros):
+        step, *more = item["preprocessing"]
+        if more:    # a rate, by which no trigger goes: its values would be missing here
+            return
+        filled = {**step, "parameters": [filled_in(p, macros) for p in step["parameters"]]}
+        try:
+            value_now = preprocessed(filled, text)
+        except Failed:
+            assert step["error_handler"] == "DISCARD_VALUE", item
+            return
+        self.values.setdefault(filled_in(item["key"], macros), []).append(value_now)
+
+    def ask(self):
+        for key in ("svctl.metrics", "svctl.status"):
+            kind, text = agent(self.host, key)
+            assert kind == "s", (key, kind, text)
+            self.values.setdefault(key, []).append(text)
+        text = self.values["svctl.metrics"][-1]
+        for item in self.template["items"]:
+            if item.get("type") == "DEPENDENT":
+                self.keep(item, text, {})
+        for rule in self.template["discovery_rules"]:
+            for macros in discovered(rule, text) if SAMPLE.match(text.splitlines()[-1]) else []:
+                for item in rule["item_prototypes"]:
+                    self.keep(item, text, macros)
+                    self.triggers.update({filled_in(t["name"], macros): filled_in(t["expression"], macros)
+                                          for t in item.get("trigger_prototypes", [])})
+
+    def function(self, name, key, last):
+        values = self.values.get(key, [])[-int(last or 1):] if name != "change" else self.values.get(key, [])[-2:]
+        if not values or name == "change" and len(values) < 2:
+            raise Unknown
+        if name == "last":
+            return values[-1]
+        numbers = [float(one) for one in values]
+        return numbers[-1] - numbers[0] if name == "change" else {"max": max, "min": min}[name](numbers)
+
+    def true(self, expression):
+        """As far as the template's expressions go: comparisons of a function with a number, and `and`."""
+        for part in expression.split(" and "):
+            m = re.fullmatch(r"(length\()?(last|max|min|change)\(/svctl/([a-z._]+(?:\[[^\]]*\])?)(?:,#(\d+))?\)(?(1)\))(>|>=|=)(\d+)", part)
+            assert m, f"not understood: {part}"
+            found = self.function(m[2], m[3], m[4])
+            number = len(found) if m[1] else float(found)
+            if not {">": number > int(m[6]), ">=": number >= int(m[6]), "=": number == int(m[6])}[m[5]]:
+                return False
+        return True
+
+    def firing(self):
+        fires = set()
+        for name, expression in self.triggers.items():
+            with contextlib.suppress(Unknown):
+                if self.true(expression):
+                    fires.add(name)
+        return fires
+
+    def after(self, times):
+        for _ in range(times):
+            self.ask()
+        return self.firing()
+
+
+def test_each_trigger_of_zabbix_fires_for_its_condition_alone(host):
+    """With what a real agent has of a real svd."""
+    host.popen = {"restore_signals": False}    # SIGXFSZ stays ignored, as Python has it
+    host.options = ["--low-space", "tank=50,95"]
+    disks = host.pool()
+    host.svctl("create-volume", "tank/w", "--size", "1G")
+    zabbix = Zabbix(host)
+    errors = f"svctl: {disks[0]} of pool tank has I/O errors"
+    assert zabbix.after(3) == set() and len(zabbix.triggers) == 3 + len(disks)
+
+    total = host.json("list")["pools"][0]["size"] // MIB
+    for i in range(total * 55 // 100):
+        host.write("tank/w", i * MIB, b"x" * harness.SLOT)
+    host.flush("tank/w")
+    host.checkpoint("tank/w")
+    assert host.codes() == ["SV-SPACE-LOW"]
+    assert zabbix.after(2) == set()
+    assert zabbix.after(1) == {"svctl: warnings"}
+    host.discard("tank/w", 0, 1 << 30)
+    host.checkpoint("tank/w")
+    assert zabbix.after(1) == set()
+
+    host.kill()
+    assert zabbix.after(2) == set()
+    assert zabbix.after(1) == {"svctl: svd does not answer"}
+    os.rename(disks[2], disks[2] + ".away")
+    host.start()
+    assert host.codes() == ["SV-MEMBER-MISSING"]
+    assert zabbix.after(1) == {"svctl: critical problems"}
+    os.rename(disks[2] + ".away", disks[2])
+    host.svctl("scan")
+    assert zabbix.after(1) == set()
+
+    write_beyond_200_mib_in_vain(host)
+    resource.prlimit(host.svd.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert zabbix.after(1) == {errors, "svctl: critical problems"}
+    assert zabbix.after(1) == {"svctl: critical problems"}    # SV-MEMBER-FAILING, for a day
 
 
 def test_zabbix_template_is_whole(_):
