@@ -27,7 +27,8 @@ constexpr CodeText kCodes[] = {
 	 "Run svctl as root, or as a user in the group that the message names; of a device: blockdev --getro DEVICE."},
 	{Id::kBusy, "SV-BUSY", Severity::kInfo, "it is in use, or in conflict with what is there",
 	 "A device or a volume is in use, holds something, or has that name already. Nothing was changed. Exit code 5.",
-	 "The message says by what, and of a volume how that is ended; to destroy what a device holds, name it with --wipe."},
+	 "The message says by what, and of a volume how that is ended; lsblk DEVICE. To destroy what a device holds, name it with "
+	 "--wipe of svctl create-pool or svctl add-device."},
 	{Id::kNoSpace, "SV-NO-SPACE", Severity::kWarning, "there is no space for this",
 	 "A device is too small, or the pool has no room for what the command needs. Exit code 6.",
 	 "svctl list shows free space; svctl add-device adds some."},
@@ -59,7 +60,7 @@ constexpr CodeText kCodes[] = {
 	 "anything is written."},
 	{Id::kMemberWrong, "SV-MEMBER-WRONG", Severity::kCritical, "a member is not the device that the catalogue knows",
 	 "Its label has the right number and pool, but another identity: a device that was replaced or restored from a copy.",
-	 "Attach the pool's own device."},
+	 "Attach the pool's own device; svctl scan."},
 	{Id::kMemberPending, "SV-MEMBER-PENDING", Severity::kWarning, "a new member is not in use yet",
 	 "The device has its label and belongs to the pool, but catalogue or kernel have not taken it so far. svd tries again by "
 	 "itself.",
@@ -71,7 +72,7 @@ constexpr CodeText kCodes[] = {
 	{Id::kLabelDamaged, "SV-LABEL-DAMAGED", Severity::kCritical, "a device has a damaged label",
 	 "The label and its copy contradict their checksums, or the device is smaller than its label says. svd does not use "
 	 "the device; the pool that it belonged to misses a member.",
-	 "If the device was cut short, give it its size back. Otherwise replace it."},
+	 "If the device was cut short, give it its size back, then svctl scan. Otherwise replace it."},
 	{Id::kLabelRepaired, "SV-LABEL-REPAIRED", Severity::kWarning, "a damaged label was written anew",
 	 "A label or its copy contradicted its checksum. The other one was good, and both are again.",
 	 "Something wrote to the device, or it is failing: smartctl -a DEVICE."},
@@ -140,7 +141,7 @@ constexpr CodeText kCodes[] = {
 	 "dmsetup status; journalctl -k."},
 	{Id::kModuleVersion, "SV-MODULE-VERSION", Severity::kCritical, "module and daemon do not fit together",
 	 "The loaded dm-sv speaks another version of the control channel than svd.",
-	 "Install module and daemon of one version; then deactivate the pools and reload dm-sv, or reboot."},
+	 "Install module and daemon of one version; then svctl deactivate each POOL, modprobe -r dm-sv, systemctl restart svd, or reboot."},
 	{Id::kModuleMissing, "SV-MODULE-MISSING", Severity::kCritical, "a kernel has no module dm-sv that fits it",
 	 "Pools do not come up with that kernel. It is looked for in each installed kernel's modules.dep, so that this is "
 	 "known before it is booted. DKMS builds the module where that kernel's headers are installed.",
@@ -165,7 +166,8 @@ constexpr CodeText kCodes[] = {
 	{Id::kJournalDamaged, "SV-JOURNAL-DAMAGED", Severity::kCritical, "a pool's journal is damaged",
 	 "The last changes cannot be read from any copy, and without them the catalogue would contradict the data. The pool "
 	 "stays down.",
-	 "If a device was away or failing, bring it back. Otherwise create the pool anew and restore a dump and backups."},
+	 "If a device was away or failing, bring it back; svctl activate POOL. Otherwise svctl create-pool anew, and svctl restore a dump, "
+	 "and the files from backups."},
 	{Id::kJournalCopyDamaged, "SV-JOURNAL-COPY-DAMAGED", Severity::kWarning, "one copy of a journal cannot be read, or lacks its end",
 	 "A part of it contradicts its checksum, a device does not answer, or the copy was cut off or given up some time before the "
 	 "pool went down. svd looks whether the other copy will do.",
@@ -190,7 +192,7 @@ constexpr CodeText kCodes[] = {
 	 "Nothing, if the member had been away. Otherwise: smartctl -a DEVICE."},
 	{Id::kCatalogueCopyLost, "SV-CATALOGUE-COPY-LOST", Severity::kCritical, "one copy of a catalogue is no longer used",
 	 "Writing to it failed. The catalogue goes on with the other copy, if there is one.",
-	 "The message names the device. Replace or reattach it; the next activation writes the copy anew."},
+	 "The message names the device. Replace or reattach it; svctl deactivate POOL; svctl activate POOL writes the copy anew."},
 	{Id::kCatalogueRepaired, "SV-CATALOGUE-REPAIRED", Severity::kWarning, "a block of the catalogue was repaired",
 	 "It could not be read from one copy or contradicted its checksum; the other copy had it.",
 	 "A device that needs this more than once is failing: smartctl -a DEVICE."},

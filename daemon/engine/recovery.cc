@@ -194,7 +194,7 @@ Status Pool::refuse_activation(How how, const RunningPool &running) const
 		if (sv_label_read_only(&member.label) && !how.read_only && !running.read_only)
 			return Error{Code::kMissingFeature, "activate pool", name_,
 				     member.path + " was written by a newer version that this one may only read",
-				     "use activate --read-only"};
+				     "svctl activate " + name_ + " --read-only"};
 		if (member.label_state == LabelState::kFrontBad)
 			SV_TRY(refuse_reused(member));
 	}
@@ -272,7 +272,7 @@ Status Pool::refuse_reused(const Member &member) const
 		return {};
 	return Error{Code::kNeedsCheck, "use member", member.path,
 		     fmt::format("it holds {}, and of its label only the copy is left", found),
-		     "if it is not the pool's any more: wipefs, or svctl create-pool --wipe"}.with(Id::kMemberReused);
+		     "if it is not the pool's any more: wipefs -a " + member.path}.with(Id::kMemberReused);
 }
 
 Status Pool::open_members()
@@ -384,7 +384,7 @@ Result<uint64_t> Pool::choose_copies(const sv_ring_cursor &cursor, std::vector<u
 	}
 	if (refuse)
 		return Error{Code::kNeedsCheck, "activate pool", name_, damage,
-			     "svctl will not guess: restore the device, or the pool from a dump"}
+			     "svd does not guess: bring the device back, or make the pool anew and restore a dump"}
 			.with(Id::kJournalDamaged);
 	for (const CopyState &copy : copies) {	// a batch was under way when power failed: more than that was lost in another way
 		const std::string &path = members_.at(copy.member).path;

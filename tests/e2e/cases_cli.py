@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import harness
+import next_step
 
 HELP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "help")
 UPDATE = os.environ.get("UPDATE_HELP")
@@ -192,6 +193,15 @@ def codes():
     return {line.split()[0]: line.split()[1] for line in svctl("explain").stdout.splitlines()[1:]}
 
 
+def names_what_there_is(remedy):
+    """Its commands of svctl have help, which has their options. What follows them need not be typed."""
+    for part in re.split(r"\bsvctl (?=[a-z])", remedy)[1:]:
+        name, options = re.match(r"[a-z-]+", part)[0], re.findall(r"--[a-z][a-z-]*", re.split("[;.]", part)[0])
+        text = svctl(name, "--help")
+        assert text.returncode == 0 and set(options) <= set(re.findall(r"--[a-z][a-z-]*", text.stdout)), (name, remedy)
+    assert re.search(r"\bsvctl ", remedy) or next_step.OTHERS & set(re.findall(r"[a-z]+", remedy)), f"no command is in {remedy!r}"
+
+
 def test_each_code_is_explained(_):
     """Without svd."""
     assert len(codes()) > 30
@@ -199,6 +209,7 @@ def test_each_code_is_explained(_):
         text = svctl("explain", code).stdout
         assert text.startswith(f"{code} ({severity}): ") and "\nWhat to do: " in text, text
         assert max(map(len, text.splitlines()[1:])) <= 80
+        names_what_there_is(" ".join(text.partition("\nWhat to do: ")[2].split()))
     assert svctl("explain", "pool-full").stdout == svctl("explain", "SV-Pool-Full").stdout
     answer = json.loads(svctl("explain", "SV-POOL-FULL", "SV-USAGE", "--json").stdout)
     assert answer["schema"] == 1 and [code["id"] for code in answer["codes"]] == ["SV-POOL-FULL", "SV-USAGE"]

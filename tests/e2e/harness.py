@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 
+import next_step
 import varlink_types
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -69,13 +70,20 @@ class Host:
         shutil.rmtree(self.dir)
 
     def check_at_end(self):
-        """svd has not crashed, and of each pool that is up the kernel's state is what catalogue and journal say."""
+        """svd has not crashed, what is wrong has a next step, and of each pool that is up the kernel's state is what catalogue and
+        journal say."""
         ended = self.svd.poll() if self.svd else 0
         assert ended is None or ended >= 0 or -ended in (signal.SIGTERM, signal.SIGKILL), f"svd ended with {ended}"
         if ended is None and self.checked:
+            self.check_next_steps()
             for pool in self.json("list")["pools"]:
                 if pool["state"] in ("active", "read-only"):
                     self.svctl("check", pool["name"])
+
+    def check_next_steps(self):
+        status = self.call("io.svctl.Status")
+        for problem in sum((one["problems"] for one in [status, *status["pools"]]), []):
+            next_step.check(problem["next"])
 
     def log_tail(self):
         with open(f"{self.dir}/log", encoding="utf-8", errors="replace") as f:
@@ -151,6 +159,8 @@ class Host:
                               capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise Refused(done.returncode, done.stderr or done.stdout)
+        if words[-1:] == ("status",):
+            self.check_next_steps()
         return done.stdout
 
     def json(self, *words):

@@ -1,10 +1,13 @@
 """A guest with svd and svctl in it: what t_svctl.py, t_trouble.py and t_crash.py share."""
 
 import os
+import sys
 
 import vm
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "tests", "e2e"))
+import next_step  # what its tests hold problems against
 BIN = os.path.join(ROOT, "build", "bin")
 
 # How svd ended is kept: who starts another one removes /run/svd-exit first.
@@ -40,6 +43,9 @@ while ((SECONDS < 30)); do
     pools=$(timeout 60 svctl list -H -t pool -o name,state) && listed=1 && break; sleep 0.1
 done
 [[ -n $listed ]] || {{ echo "svd runs and does not answer" >&2; exit 1; }}
+timeout 60 svctl status -H -o id,next | while IFS=$'\\t' read -r code next; do
+    [[ $next =~ (^|[^a-z])({'|'.join(sorted(next_step.OTHERS))}|svctl)[[:space:]] ]] || {{ echo "$code: no next step: $next" >&2; exit 1; }}
+done
 while IFS=$'\\t' read -r pool state; do [[ $state != active && $state != read-only ]] || timeout 60 svctl check "$pool"; done <<< "$pools"
 """
 
