@@ -103,7 +103,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         # The module's next version does not build for the kernel that runs: that is said although DKMS has its package fail.
         packages.break_headers(guest, release)
         expect(p.apt("install /share/dm-sv-dkms-next.deb", check=False), f"pools will not come up with kernel {release}", "make.log")
-        expect(guest.run("svctl status"), f"pools will not come up with kernel {release}")
+        expect(guest.run("svctl status"), f"pools will not come up with kernel {release}", "[SV-MODULE-MISSING]")
         packages.mend_headers(guest, release)
 
         # Upgrade: another svd, the same module in the kernel, the next one on disk.
@@ -120,7 +120,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         with open(packages.broken_kernel(os.path.join(bench.dir, "broken"), BROKEN), "rb") as f:
             guest.put("broken.deb", f.read())
         expect(p.apt("install /share/broken.deb", check=False), f"pools will not come up with kernel {BROKEN}", "make.log")
-        expect(guest.run("svctl status; svd --kernels || test $? -eq 8"), f"pools will not come up with kernel {BROKEN}")
+        expect(guest.run("svctl status; svd --kernels || test $? -eq 8"), f"pools will not come up with kernel {BROKEN}", "[SV-MODULE-MISSING]")
         expect(guest.run(f"/etc/kernel/postinst.d/zz-svctl {BROKEN}"), f"pools will not come up with kernel {BROKEN}")
         guest.run(f"dpkg --purge linux-image-{BROKEN} 2>&1; rm -rf /lib/modules/{BROKEN}", timeout=120)
 
@@ -138,7 +138,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
     with machine.boot(kernel=kernel, cmdline="module.sig_enforce=1") as guest:
         guest.run(f"udevadm settle; svctl scan; head -c 64M {disk.dev} | sha256sum > /root/pool")  # no mount waits for either here
         expect(guest.run(f"svctl create-pool other --tier t={disk.dev} && exit 1; test $? -eq 8"), "Secure Boot", "mokutil --import")
-        expect(guest.run("svctl status"), "Secure Boot", "mokutil --import")
+        expect(guest.run("svctl status"), "Secure Boot", "mokutil --import", "[SV-MODULE-REFUSED]")
         expect(guest.run("svctl status -H -o next"), "mokutil --import")
         guest.run(f"head -c 64M {disk.dev} | sha256sum | cmp - /root/pool")
         assert "stay up" not in guest.run(f"{APT} purge svctl dm-sv-dkms 2>&1", timeout=180)
