@@ -36,6 +36,11 @@ BOOT_UNTOUCHED = BOOT + "boot | cmp - /root/boot; refused test -e /root/called\n
 EACH = """each() { local verb=$1 unit; shift; for unit in "$@"; do systemctl $verb $unit; done; }
 """
 
+# What svd answers over HTTP, head and all, whoever asks.
+METRICS = """answer() { (exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3
+  timeout 20 cat <&3); }
+"""
+
 
 def unmounted_before_svd_stopped(guest, unit):
     """At the end of the boot before this one."""

@@ -80,9 +80,7 @@ FULL = """for d in /run/svctl /var/tmp; do dd if=/dev/zero of=$d/filler bs=4k st
 for i in $(seq 100); do : 2>/dev/null > /run/svctl/many$i || break; done; refused touch /run/svctl/more 2>&1
 refused sh -c 'head -c 8192 /dev/zero > /var/tmp/more' 2>&1
 """
-START = """log=/dev/shm/log; : > $log
-code=0; timeout 10 svd --devices {dev} 2> $log < /dev/null || code=$?; cat $log; test $code = {code}
-grep -F '{words}' $log
+START = """ends {code} timeout 10 svd --devices {dev} < /dev/null; grep -F '{words}' /tmp/said
 """
 
 

@@ -17,19 +17,19 @@ NAMESAKE = """disk=$(basename $(readlink -f /sys/block/$(basename $(readlink -f 
 echo $disk > unbind; udevadm settle; svctl scan; svctl create-pool tank --tier t={own}; svctl create-volume tank/v --size 64M
 dd if=/dev/urandom of=/dev/sv/tank/v bs=1M count=8 oflag=direct conv=fsync status=none; sum() {{ dd if=/dev/sv/tank/v bs=1M count=8 iflag=direct status=none | sha256sum; }}
 own=$(sum); echo $disk > bind; cd /; udevadm settle; svctl scan; svctl scan | grep '^tank *exported *1 of 1'
-rc=0; svctl import-pool tank 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 5; grep -e '--rename NEW' /tmp/said
+ends 5 svctl import-pool tank; grep -e '--rename NEW' /tmp/said
 svctl import-pool tank --rename carried; udevadm settle; svctl list
 for p in tank carried; do svctl list | grep "^$p *active"; readlink /dev/sv/$p/v | grep -E '^../../dm-[0-9]+$'; done
 test "$(readlink -f /dev/sv/tank/v)" != "$(readlink -f /dev/sv/carried/v)"; test "$(sum)" = "$own"
 """
 FOREIGN = """svctl list; svctl list | grep '^{pool} *foreign'; refused test -e /dev/sv/{pool}
-rc=0; svctl import-pool {pool} 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 5; grep 'holds it; this is host ' /tmp/said
+ends 5 svctl import-pool {pool}; grep 'holds it; this is host ' /tmp/said
 """
 # A pool that the kernel serves is served, whoever its labels or the host's id say that it belongs to.
 OTHER_ID = """restart() { mount --bind $1 /etc/machine-id; systemctl restart svd; svctl list | grep '^tank *active'; }
 systemd-id128 new > /root/other; restart /root/other; svctl status; svctl status | grep 'by its labels host'
 svctl create-volume tank/w --size 1M; svctl delete-volume tank/w --yes; umount /etc/machine-id
-restart /dev/null; rc=0; svctl create-pool other --tier t=/dev/null 2> /tmp/said || rc=$?; grep machine-id /tmp/said; test $rc = 8
+restart /dev/null; ends 8 svctl create-pool other --tier t=/dev/null; grep machine-id /tmp/said
 umount /etc/machine-id; systemctl restart svd; svctl status; refused grep -q problem <(svctl status | grep -A1 '^tank')
 """
 
@@ -42,7 +42,7 @@ def test_disks_are_carried_to_another_host(bench):
     with old.boot() as guest:
         old.install(guest)
         guest.run(MAKE.format(pool="tank", disk=exported.dev) + MAKE.format(pool="left", disk=left.dev), timeout=150)
-        print(guest.run("rc=0; svctl export-pool tank 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 5; grep 'volume v is in use' /tmp/said\n"
+        print(guest.run("ends 5 svctl export-pool tank; grep 'volume v is in use' /tmp/said\n"
                         "svctl list | grep '^tank *active'; umount /mnt/tank; svctl export-pool tank; svctl list\n"
                         "svctl list | grep '^tank *exported'; refused test -e /dev/sv/tank", timeout=60))
         sums = guest.get("sums")
@@ -51,7 +51,7 @@ def test_disks_are_carried_to_another_host(bench):
         new.install(guest)
         print(guest.run(NAMESAKE.format(exported=exported.dev, own=own.dev) + READ.format(was="tank", pool="carried") +
                         FOREIGN.format(pool="left"), timeout=120))
-        print(guest.run("code=0; svctl import-pool left --force 2> /tmp/said || code=$?; cat /tmp/said; test $code = 2; grep -- --yes /tmp/said; svctl import-pool left --force --yes\n" +
+        print(guest.run("ends 2 svctl import-pool left --force; grep -- --yes /tmp/said; svctl import-pool left --force --yes\n" +
                         READ.format(was="left", pool="left") + OTHER_ID, timeout=120))
     with old.boot() as guest:
         print(guest.run("udevadm settle; svctl scan\n" + FOREIGN.format(pool="carried") + FOREIGN.format(pool="left"), timeout=60))

@@ -6,7 +6,7 @@ import subprocess
 
 import vm
 from dumps import WIDE_SIZE, put_wide
-from host import Machine, bundle
+from host import METRICS, Machine, bundle
 
 AGENT = os.path.join(vm.BUILD, "tools/zabbix_agent2")
 PROMTOOL = os.path.join(vm.BUILD, "tools/promtool")
@@ -27,7 +27,7 @@ grep 'io.svctl.PermissionDenied' /tmp/said
 # In a terminal, interrupted, while it goes on; and followed by another client.
 JOBS = """script -qfec 'env --default-signal=INT svctl restore wide /share/wide' /tmp/typed > /dev/null & typing=$!
 for i in $(seq 300); do svctl jobs -H -o what,pool,state | grep -q 'restore.wide.running' && break; sleep 0.1; done
-pkill -INT -x svctl; rc=0; wait $typing || rc=$?; cat /tmp/typed; test $rc = 130; grep 'goes on: svctl wait [0-9]* follows it' /tmp/typed
+pkill -INT -x svctl; ends 130 wait $typing; cat /tmp/typed; grep 'goes on: svctl wait [0-9]* follows it' /tmp/typed
 job=$(sed -n 's/.*goes on: svctl wait \\([0-9]*\\) follows it.*/\\1/p' /tmp/typed)
 test "$(svctl jobs -H -o id,what,pool | tr '\\t' ' ' | grep "^$job ")" = "$job restore wide"
 script -qfec "runuser -u admin -- svctl wait $job" /tmp/waited > /dev/null; cat /tmp/waited; grep -aE '[0-9]+ % .* left' /tmp/waited
@@ -53,12 +53,11 @@ COMMANDS = """svctl volume create tank/b --size 16M; svctl volume list > /dev/nu
 test "$(svctl list -H -t volume -o name,size | tr '\\t' ' ')" = "$(printf 'tank/a 268435456\\ntank/b 16777216')"
 complete() { bash -c '. /usr/share/bash-completion/completions/svctl; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _svctl; printf "%s\\n" "${COMPREPLY[@]}"' bash "$@"; }
 complete svctl show tank/ | tr -d ' ' | sort | tr '\\n' ' ' | grep 'tank/a tank/b'; complete svctl create-sn | grep create-snapshot
-man -w svctl > /dev/null 2>&1 || test -s /usr/share/man/man8/svctl.8; svctl list | cat > /tmp/said; refused grep -P '\\x1b' /tmp/said
+for page in svctl svd; do grep -i "^\\.TH $page 8" /usr/share/man/man8/$page.8; done; svctl list | cat > /tmp/said; refused grep -P '\\x1b' /tmp/said
 svctl volume delete tank/b --yes
 """
 # Each read is counted, by who scrapes and by the agent.
-SCRAPE = """scrape() { exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3
-timeout 20 cat <&3 | sed '1,/^\\r$/d'; exec 3>&-; }
+SCRAPE = METRICS + """scrape() { answer | sed '1,/^\\r$/d'; }
 reads() { awk '/^svctl_volume_io_duration_seconds_count/ && /volume="a"/ && /"read"/ { n += $NF } END { print n + 0 }' $1; }
 scrape > /tmp/before; udevadm settle; scrape > /tmp/before
 for i in $(seq 100); do dd if=/dev/sv/tank/a of=/dev/null bs=4k skip=$i count=1 iflag=direct status=none; done

@@ -92,7 +92,7 @@ test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 2
 MAP_ONLY = """lsblk -nro NAME,FSTYPE,LABEL,TYPE | sort -u
 test "$(lsblk -nro NAME,FSTYPE | awk '$2 == "sv_member" {print $1}' | sort -u)" = "$(printf '%s\\n' mpatha vdb1)"
 svctl scan; svctl status; test $(svctl --json show both | grep -c '"device": "/dev/mapper/mpatha"') -eq 1
-for words in "/dev/sda" "/dev/sdb --wipe --yes"; do code=0; svctl create-pool other --tier t=$words 2> /tmp/said || code=$?; cat /tmp/said; test $code = 5; done
+for words in "/dev/sda" "/dev/sdb --wipe --yes"; do ends 5 svctl create-pool other --tier t=$words; done
 """
 # While files are written to.
 LOSE_A_PATH = """( while test ! -e /tmp/stop; do dd if=/dev/urandom of=/data/busy bs=256k count=4 conv=fsync,notrunc status=none || exit; done ) &

@@ -88,7 +88,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         expect(said, f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
         expect(guest.run(UNITS + "svctl status"),
                f"pools will not come up with kernel {release}", f"apt install linux-headers-{release}")
-        expect(guest.run(f"before=$(head -c 4M {disk.dev} | sha256sum); {create} && exit 1; test $? -eq 8\n"
+        expect(guest.run(f"before=$(head -c 4M {disk.dev} | sha256sum); ends 8 {create}\n"
                          f"test \"$before\" = \"$(head -c 4M {disk.dev} | sha256sum)\""), f"linux-headers-{release}")
 
         p.bring_module(here["dm-sv-dkms"], version_in(guest))
@@ -137,7 +137,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
     # Its key unknown to a kernel that wants signatures (module.sig_enforce=1 stands for Secure Boot).
     with machine.boot(kernel=kernel, cmdline="module.sig_enforce=1") as guest:
         guest.run(f"udevadm settle; svctl scan; head -c 64M {disk.dev} | sha256sum > /root/pool")  # no mount waits for either here
-        expect(guest.run(f"svctl create-pool other --tier t={disk.dev} && exit 1; test $? -eq 8"), "Secure Boot", "mokutil --import")
+        expect(guest.run(f"ends 8 svctl create-pool other --tier t={disk.dev}"), "Secure Boot", "mokutil --import")
         expect(guest.run("svctl status"), "Secure Boot", "mokutil --import", "[SV-MODULE-REFUSED]")
         expect(guest.run("svctl status -H -o next"), "mokutil --import")
         guest.run(f"head -c 64M {disk.dev} | sha256sum | cmp - /root/pool")

@@ -2,7 +2,7 @@
 
 import vm
 from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
-from host import BOOT_UNTOUCHED, EACH, STILL_WRITES, VERIFY, WRITE, Machine, unmounted_before_svd_stopped, with_few_modules
+from host import BOOT_UNTOUCHED, EACH, METRICS, STILL_WRITES, VERIFY, WRITE, Machine, unmounted_before_svd_stopped, with_few_modules
 
 # A limit that a test can wait for, and long enough for a busy host, on which the guest's clock has been seen to run eight
 # times too fast, so that 6 s were not; a rename runs in a circle, behind its change of the catalogue.
@@ -27,7 +27,7 @@ dd if=/dev/sv/tank/a bs=64k skip=$((n % 512 * 4)) count=4 iflag=direct status=no
 n=$((n + 1)); echo $n >> /run/written; done
 """
 # In a circle, and stopped: killed and started anew, and nobody who writes notices.
-STUCK = HELPERS + """before=$(restarts); svctl create-volume tank/w --size 1M; udevadm settle; rc=0; svctl rename-volume tank/w x || rc=$?; test $rc = 20
+STUCK = HELPERS + """before=$(restarts); svctl create-volume tank/w --size 1M; udevadm settle; ends 20 svctl rename-volume tank/w x
 until_restarted $before; goes_on; svctl list | grep ' x '; refused svctl show tank/w
 udevadm settle; readlink /dev/sv/tank/x | grep -E '^../../dm-[0-9]+$'; refused test -e /dev/sv/tank/w
 journalctl -b -u svd -o cat | grep 'Watchdog timeout'
@@ -68,7 +68,7 @@ test -z "$(journalctl -b SV_CODE=SV-MEMBER-FAILING SV_POOL=other -o cat -q)"
 STOPPED = """svctl create-pool wide --tier t={disk}; svctl dump wide > /tmp/before
 begin_restore /share/wide
 systemctl stop svd; systemctl is-active svd.socket; refused systemctl is-active svd
-rc=0; wait $client || rc=$?; cat /tmp/restored; test $rc = 1; grep 'svd is being stopped; nothing was changed' /tmp/restored
+ends 1 wait $client; cat /tmp/restored; grep 'svd is being stopped; nothing was changed' /tmp/restored
 journalctl --sync; journalctl -b SYSLOG_IDENTIFIER=svd SV_POOL=wide -o cat | grep 'Restore.*"pool":"wide".*svd is being stopped; nothing was changed'
 svctl list; systemctl is-active svd; for i in $(seq 300); do svctl list | grep '^wide *active' && break; sleep 0.1; done
 svctl dump wide > /tmp/after; for f in before after; do sed -i '/^journal /d' /tmp/$f; done; cmp /tmp/before /tmp/after
@@ -147,7 +147,7 @@ def test_members_late_and_missing_at_boot(bench):
 # Where symbols have versions, as in Debian, the kernel does not look at the release in vermagic, but at what follows.
 MODULE = """svctl create-volume tank/v --size 16M; dd if=/dev/urandom of=/dev/sv/tank/v bs=1M count=4 oflag=direct conv=fsync status=none
 sha256sum /dev/sv/tank/v > /root/sums; svctl dump tank > /tmp/before; ko=$(modinfo -n dm-sv); svctl deactivate tank; rmmod dm-sv; cp $ko /root/dm-sv.ko
-refuses() { rc=0; svctl activate tank 2> /tmp/said || rc=$?; cat /tmp/said; test $rc = 8; grep "$1" /tmp/said; grep "$2" /tmp/said; grep -F '[SV-MODULE-MISSING]' /tmp/said; refused test -e /dev/sv/tank; }
+refuses() { ends 8 svctl activate tank; grep "$1" /tmp/said; grep "$2" /tmp/said; grep -F '[SV-MODULE-MISSING]' /tmp/said; refused test -e /dev/sv/tank; }
 rm $ko; refuses 'has none: it is not installed' 'apt install dm-sv-dkms'; svctl status; svctl status | grep 'pools will not come up with kernel.* [[]SV-MODULE-MISSING]'
 sed 's/\\(vermagic=[^ ]* \\)SMP/\\1UMP/' /root/dm-sv.ko > $ko; refuses 'built for another kernel' 'dkms install --force'
 cp /root/dm-sv.ko $ko; svctl activate tank; sha256sum -c /root/sums
@@ -167,7 +167,7 @@ def test_module_missing_or_for_another_kernel(bench):
 
 # admin is in svctl, reader in svctl-read, stranger in neither; each of them may read what is served over HTTP.
 GROUPS = """for pair in admin:svctl reader:svctl-read stranger:nogroup; do useradd -M -G ${pair#*:} ${pair%:*}; done
-says() { local rc=0; runuser -u $2 -- svctl "${@:3}" > /tmp/said 2>&1 || rc=$?; echo "$2: ${*:3}: $rc"; cat /tmp/said; test $rc = $1; }
+says() { echo "$2: ${*:3}: $1"; ends $1 runuser -u $2 -- svctl "${@:3}"; }
 says 0 admin create-volume tank/byadmin --size 16M; says 0 admin delete-volume tank/byadmin --yes
 fsfreeze -f /data; svctl dump tank > /tmp/before
 says 0 reader list; grep '^tank *active' /tmp/said; says 0 reader show tank
@@ -177,10 +177,8 @@ svctl dump tank > /tmp/after; fsfreeze -u /data
 for f in before after; do sed -i '/^journal /d' /tmp/$f; done; cmp /tmp/before /tmp/after; says 0 reader list
 chmod 0600 /run/svctl/svd.sock; says 4 reader list; grep "systemctl restart svd.socket" /tmp/said; systemctl restart svd.socket; says 0 reader list
 """
-METRICS = """cat > /tmp/scrape << 'END'
-exec 3<> /dev/tcp/127.0.0.1/9763; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; timeout 20 cat <&3
-END
-for user in root stranger; do runuser -u $user -- bash /tmp/scrape > /tmp/page; head -1 /tmp/page; head -1 /tmp/page | grep '^HTTP/1.1 200 '
+SCRAPED = METRICS + """export -f answer
+for user in root stranger; do runuser -u $user -- bash -c answer > /tmp/page; head -1 /tmp/page; head -1 /tmp/page | grep '^HTTP/1.1 200 '
 grep -F 'svctl_volume_size_bytes{pool="tank",volume="a"} 1073741824' /tmp/page; done
 """
 # Who has a volume mounted does not notice; what went with it is the way to take the pool down.
@@ -198,7 +196,7 @@ def test_what_make_install_brought_serves_and_goes(bench):
         print(machine.make_install(guest))
         guest.run(f"svctl create-pool tank --tier t={disk.dev}; svctl create-volume tank/a --size 1G; mkfs.ext4 -q /dev/sv/tank/a; mkdir /data\n"
                   "mount /dev/sv/tank/a /data; dd if=/dev/urandom of=/data/file bs=1M count=8 conv=fsync status=none; sha256sum /data/file > /root/sums")
-        print(guest.run(GROUPS + METRICS, timeout=100))
+        print(guest.run(GROUPS + SCRAPED, timeout=100))
         load = guest.start(WRITE)
         print(guest.run(UNINSTALL, timeout=100))
         load.wait(60)

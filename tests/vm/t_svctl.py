@@ -78,9 +78,9 @@ def test_grows_renames_trims_and_deletes(bench):
         s = Pools(guest, disks)
         s.create()
         s.run(FILL + """
-svctl delete-volume tank/a --yes && exit 1; test $? -ne 0
+ends 5 svctl delete-volume tank/a --yes
 svctl resize-volume tank/a --size 3G; resize2fs /dev/sv/tank/a; test $(df --output=size -m /mnt | tail -1) -gt 2500
-rc=0; svctl rename-volume tank/a renamed 2> /tmp/said || rc=$?; test $rc = 5; grep 'mounted on /mnt (umount /mnt)' /tmp/said
+ends 5 svctl rename-volume tank/a renamed; grep 'mounted on /mnt (umount /mnt)' /tmp/said
 rm /mnt/big; sync; fstrim /mnt; svctl check tank; svctl list; umount /mnt; fsck.ext4 -fn /dev/sv/tank/a
 svctl rename-volume tank/a renamed; test -b /dev/sv/tank/renamed; test ! -e /dev/sv/tank/a
 svctl delete-volume tank/renamed --yes; svctl delete-volume tank/b-c --yes; svctl check tank; svctl list
@@ -234,12 +234,12 @@ def test_interrupted_create_pool_and_foreign_tables_need_wipe(bench):
         s.start()
         create = f"svctl create-pool tank --tier t={a},{b}"
         wipe = f" --wipe {a} --wipe {b} --yes"
-        s.run(f"sha256sum {a} {b} > /tmp/sums; code=0; {create} > /tmp/said 2>&1 || code=$?; cat /tmp/said\n"
-              f"test $code = 5; grep 'gpt partition table' /tmp/said; grep -e '--wipe {a}' /tmp/said\n"
+        s.run(f"sha256sum {a} {b} > /tmp/sums; ends 5 {create}\n"
+              f"grep 'gpt partition table' /tmp/said; grep -e '--wipe {a}' /tmp/said\n"
               f"sha256sum --quiet -c /tmp/sums; {create}{wipe}; svctl check tank; svctl delete-pool tank --yes")
         # Somebody else's table, and a file system where our partition will begin.
         s.run(f"echo 'start=2048' | sfdisk -q --label dos {a}; mkfs.ext4 -q $(readlink -f {a})1\n"
-              f"code=0; {create} > /tmp/said 2>&1 || code=$?; cat /tmp/said; test $code = 5\n"
+              f"ends 5 {create}\n"
               f"grep 'dos partition table' /tmp/said; {create} --wipe {a} --yes; svctl check tank\n"
               f"test -z \"$(wipefs $(readlink -f {a})1)\"; svctl delete-pool tank --yes")
         # A partition that the user made is used as it is.

@@ -13,9 +13,9 @@ SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 30)
 
 def refused(s, code, command, *words):
     """The command ends with that exit code and a message of these words."""
-    answer = s.run(f"code=0; {command} 2>&1 || code=$?; echo exit code $code")
+    answer = s.run(f"ends {code} {command}")
     print(f"$ {command}\n{answer}", end="")
-    for word in (f"exit code {code}\n",) + words:
+    for word in words:
         assert word in answer, f"no {word!r} in the answer to {command}"
 
 
@@ -50,7 +50,7 @@ ALONE = """part=$(readlink -f {dev})1; dump() {{ svctl dump tank | grep -v ^jour
 dump > /tmp/before; grep -q ^map /tmp/before; kill -9 $(pidof svd); flock -w 10 /run/svctl/svd.lock true
 exec 5<> /dev/svctl-*; dd if=/dev/zero of=$part bs=4k count=1 oflag=direct conv=fsync status=none
 svd --devices {dev} 2>> /run/svctl/log 5<&- < /dev/null > /dev/null & for i in $(seq 300); do grep -q 'another svd has it' /run/svctl/log && break; sleep 0.1; done
-rc=0; svctl activate tank 2> /tmp/said || rc=$?; test $rc = 5; grep 'another svd has it' /tmp/said
+ends 5 svctl activate tank; grep 'another svd has it' /tmp/said
 head -c 4096 $part | cmp -n 4096 - /dev/zero; exec 5>&-
 svctl activate tank; grep 'label of .* is damaged; written anew from its copy' /run/svctl/log; dump > /tmp/after; cmp /tmp/before /tmp/after
 """

@@ -48,9 +48,12 @@ NOT_NEEDED = ("ahci,kvm_amd,kvm_intel,i2c_i801,lpc_ich,iTCO_wdt,pcspkr,psmouse,b
 SLACK = 1.0
 
 
-# Of each script. `! command` alone never fails, not even under set -e: hence refused.
+# Of each script. `! command` alone never fails, not even under set -e: hence refused. ends CODE COMMAND: what it says is shown, and
+# in /tmp/said.
 PRELUDE = """set -euo pipefail
 refused() { if "$@"; then echo "not refused: $*" >&2; exit 1; fi; }
+ends() { local want=$1 code=0; shift; "$@" > /tmp/said 2>&1 || code=$?; cat /tmp/said
+  if test $code != $want; then echo "exit code $code, not $want: $*" >&2; exit 1; fi; }
 """
 
 
