@@ -161,6 +161,7 @@ private:
 	const Pool *namesake(const Pool &pool, const std::string &name) const;
 	const Pool *namesake(const Pool &pool) const { return namesake(pool, pool.name()); }
 	bool may_come_up(const Pool &pool);	// by itself
+	void tell_left_down(const Pool &pool);	// that it may not
 	bool kept_down(const Pool &pool) const { return kept_down_.contains(pool.uuid()); }
 	void keep_down(const Uuid &pool, bool down);
 	// A command that brings it up: before it begins the pool is one to come up, for an svd that dies in between must serve
@@ -257,6 +258,7 @@ private:
 	std::map<std::string, std::string> bad_labels_;	// path -> why
 	std::map<Uuid, std::map<uint32_t, std::string>> paths_;	// of members, where they were last: for one that is missing
 	std::set<Uuid> kept_down_;	// deactivated by command: until they are activated, or the machine is started anew
+	std::map<Uuid, std::set<std::string>> left_down_;	// why, as told
 	std::vector<MissingModule> missing_modules_;
 	Pool::Clock::time_point looked_for_modules_{};
 	Pool::Clock::time_point last_scan_{};

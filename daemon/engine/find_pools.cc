@@ -180,9 +180,25 @@ void Engine::rescan()
 	for (const std::string &path : places())
 		note_label(path);
 	std::erase_if(pools_, [](const auto &item) { return item.second->members().empty() && item.second->job() == nullptr; });
+	std::erase_if(left_down_, [this](const auto &item) { return !pools_.contains(item.first) || !pools_[item.first]->down(); });
 	note_paths();
 	last_scan_ = Pool::Clock::now();
 	came_ = false;
+}
+
+// Once, and again where it is for another reason.
+void Engine::tell_left_down(const Pool &pool)
+{
+	std::vector<Problem> problems;
+	holder_problems(pool, problems);
+	for (const Problem &problem : problems) {
+		if (!left_down_[pool.uuid()].insert(problem.what).second)
+			continue;
+		if (code_text(problem.id).severity == Severity::kInfo)
+			log::notice(problem.id, "pool {} ({}): {}; next: {}", pool.name(), pool.uuid().str(), problem.what, problem.next);
+		else
+			log::warning(problem.id, "pool {} ({}): {}; next: {}", pool.name(), pool.uuid().str(), problem.what, problem.next);
+	}
 }
 
 // Each attempt closes members that were open for writing, of which udev makes events: one that failed is repeated now
@@ -191,9 +207,13 @@ void Engine::activate_complete(bool all)
 {
 	const auto now = Pool::Clock::now();
 	for (auto &[uuid, pool] : pools_) {
-		if (!pool->down() || kept_down(*pool) || (!all && !pool->worth_a_try(now)) || !may_come_up(*pool))
+		if (!pool->down() || kept_down(*pool) || (!all && !pool->worth_a_try(now)))
 			continue;
 		const log::Scope scope({pool->name()});
+		if (!may_come_up(*pool)) {
+			tell_left_down(*pool);
+			continue;
+		}
 		const std::optional<Problem> before = pool->problem();
 		const Status result = pool->activate({});
 		if (!result.ok() && (!before || before->what != pool->problem()->what))

@@ -70,6 +70,7 @@ def test_pool_of_another_host_is_refused(host):
     assert HOST in what and OTHER_HOST in what
     assert "svctl export-pool tank" in next_command and "svctl import-pool tank --force" in next_command
     assert host.codes() == ["SV-POOL-FOREIGN"] and 'code="SV-POOL-FOREIGN"' in host.svctl("metrics")
+    assert host.logged(f"{what}; next: {next_command}")
     for words in (["import-pool", "tank"], ["export-pool", "tank"], ["activate", "tank"], ["delete-pool", "tank", "--yes"],
                   ["create-volume", "tank/w", "--size", "1M"], ["create-pool", "tank", "--tier", f"t={host.disk('d')}"],
                   ["create-pool", "p", "--tier", f"t={disks[0]}"]):
@@ -293,6 +294,8 @@ def test_of_two_pools_of_a_name_here_neither_comes_up(host):
     assert (f"another pool has its name: {up}", f"svctl import-pool {other} --rename NEW") in problems(host)
     assert host.codes() == ["SV-POOL-NAME-TWICE"] * 2
     assert "[SV-POOL-NAME-TWICE]" in host.refused(5, "activate", "tank", says=up)
+    for this, that in ((up, other), (other, up)):
+        assert host.logged(f"tank ({this}): another pool has its name: {that}; next: svctl import-pool {this} --rename NEW")
     host.refused(5, "create-pool", "tank", "--tier", f"t={host.disk('third')}", says=other)
     host.svctl("import-pool", up, "--rename", "second")
     assert states(host)[up] == ("second", "active")
