@@ -165,7 +165,7 @@ static void sv_defer_work(struct work_struct *work)
 
 /* ---- bios of the worker on their way to a member ---- */
 
-/* Even submitting may block on a member that hangs, and must not keep the worker from the others' bios. */
+/* Submitting, or zeroing by hand, may block on a member that hangs, and must not keep the worker from others' bios. */
 void sv_defer_send(struct sv_disk *d, struct bio *bio)
 {
 	spin_lock(&d->sends_lock);
@@ -191,7 +191,7 @@ static void sv_send_work(struct work_struct *work)
 	struct bio *bio;
 
 	while ((bio = sv_next_send(d))) {
-		submit_bio_noacct(bio);
+		sv_io_submit(bio);
 		cond_resched();
 	}
 	memalloc_noio_restore(noio);

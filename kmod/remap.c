@@ -282,30 +282,21 @@ int sv_volume_map(struct dm_target *ti, struct bio *bio)
 
 /* ---- in the worker ---- */
 
+/* Sends the planned piece. */
 static void sv_io_send(struct sv_io *io, struct bio *bio)
 {
+	struct sv_disk *d = io->target->pool->disks[io->piece.member];
 	u32 bytes = io->piece.blocks << SV_BLOCK_SHIFT;
 
+	if (bytes < io->iter.bi_size)
+		io->pieces = true;
+	io->zero_by_hand = bio_op(bio) == REQ_OP_WRITE_ZEROES && !bdev_write_zeroes_sectors(d->dev.bdev);
 	bio->bi_iter = io->iter;
 	bio->bi_iter.bi_size = bytes;
 	bio->bi_status = BLK_STS_OK;
 	bio_advance_iter(bio, &io->iter, bytes);
 	sv_io_redirect(io, bio);
-	sv_defer_send(io->target->pool->disks[io->piece.member], bio);
-}
-
-/* Zeroes written by this thread, where the member has no command for it. */
-static bool sv_io_zero_by_hand(struct sv_io *io)
-{
-	struct block_device *bdev = io->target->pool->disks[io->piece.member]->dev.bdev;
-	u32 sectors = io->piece.blocks * SV_BLOCK_SECTORS;
-	int ret = blkdev_issue_zeroout(bdev, io->piece.sector, sectors, GFP_NOIO, BLKDEV_ZERO_NOUNMAP);
-
-	io->zero_by_hand = false;
-	sv_io_release(io, errno_to_blk_status(ret));
-	if (ret)
-		sv_io_end(io, errno_to_blk_status(ret));
-	return !ret;
+	sv_defer_send(d, bio);
 }
 
 static void sv_io_zero(struct sv_io *io, struct bio *bio)
@@ -322,20 +313,6 @@ static void sv_io_zero(struct sv_io *io, struct bio *bio)
 	bio_advance_iter(bio, &io->iter, bytes);
 }
 
-/* Sends the planned piece. True: it has been dealt with here, and the next may follow. */
-static bool sv_io_do_remap(struct sv_io *io, struct bio *bio)
-{
-	if (io->piece.blocks << SV_BLOCK_SHIFT < io->iter.bi_size)
-		io->pieces = true;
-	if (bio_op(bio) == REQ_OP_WRITE_ZEROES &&
-	    !bdev_write_zeroes_sectors(io->target->pool->disks[io->piece.member]->dev.bdev)) {
-		bio_advance_iter(bio, &io->iter, io->piece.blocks << SV_BLOCK_SHIFT);
-		return sv_io_zero_by_hand(io);
-	}
-	sv_io_send(io, bio);
-	return false;
-}
-
 /*
  * Goes on with a deferred bio. GONE: it was sent or has ended, io must not be touched. Otherwise the caller keeps
  * it, makes what is missing (HELD: nothing is), and runs it again.
@@ -344,16 +321,17 @@ enum sv_run sv_io_run(struct sv_io *io)
 {
 	struct bio *bio = sv_bio_of(io);
 
-	if (io->zero_by_hand && !sv_io_zero_by_hand(io))
+	if (io->planned) {		/* the member refused it */
+		sv_defer_send(io->target->pool->disks[io->piece.member], bio);
 		return SV_RUN_GONE;
+	}
 	while (io->iter.bi_size) {
 		enum sv_plan plan = sv_io_plan(io, bio, bio_op(bio), &io->iter);
 
 		switch (plan) {
 		case SV_PLAN_REMAP:
-			if (!sv_io_do_remap(io, bio))
-				return SV_RUN_GONE;
-			break;
+			sv_io_send(io, bio);
+			return SV_RUN_GONE;
 		case SV_PLAN_ZERO:
 			sv_io_zero(io, bio);
 			break;
@@ -373,6 +351,23 @@ enum sv_run sv_io_run(struct sv_io *io)
 	}
 	sv_io_end(io, BLK_STS_OK);
 	return SV_RUN_GONE;
+}
+
+/* In the member's own work, which may block on it. Zeroes are written here where the member has no command for them. */
+void sv_io_submit(struct bio *bio)
+{
+	struct sv_io *io = sv_io_of(bio);
+	struct block_device *bdev = io->target->pool->disks[io->piece.member]->dev.bdev;
+	int ret;
+
+	if (likely(!io->zero_by_hand)) {
+		submit_bio_noacct(bio);
+		return;
+	}
+	ret = blkdev_issue_zeroout(bdev, io->piece.sector, io->piece.blocks * SV_BLOCK_SECTORS, GFP_NOIO,
+				   BLKDEV_ZERO_NOUNMAP);
+	bio->bi_status = errno_to_blk_status(ret);
+	bio_endio(bio);
 }
 
 /* ---- ends ---- */
@@ -423,9 +418,10 @@ static noinline int sv_io_again(struct sv_io *io, struct bio *bio)
 	return DM_ENDIO_INCOMPLETE;
 }
 
-static bool sv_refused_zeroes(struct bio *bio, blk_status_t status)
+static bool sv_refused_zeroes(const struct sv_io *io, struct bio *bio, blk_status_t status)
 {
-	return bio_op(bio) == REQ_OP_WRITE_ZEROES && (status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET);
+	return bio_op(bio) == REQ_OP_WRITE_ZEROES && !io->zero_by_hand &&
+	       (status == BLK_STS_NOTSUPP || status == BLK_STS_TARGET);
 }
 
 /*
@@ -446,7 +442,7 @@ static int sv_io_ended_once(struct sv_io *io, struct bio *bio, blk_status_t *err
 	if (io->committed)
 		return DM_ENDIO_DONE;
 	if (io->planned) {
-		if (unlikely(sv_refused_zeroes(bio, *error))) {
+		if (unlikely(sv_refused_zeroes(io, bio, *error))) {
 			io->zero_by_hand = true;
 			return sv_io_again(io, bio);
 		}

@@ -180,7 +180,7 @@ struct sv_io {
 	bool pieces;			/* more than one piece, or none: FUA needs a flush of the volume */
 	bool committed;			/* its FLUSH or FUA is through */
 	bool waits;			/* since is set */
-	bool zero_by_hand;		/* the member refused WRITE_ZEROES */
+	bool zero_by_hand;		/* the member has no WRITE_ZEROES, or refused it */
 };
 
 /* Takes the lowest member out of a mask that is not empty. Shifting a mask by i ends badly at i = 64. */
@@ -218,6 +218,7 @@ enum sv_run { SV_RUN_GONE, SV_RUN_DEFER, SV_RUN_HELD, SV_RUN_RING, SV_RUN_NOSPC 
 int sv_volume_map(struct dm_target *ti, struct bio *bio);
 int sv_volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error);
 enum sv_run sv_io_run(struct sv_io *io);
+void sv_io_submit(struct bio *bio);
 void sv_io_end(struct sv_io *io, blk_status_t status);
 
 /* defer.c */

@@ -1,7 +1,7 @@
 """Bios that dm-sv sends more than once, and pools at their limits: what only the real block layer shows."""
 
 import vm
-from t_module import TWO_VOLUMES, UUID, pool_up, script, sv
+from t_module import TWO_VOLUMES, UUID, pool_up, queue_of, script, sv
 
 
 def test_pieces_that_a_member_splits_end_once(bench):
@@ -305,6 +305,35 @@ for fd in fds:
     os.close(fd)
 """, timeout=90))
         guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; losetup -d /dev/loop0; umount /under; rmmod dm_sv")
+
+
+@vm.full
+def test_zeroes_written_by_hand_hold_up_no_bios_of_others(bench):
+    """To a member that does not answer, and has lost its WRITE ZEROES: dm-delay has none. Discards of the other one go through the same
+    worker."""
+    disks = [bench.disk("a", "128M"), bench.disk("b", "128M")]
+    with bench.boot(disks) as guest:
+        sectors = f"0 $(blockdev --getsz {disks[1].dev})"
+        guest.run(f"modprobe dm-delay; dmsetup create slow --table \"{sectors} linear {disks[1].dev} 0\"")
+        pool_up(guest, [f"{disks[0].dev}=0", "/dev/mapper/slow=1"], ring=4)
+        script(guest, f"DISKS = {[d.dev for d in disks]}\n" + TWO_VOLUMES + """
+for fd in (v1, v2):
+    os.pwrite(fd, b"x" * sv.MIB, 0)
+    os.fsync(fd)
+pool.ask_nothing("SNAPSHOT", volume=2, layer=2, job=1)
+""")
+        guest.run(f"dmsetup reload slow --table \"{sectors} delay {disks[1].dev} 0 0 {disks[1].dev} 0 3600000 {disks[1].dev} 0 0\"\n"
+                  "dmsetup suspend --nolockfs slow; dmsetup resume slow")
+        assert [queue_of(guest, f"/dev/mapper/{dev}", "write_zeroes_max_bytes")["write_zeroes_max_bytes"] != "0" for dev in ("v2", "slow")] == [True, False]
+        zeroes = guest.start("blkdiscard -z -o 8192 -l 12288 /dev/mapper/v2; xs() { head -c $1 /dev/zero | tr '\\0' x; }\n"
+                             "dd if=/dev/mapper/v2 bs=1M count=1 iflag=direct status=none | cmp - <(xs 8192; head -c 12288 /dev/zero; xs 1028096)")
+        has_it = "test $(dmsetup status slow | awk '{ print $5 }') -ge 1"
+        guest.run(f"until {has_it}; do sleep 0.1; done")
+        guest.run("blkdiscard -o 0 -l 4096 /dev/mapper/v1; cmp -n 4096 /dev/mapper/v1 /dev/zero", timeout=20)
+        assert zeroes.code is None and not zeroes.output, "they do not wait"
+        guest.run(f"{has_it}; dmsetup suspend --nolockfs slow; dmsetup resume slow")
+        zeroes.wait(30)
+        guest.run("dmsetup remove v1; dmsetup remove v2; dmsetup remove pool; dmsetup remove slow; rmmod dm_sv")
 
 
 @vm.full

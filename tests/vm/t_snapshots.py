@@ -2,6 +2,7 @@
 cuts; several volumes are cut at one moment."""
 
 import os
+import types
 
 import vm
 from svctl import Svctl, pool_of
@@ -19,6 +20,34 @@ def digest(s, device):
 def only_what_the_volume_has(s, mib):
     s.run(f"for i in $(seq 60); do test $(svctl list -H -t pool -o used) -le $(({mib} << 20)) && exit; sleep 1; done\n"
           "svctl show tank; exit 1", timeout=90)
+
+
+# A loop device upon tmpfs says that it has WRITE ZEROES, refuses the first, and has said since that it has none.
+# The pool's free slots are full of a pattern.
+ZEROES = """svctl set-pool tank --discard keep; free=$(svctl list -H -t pool -o free); svctl create-volume tank/b --size 128M
+head -c $((free / 10 * 9)) /dev/zero | tr '\\0' x | dd of=/dev/sv/tank/b bs=1M iflag=fullblock oflag=direct status=none
+svctl delete-volume tank/b --yes; until test $(svctl list -H -t pool -o free) = $free; do sleep 0.2; done
+has() { cat /sys/block/loop0/queue/write_zeroes_max_bytes; }
+head -c 8M /dev/urandom > /tmp/now; cp /tmp/now /tmp/then; dd if=/tmp/now of=/dev/sv/tank/a bs=1M oflag=direct conv=fsync status=none
+svctl create-snapshot tank/a@s; svctl activate tank/a@s
+zero() { blkdiscard -z -o $(($1 * 4096)) -l $(($2 * 4096)) /dev/sv/tank/a; dd if=/dev/zero of=/tmp/now bs=4k seek=$1 count=$2 conv=notrunc status=none; }
+same() { sync /dev/sv/tank/a; echo 3 > /proc/sys/vm/drop_caches; cmp -n 8M /tmp/now /dev/sv/tank/a; cmp -n 8M /tmp/then /dev/sv/tank/a@s; }
+test $(has) != 0; zero 2 3; same; test $(has) = 0
+# A block at each end of an extent, parts of two and what is between them, and what has been written since.
+zero 256 1; zero 511 1; zero 700 837; same
+dd if=/tmp/then of=/dev/sv/tank/a bs=4k count=40 seek=1790 oflag=direct conv=notrunc status=none
+dd if=/tmp/then of=/tmp/now bs=4k count=40 seek=1790 conv=notrunc status=none; zero 1780 30; zero 2047 1; same
+svctl check tank; svctl deactivate tank; svctl activate tank; svctl activate tank/a@s; same
+"""
+
+
+@vm.full
+def test_zeroes_are_written_where_a_member_has_no_command_for_them(bench):
+    with bench.boot() as guest:
+        guest.run("modprobe loop; truncate -s 128M /tmp/member; losetup -P /dev/loop0 /tmp/member")
+        s = Svctl(guest, [types.SimpleNamespace(dev="/dev/loop0")])
+        pool_of(s, "t=/dev/loop0", size="16M")
+        print(s.run(ZEROES))
 
 
 @vm.limit(300)
