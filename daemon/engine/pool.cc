@@ -287,7 +287,7 @@ std::string Pool::next_step(const std::string &name) const
 {
 	const std::string command = "svctl " + std::string(up() ? "check " : "activate ") + name;
 	const std::string first = problem_ ? problem_->next : "";
-	return first.empty() || first.starts_with("run 'svctl check'") ? command : first + "; then " + command;
+	return first.empty() || first == command || first.starts_with("run 'svctl check'") ? command : first + "; then " + command;
 }
 
 // What is only done to undo, or is repeated later.

@@ -502,6 +502,7 @@ def test_journal_that_is_not_emptied_is_told(host):
         assert "SV-JOURNAL-PRESSURE" not in codes(host)
     host.call("io.svctl.sim.Look", seconds=61)
     assert codes(host) == ["SV-CHECKPOINT-FAILED", "SV-JOURNAL-PRESSURE"]
+    assert host.json("status")["pools"][0]["problems"][0]["next"] == "svctl check tank"
     assert_told(host, "SV-JOURNAL-PRESSURE", "warning", "", "% of its journal is used, and it is not emptied", "svctl show tank")
     text = host.svctl("metrics")
     assert value(text, "svctl_journal_used_bytes", pool="tank") > half
