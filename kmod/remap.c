@@ -90,6 +90,13 @@ static void sv_io_redirect(struct sv_io *io, struct bio *bio)
 	bio->bi_iter.bi_sector = io->piece.sector;
 }
 
+/* Of the member. Readahead that fails is nobody's error: md's RAID 5 fails it where it would have to wait. */
+static bool sv_io_is_error(struct sv_io *io, blk_status_t status)
+{
+	return status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP &&
+	       !(sv_bio_of(io)->bi_opf & REQ_RAHEAD);
+}
+
 /* The piece has ended: what the plan took is given back. */
 static __always_inline void sv_io_release(struct sv_io *io, blk_status_t status)
 {
@@ -101,7 +108,7 @@ static __always_inline void sv_io_release(struct sv_io *io, blk_status_t status)
 		sv_write_done(io->target->vol->core, &io->piece, status == BLK_STS_OK);
 	__acquire(&d->srcu);	/* from the io */
 	srcu_up_read(&d->srcu, io->srcu_idx);
-	if (unlikely(status != BLK_STS_OK && status != BLK_STS_AGAIN && status != BLK_STS_NOTSUPP))
+	if (unlikely(sv_io_is_error(io, status)))
 		atomic64_inc(&d->errors);
 	if (io->piece.resv)		/* otherwise there is nothing to record */
 		sv_commit_arm(kp);

@@ -1,7 +1,7 @@
 """Members on md, LUKS and multipath in a full guest: found once, when what they lie on is there, at each boot."""
 
 import vm
-from host import EACH, Machine, unmounted_before_svd_stopped
+from host import EACH, Machine, bundle, unmounted_before_svd_stopped
 
 # What multipathd's rules say of a path before it has made the map.
 PATH_RULE = 'ATTR{serial}=="path", ENV{DM_MULTIPATH_DEVICE_PATH}="1"\n'
@@ -120,3 +120,51 @@ echo '/dev/sv/both/v /data ext4 defaults 0 0' >> /etc/fstab; systemctl daemon-re
         print(guest.run(UP + EACH + "up both; each is-active local-fs.target multipathd; findmnt /data; cd /data; sha256sum -c /root/sums\n"
                         "test $(multipath -ll mpatha | grep -cw sd[a-z]) -eq 2\n" + MAP_ONLY, timeout=120))
         unmounted_before_svd_stopped(guest, "data.mount")
+
+
+RAID = """mdadm --create /dev/md/five --run --metadata=1.2 --level=5 --chunk=64 --bitmap=none --assume-clean -n 3 {} 2>&1
+svctl create-pool raid --tier t=/dev/md/five; svctl create-volume raid/v --size 1G; mkfs.ext4 -q /dev/sv/raid/v; mkdir /data
+echo '/dev/sv/raid/v /data ext4 x-systemd.device-timeout=180s 0 0' >> /etc/fstab; systemctl daemon-reload; mount /data
+dd if=/dev/urandom of=/data/file bs=1M count=16 conv=fsync status=none; sha256sum /data/file > /root/sums
+"""
+VERIFIED_LOAD = """n=0; : > /run/rounds; while ! test -e /run/enough; do fio --name=v --filename=/data/load --direct=1 --ioengine=psync --rw=randrw --bs=16k --size=16M \\
+    --randrepeat=0 --fsync=32 --verify=crc32c --verify_fatal=1 --do_verify=1 --minimal > /dev/null; echo $((++n)) >> /run/rounds; done
+"""
+# goes_on: two rounds, one of which began and ended meanwhile. has DEVICES: those of the array that work.
+ARRAY = """has() { test "$(sed -n 's/.*\\[\\([U_]*\\)\\]$/\\1/p' /proc/mdstat | tr -cd U)" = $1; }
+rounds() { wc -l < /run/rounds; }
+goes_on() { local n=$(rounds); until test $(rounds) -ge $((n + 2)); do kill -0 $(cat /run/load); sleep 0.2; done; }
+fine() { svctl status | tee /tmp/said; grep '^raid: active' /tmp/said; refused grep SV- /tmp/said; svctl check raid; }
+"""
+LOST_AND_REBUILT = """goes_on; mdadm /dev/md/five --fail {lost} 2>&1; mdadm /dev/md/five --remove {lost} 2>&1; has UU; goes_on; has UU; fine
+mdadm /dev/md/five --add {lost} 2>&1; goes_on; mdadm --wait /dev/md/five || true; cat /proc/mdstat; has UUU; goes_on; fine; touch /run/enough
+"""
+SCRUBBED = """umount /data; echo check > /sys/block/$(basename $(readlink -f /dev/md/five))/md/sync_action; mdadm --wait /dev/md/five || true
+test $(cat /sys/block/$(basename $(readlink -f /dev/md/five))/md/mismatch_cnt) = 0
+mount /data; echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/sums; sha256sum /data/load >> /root/sums
+"""
+
+
+@vm.full
+@vm.limit(500)
+def test_raid_5_loses_a_disk_under_fio_and_boots_without_one(bench):
+    disks = [bench.disk(f"five{i}", "96M") for i in range(3)]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        guest.put("fio.tar", bundle([], ["/usr/bin/fio"]))
+        guest.run("tar -C / --keep-directory-symlink --skip-old-files -xf /share/fio.tar; ldconfig\n" + RAID.format(" ".join(d.dev for d in disks)), timeout=120)
+        load = guest.start("echo $$ > /run/load\n" + VERIFIED_LOAD)
+        print(guest.run("until test -s /run/rounds; do sleep 0.2; done\n" + ARRAY + LOST_AND_REBUILT.format(lost=disks[0].dev), timeout=200))
+        load.wait(60)
+        print(guest.run(ARRAY + SCRUBBED + "has UUU; fine", timeout=120))
+    # One that the array had when it was last up is away: mdadm waits for it half a minute, the mount for both.
+    machine.disks = disks[:2]
+    with machine.boot() as guest:
+        print(guest.run(ARRAY + EACH + "cat /proc/mdstat; has UU; each is-active multi-user.target local-fs.target; findmnt /data; sha256sum -c /root/sums\n"
+                        "dd if=/dev/urandom of=/data/more bs=1M count=8 conv=fsync status=none; fine", timeout=120))
+        unmounted_before_svd_stopped(guest, "data.mount")
+    machine.disks = disks
+    with machine.boot() as guest:
+        print(guest.run(ARRAY + "has UU; findmnt /data; sha256sum -c /root/sums\n"
+                        f"mdadm /dev/md/five --add {disks[2].dev} 2>&1; mdadm --wait /dev/md/five || true; has UUU; sha256sum -c /root/sums; fine", timeout=120))
