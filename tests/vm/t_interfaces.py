@@ -56,9 +56,10 @@ complete svctl show tank/ | tr -d ' ' | sort | tr '\\n' ' ' | grep 'tank/a tank/
 for page in svctl svd; do grep -i "^\\.TH $page 8" /usr/share/man/man8/$page.8; done; svctl list | cat > /tmp/said; refused grep -P '\\x1b' /tmp/said
 svctl volume delete tank/b --yes
 """
+SCRAPER = METRICS + """scrape() { answer | sed '1,/^\r$/d'; }
+"""
 # Each read is counted, by who scrapes and by the agent.
-SCRAPE = METRICS + """scrape() { answer | sed '1,/^\\r$/d'; }
-reads() { awk '/^svctl_volume_io_duration_seconds_count/ && /volume="a"/ && /"read"/ { n += $NF } END { print n + 0 }' $1; }
+SCRAPE = SCRAPER + """reads() { awk '/^svctl_volume_io_duration_seconds_count/ && /volume="a"/ && /"read"/ { n += $NF } END { print n + 0 }' $1; }
 scrape > /tmp/before; udevadm settle; scrape > /tmp/before
 for i in $(seq 100); do dd if=/dev/sv/tank/a of=/dev/null bs=4k skip=$i count=1 iflag=direct status=none; done
 scrape > /share/metrics; echo "reads: $(reads /tmp/before), then $(reads /share/metrics)"; test $(($(reads /share/metrics) - $(reads /tmp/before))) -ge 100
@@ -67,14 +68,21 @@ ZABBIX = """printf 'Server=127.0.0.1\\nHostname=test\\nLogType=console\\nControl
 ask() { runuser -u zabbix -- {agent} -c /tmp/agent.conf -t $1; }
 ask svctl.metrics | grep 'svctl_volume_size_bytes{pool="tank",volume="a"} 268435456'
 """
-# The pool fills, which status, the journal, metrics and the agent say; and is emptied, which they say, too.
+# until_said yes|no CODES: an alert of one of them, whose name is then in $code. told WORDS DEVICE: by status with what is to be
+# done, by explain, the journal, metrics and the agent. The device may be empty.
+TOLD = """until_said() { for i in $(seq 300); do svctl status -H -o id,pool > /tmp/said; code=$(grep -oE "^($2)" /tmp/said | head -1) || true
+    if test -n "$code"; then now=yes; else now=no; fi; test $now = $1 && return; sleep 0.2; done; cat /tmp/said; return 1; }
+told() { svctl status; svctl status -H -o id,pool,next | grep -P "^$code\\ttank\\t.*$1"; svctl explain $code | grep 'What to do:'
+    journalctl --sync; journalctl -b SV_CODE=$code SV_POOL=tank ${2:+SV_DEVICE=$2} -o cat | grep "${2:-tank}"
+    scrape | grep "^svctl_problem{.*\\"$code\\".*\\"${2-}\\""; ! declare -F ask > /dev/null || ask svctl.status | grep $code; }
+over() { until_said no $1; journalctl --sync; journalctl -b SV_CODE=$1 SV_POOL=tank -o cat | grep 'it is over'; scrape > /tmp/said; refused grep "^svctl_problem{.*\\"$1\\"" /tmp/said; }
+"""
+# The pool fills, and is emptied.
 ALERT = """svctl create-volume tank/full --size 1G; svctl status -H -o id > /tmp/said; refused grep SV-SPACE /tmp/said
 free=$(svctl list -H -t pool -o name,free | awk '$1 == "tank" { print int($2 / 1048576) }')
 dd if=/dev/zero of=/dev/sv/tank/full bs=1M count=$((free * 9 / 10)) oflag=direct status=none
-until_said() { for i in $(seq 150); do svctl status -H -o id,pool > /tmp/said; if grep -qE "SV-SPACE-(LOW|CRITICAL)" /tmp/said; then now=yes; else now=no; fi; test $now = $1 && return; sleep 0.2; done; cat /tmp/said; return 1; }
-until_said yes; svctl status | tee /tmp/said; code=$(grep -oE 'SV-SPACE-[A-Z]+' /tmp/said | head -1); svctl explain $code | grep add-device
-journalctl --sync; journalctl -b SV_CODE=$code SV_POOL=tank -o cat | head -1 | grep tank; ask svctl.status | grep $code; scrape | grep "$code"
-blkdiscard /dev/sv/tank/full; svctl delete-volume tank/full --yes; until_said no
+until_said yes 'SV-SPACE-LOW|SV-SPACE-CRITICAL'; told 'add-device'
+blkdiscard /dev/sv/tank/full; svctl delete-volume tank/full --yes; until_said no 'SV-SPACE-LOW|SV-SPACE-CRITICAL'
 """
 
 
@@ -88,7 +96,57 @@ def test_a_served_pool_is_seen_by_all_interfaces(bench):
         guest.put("tools.tar", bundle([VARLINK], [AGENT]))
         put_wide(guest)
         guest.run("tar -C / --keep-directory-symlink --skip-old-files -xf /share/tools.tar; ldconfig\n" + POOLS.format(*(d.dev for d in disks)), timeout=120)
-        for part in (API, JOBS, CLIENTS, COMMANDS, SCRAPE, SCRAPE + ZABBIX.replace("{agent}", AGENT) + ALERT):
+        for part in (API, JOBS, CLIENTS, COMMANDS, SCRAPE, SCRAPE + ZABBIX.replace("{agent}", AGENT) + TOLD + ALERT):
             print(guest.run(part, timeout=150))
         checked = subprocess.run([PROMTOOL, "check", "metrics"], input=guest.get("metrics"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         assert checked.returncode == 0 and not checked.stdout, checked
+
+
+# Two members with journal and catalogue, on maps.
+MAPS = """for map in one:{one} two:{two}; do dmsetup create ${map%:*} --table "0 $(blockdev --getsz ${map#*:}) linear ${map#*:} 0"; done
+svctl create-pool tank --tier fast=/dev/mapper/one,/dev/mapper/two; svctl create-volume tank/a --size 64M
+dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=16 oflag=direct conv=fsync status=none; sha256sum /dev/sv/tank/a > /root/sums
+"""
+# at MAP OFFSET: a field of its label, in sectors. part MAP DISK FIRST END TARGET [WORDS]: one part of it is TARGET.
+FAIL = """modprobe dm-flakey; svctl status -H -o id > /tmp/said; refused grep SV- /tmp/said
+two=$(svctl --json show tank | grep -oE "/dev/mapper/two|$(readlink -f /dev/mapper/two)\\\\b" | head -1)
+at() { echo $(($(od -An -t u8 -j $2 -N 8 /dev/mapper/$1) / 512)); }
+remap() { dmsetup reload $1; dmsetup suspend --nolockfs $1; dmsetup resume $1; }
+part() { local map=$1 disk=$2 first=$3 end=$4; shift 4
+    printf '%s\\n' "0 $first linear $disk 0" "$first $((end - first)) $*" "$end $(($(blockdev --getsz $disk) - end)) linear $disk $end" | remap $map; }
+whole() { echo "0 $(blockdev --getsz $2) linear $2 0" | remap $1; }
+copies() { scrape | grep "^svctl_member_$1_copy{.*\\"$two\\".* $2\\$"; }
+"""
+LOST = """copies journal 1; copies catalogue 1; part two {two} 2048 $(at two 200) error
+svctl create-volume tank/w --size 16M; until_said yes SV-CATALOGUE-COPY-LOST; told 'svctl deactivate tank' $two
+dd if=/dev/urandom of=/dev/sv/tank/w bs=4k count=1 oflag=direct,dsync status=none
+until_said yes SV-JOURNAL-COPY-LOST; told 'svctl deactivate tank' $two
+copies journal 0; copies catalogue 0; svctl check tank; sha256sum -c /root/sums
+whole two {two}; until_said yes SV-JOURNAL-COPY-LOST; svctl deactivate tank; svctl activate tank --read-only
+until_said yes SV-CATALOGUE-COPY-STALE; told 'svctl activate tank' $two; svctl deactivate tank; svctl activate tank
+for code in SV-CATALOGUE-COPY-STALE SV-CATALOGUE-COPY-LOST SV-JOURNAL-COPY-LOST; do over $code; done
+copies journal 1; copies catalogue 1; svctl check tank; sha256sum -c /root/sums
+"""
+# Nobody can read the journal, so no checkpoint empties it, while one block after the other is written and committed.
+PRESSED = """for map in one:{one} two:{two}; do dev=${map#*:}; map=${map%:*}; first=$(at $map 168); part $map $dev $first $((first + $(at $map 176))) flakey $dev $first 0 3600 1 error_reads; done
+used() { svctl --json show tank | python3 -c 'import json, sys; j = json.load(sys.stdin)["journal"]; print(100 * j["used"] // j["size"])'; }
+svctl create-volume tank/p --size 64M; for turn in $(seq 0 31); do test $(used) -le 52 || break
+python3 -c 'import mmap, os, sys
+fd = os.open("/dev/sv/tank/p", os.O_RDWR | os.O_DIRECT | os.O_DSYNC)
+for block in range(500): os.pwrite(fd, mmap.mmap(-1, 4096), (int(sys.argv[1]) * 500 + block) * 4096)' $turn; done
+test $(used) -gt 52; until_said yes SV-CHECKPOINT-FAILED; told 'svctl check tank'
+for i in 1 2 3; do until_said yes SV-JOURNAL-PRESSURE && break; done; told 'svctl jobs'
+whole one {one}; whole two {two}; svctl activate tank; until_said no SV-CHECKPOINT-FAILED; over SV-JOURNAL-PRESSURE
+svctl check tank; sha256sum -c /root/sums
+"""
+
+
+@vm.full
+@vm.limit(500)
+def test_alerts_of_failing_members_come_and_go(bench):
+    disks = [bench.disk("one", "160M"), bench.disk("two", "160M")]
+    machine = Machine(bench, disks)
+    with machine.boot() as guest:
+        machine.install(guest)
+        for part in (MAPS, SCRAPER + TOLD + FAIL + LOST, SCRAPER + TOLD + FAIL + PRESSED):
+            print(guest.run(part.replace("{one}", disks[0].dev).replace("{two}", disks[1].dev), timeout=200))
