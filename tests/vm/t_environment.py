@@ -5,6 +5,7 @@ import time
 
 import vm
 from dumps import BEGIN_RESTORE, WIDE_SIZE, put_wide
+from host import Machine
 from svctl import BIN, Svctl, pool_of
 
 VERIFIED_LOAD = """cd /tmp; while [ ! -e /tmp/stop ]; do
@@ -114,3 +115,45 @@ def test_full_and_read_only_file_systems_of_the_host(bench):
         s.run(f"umount /run/svctl; {mount}")
         s.start()
         s.run("svctl check tank; cmp -n 8388608 /tmp/data /dev/sv/tank/a")
+
+
+# Who follows the job sees what is left of it, by a clock that does not jump: seconds or minutes.
+FOLLOWED = """svctl create-pool wide --tier t={disk}; begin_restore /share/wide; job=$(svctl jobs -H -o id)
+script -qfec "svctl wait $job" /tmp/waited > /dev/null & waiting=$!
+until grep -aqE '[0-9]+ % .* left' /tmp/waited; do kill -0 $waiting; sleep 0.1; done
+for jump in '+1 year' '-2 years' '+1 year'; do date -s "$jump"; svctl jobs; n=$(grep -ao ' left' /tmp/waited | wc -l)
+    until test $(grep -ao ' left' /tmp/waited | wc -l) -gt $n || ! is_restoring; do sleep 0.1; done; done
+wait $client; wait $waiting; tr '\\r' '\\n' < /tmp/waited | grep -a ' left' > /tmp/left; tail -3 /tmp/left; refused grep -a ' h left' /tmp/left
+svctl jobs -H -o what,pool,state | grep -E 'restore.wide.done'; svctl check wide; svctl delete-pool wide --yes
+"""
+SERVES = """serves() { dump > /dev/shm/after; cmp /dev/shm/before /dev/shm/after; svctl create-volume tank/new --size 64M; svctl resize-volume tank/new --size 96M
+    svctl create-snapshot tank/new@s; svctl delete-snapshot tank/new@s --yes; dd if=/dev/shm/data of=/dev/sv/tank/new bs=1M oflag=direct conv=fsync status=none
+    cmp -n 8388608 /dev/shm/data /dev/sv/tank/new; svctl check tank; svctl delete-volume tank/new --yes; cmp -n 8388608 /dev/shm/data /dev/sv/tank/a
+    test $(systemctl show -P NRestarts svd) = 0; systemctl is-active svd; dump > /dev/shm/before; }
+dump() { svctl dump tank | sed '/^journal /d'; }
+"""
+HOST_FULL = """head -c 8M /dev/urandom > /dev/shm/data; dd if=/dev/shm/data of=/dev/sv/tank/a bs=1M oflag=direct conv=fsync status=none; dump > /dev/shm/before; grep -q ^map /dev/shm/before
+dd if=/dev/zero of=/filler bs=64k 2> /dev/null || true; dd if=/dev/zero of=/filler2 bs=4k 2> /dev/null || true
+refused sh -c 'head -c 64K /dev/zero 2> /dev/null > /var/log/journal/more'; serves; systemctl restart svd; serves
+rm /filler*; journalctl --sync; svctl create-volume tank/told --size 16M; journalctl --sync; journalctl -b SV_VOLUME=told -o cat | grep CreateVolume; dump > /dev/shm/before
+"""
+# As the kernel makes them for SysRq U: all that are on disks, whoever has files of them open.
+HOST_READ_ONLY = """echo u > /proc/sysrq-trigger; until ! touch /more 2> /dev/null; do sleep 0.1; done; refused touch /var/log/journal/more 2>&1
+serves; systemctl restart svd; serves; systemctl is-active systemd-journald; svctl deactivate tank; svctl activate tank; serves
+"""
+
+
+@vm.full
+@vm.limit(500)
+def test_the_host_of_a_unit_is_in_trouble(bench):
+    """The journal is on the file system that is full, then read-only."""
+    disk, wide = bench.disk("a", "192M"), bench.disk("wide", WIDE_SIZE)
+    machine = Machine(bench, [disk, wide])
+    # ext4's own, where pages of it are dirty then.
+    with machine.boot(expect=[r"WARNING: .* ext4_journal_check_start"]) as guest:
+        machine.install(guest)
+        put_wide(guest)
+        print(guest.run(BEGIN_RESTORE + FOLLOWED.format(disk=wide.dev), timeout=200))
+        guest.run(f"svctl create-pool tank --tier t={disk.dev}; svctl create-volume tank/a --size 64M")
+        print(guest.run(SERVES + HOST_FULL, timeout=150))
+        print(guest.run(SERVES + HOST_READ_ONLY, timeout=150))
