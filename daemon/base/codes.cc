@@ -53,11 +53,11 @@ constexpr CodeText kCodes[] = {
 	{Id::kMemberDuplicate, "SV-MEMBER-DUPLICATE", Severity::kCritical, "two devices say that they are the same member",
 	 "One is a copy of the other (a clone, a snapshot, a second path without multipath). svd cannot tell which is the one "
 	 "that was written to last, and uses neither.",
-	 "Take one of them away, or wipe it with wipefs if it is a copy; then svctl scan."},
+	 "Take one of them away (its cable, or the clone or snapshot that it is); then svctl scan."},
 	{Id::kMemberReused, "SV-MEMBER-REUSED", Severity::kCritical, "a member holds something else now",
 	 "The label at the device's front is gone and something else lies there; only the copy at its end is left.",
-	 "If the device is not the pool's any more: wipefs. If it is, that something was made on it by mistake: look before "
-	 "anything is written."},
+	 "If that came there by mistake, and may be lost: wipefs -a DEVICE takes its signature away, and svctl activate POOL gives the "
+	 "device back to the pool. Otherwise leave it alone: svctl activate POOL --read-only --missing reads what the other members have."},
 	{Id::kMemberWrong, "SV-MEMBER-WRONG", Severity::kCritical, "a member is not the device that the catalogue knows",
 	 "Its label has the right number and pool, but another identity: a device that was replaced or restored from a copy.",
 	 "Attach the pool's own device; svctl scan."},
@@ -157,7 +157,7 @@ constexpr CodeText kCodes[] = {
 	{Id::kLabelLeft, "SV-LABEL-LEFT", Severity::kWarning, "a device may be left with a label of a pool that is not there",
 	 "A pool could not be made, and its label could not be taken off the device again. svd may find it there, as a member of a "
 	 "pool that lacks the others.",
-	 "Once the device can be written to: wipefs -a DEVICE."},
+	 "Once the device can be written to: svctl create-pool --wipe makes a pool of it that is there."},
 	{Id::kLinkMissing, "SV-LINK-MISSING", Severity::kWarning, "a volume has no link in /dev/sv",
 	 "The volume is up as /dev/mapper/sv-POOL-VOLUME, but something is in the way of /dev/sv/POOL/VOLUME, or /dev cannot be "
 	 "written to.",

@@ -102,7 +102,7 @@ void Engine::holder_problems(const Pool &pool, std::vector<Problem> &problems)
 				    fmt::format("svctl import-pool {} --rename NEW", pool.uuid().str())});
 	if (!pool.conflict().empty())
 		problems.push_back({Id::kMemberDuplicate, pool.conflict(),
-				    "take one of them away, or wipefs it if it is a copy; then svctl scan"});
+				    "take one of them away, then: svctl scan"});
 }
 
 void Engine::look(Pool &pool, Pool::Clock::time_point now)

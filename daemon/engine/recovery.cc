@@ -272,7 +272,8 @@ Status Pool::refuse_reused(const Member &member) const
 		return {};
 	return Error{Code::kNeedsCheck, "use member", member.path,
 		     fmt::format("it holds {}, and of its label only the copy is left", found),
-		     "if it is not the pool's any more: wipefs -a " + member.path}.with(Id::kMemberReused);
+		     "if that came there by mistake, and may be lost: wipefs -a " + member.path +
+			     ", then svctl activate " + name_ + ", and the pool has it back; otherwise leave the device alone"}.with(Id::kMemberReused);
 }
 
 Status Pool::open_members()
