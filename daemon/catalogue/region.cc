@@ -348,12 +348,12 @@ Status Region::damaged(uint64_t block) const
 		     kCheckHint).with(Id::kCatalogueDamaged);
 }
 
-void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
+void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data, const std::string &why)
 {
 	if (read_only_)
 		return;
 	const log::Scope scope({"", "", copy.place.device->name()});
-	log::warning(Id::kCatalogueRepaired, "{}: repairing block {} from the other copy", where(copy.place), block);
+	log::warning(Id::kCatalogueRepaired, "{}: repairing block {} from the other copy: {}", where(copy.place), block, why);
 	copy.sums[block] = sv_crc32c(0, data.data(), data.size());
 	dirty_sums_.insert(block / kSumsPerBlock);
 	unsynced_ = true;
@@ -362,10 +362,10 @@ void Region::repair(Copy &copy, uint64_t block, std::span<const uint8_t> data)
 			log::error(d.error().id(), "{}", d.error().message());
 }
 
-static void tell_bad(Id id, const CatalogueCopy &place, uint64_t block, const std::string &why)
+static void tell_damaged(const CatalogueCopy &place, uint64_t block, const std::string &why)
 {
 	const log::Scope scope({"", "", place.device->name()});
-	log::error(id, "{}: block {}: {}", where(place), block, why);
+	log::error(Id::kCatalogueDamaged, "{}: block {}: {}", where(place), block, why);
 }
 
 Status Region::read_block(uint64_t block, std::span<uint8_t> data, bool verify)
@@ -377,15 +377,14 @@ Status Region::read_block(uint64_t block, std::span<uint8_t> data, bool verify)
 		Status s = copy.place.device->read(copy.place.offset + place_of(block), data);
 		if (s.ok() && (!verify || fits(copy, block, data))) {
 			for (const auto &[other, why] : bad) {
-				tell_bad(Id::kCatalogueRepaired, other->place, block, why);
-				repair(*other, block, data);
+				repair(*other, block, data, why);
 			}
 			return {};
 		}
 		bad.emplace_back(&copy, s.ok() ? "its checksum is wrong" : s.error().message());
 	}
 	for (const auto &[copy, why] : bad)
-		tell_bad(Id::kCatalogueDamaged, copy->place, block, why);
+		tell_damaged(copy->place, block, why);
 	return damaged(block);
 }
 
@@ -408,7 +407,7 @@ void Region::scrub_block(uint64_t block)
 	}
 	for (Copy *copy : bad)
 		if (found)
-			repair(*copy, block, sound);
+			repair(*copy, block, sound, "it cannot be read, or its checksum is wrong");
 }
 
 Status Region::scrub(Pace &pace)

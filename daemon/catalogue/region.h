@@ -119,7 +119,7 @@ class Region {
 	bool fits(const Copy &copy, uint64_t block, std::span<const uint8_t> data) const;
 	Status read_block(uint64_t block, std::span<uint8_t> data, bool verify);
 	void scrub_block(uint64_t block);
-	void repair(Copy &copy, uint64_t block, std::span<const uint8_t> data);
+	void repair(Copy &copy, uint64_t block, std::span<const uint8_t> data, const std::string &why);
 	Result<Block *> dirty_block(uint64_t block, bool keep_old);
 	Status fill_gap(File file, uint64_t from, uint64_t to);
 
