@@ -297,6 +297,7 @@ static void sv_io_send(struct sv_io *io, struct bio *bio)
 
 	if (bytes < io->iter.bi_size)
 		io->pieces = true;
+	io->waits = false;
 	io->zero_by_hand = bio_op(bio) == REQ_OP_WRITE_ZEROES && !bdev_write_zeroes_sectors(d->dev.bdev);
 	bio->bi_iter = io->iter;
 	bio->bi_iter.bi_size = bytes;
@@ -317,6 +318,7 @@ static void sv_io_zero(struct sv_io *io, struct bio *bio)
 	} else {
 		sv_commit_arm(io->target->pool);
 	}
+	io->waits = false;
 	bio_advance_iter(bio, &io->iter, bytes);
 }
 
