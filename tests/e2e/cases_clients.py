@@ -310,8 +310,8 @@ def test_svd_without_rights_is_told_to_be_unprotected(host):
     os.mkdir(f"{host.dir}/own")
     os.chown(f"{host.dir}/own", 4242, 4242)
     host.log_from = 0
-    host.svd = subprocess.Popen([*switch([]), f"{harness.BIN}/svd", "--devices", f"{host.dir}/none", "--socket", f"{host.dir}/own/sock",
-                                 "--state-dir", f"{host.dir}/own", "--host-id", harness.HOST], stdout=host.log, stderr=host.log)
+    host.svd = subprocess.Popen(["prlimit", "--memlock=65536", *switch([]), f"{harness.BIN}/svd", "--devices", f"{host.dir}/none",
+                                 "--socket", f"{host.dir}/own/sock", "--state-dir", f"{host.dir}/own", "--host-id", harness.HOST], stdout=host.log, stderr=host.log)
     host.checked = False
     for what in ("cannot lock memory: Cannot allocate memory", "cannot become an I/O flusher: Operation not permitted",
                  "cannot opt out of the OOM killer"):
