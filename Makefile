@@ -107,6 +107,7 @@ suite-vm: guest-root
 
 # Packages are built before, so that no test's time limit counts that.
 suite-vm-full: guest-root deb
+	@/usr/bin/python3 tests/vm/packages.py
 	@$(VM_RUN) --full $(VM_FLAGS)
 
 # Debian's own kernel: the module alone, and full guests that are installed, rebooted, and hand their disks on.

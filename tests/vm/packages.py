@@ -1,10 +1,11 @@
-"""The Debian packages of this tree and of a next version (the same sources under another number), and what DKMS makes of
-them: what t_packages.py installs."""
+"""The Debian packages of this tree and of a next version (next.py's, of another ABI), and what DKMS makes of them: what
+t_packages.py installs."""
 
 import os
 import shutil
 import subprocess
 
+import next
 import vm
 
 NEXT = "0.9.9"
@@ -25,6 +26,10 @@ def debs(directory):
             if name.endswith(".deb") and "dbgsym" not in name}
 
 
+def version(package):
+    return run("dpkg-deb", "-f", package, "Version").strip()
+
+
 def set_version(tree, version):
     for name in ("debian/changelog", "mk/debian/changelog"):
         path = os.path.join(tree, name)
@@ -35,7 +40,7 @@ def set_version(tree, version):
 
 
 def build_next(built, place):
-    """From make deb's own tree, whose objects are good but for the one that knows the version."""
+    """From make deb's own tree, whose objects are good but for those that know the version or the ABI."""
     shutil.rmtree(place, ignore_errors=True)
     os.makedirs(place)
     tree = os.path.join(place, "src")
@@ -43,7 +48,8 @@ def build_next(built, place):
     shutil.rmtree(os.path.join(tree, "debian"))
     shutil.copytree(os.path.join(tree, "mk/debian"), os.path.join(tree, "debian"))
     set_version(tree, NEXT)
-    run("dpkg-buildpackage", "-b", "-nc", "-us", "-uc", "-d", cwd=tree)
+    next.mutate(tree)
+    run("env", "DEB_BUILD_OPTIONS=noopt noautodbgsym", "DEB_CXXFLAGS_APPEND=-w", "dpkg-buildpackage", "-b", "-nc", "-us", "-uc", "-d", cwd=tree)
     with open(os.path.join(place, "complete"), "w", encoding="ascii"):
         pass
 
@@ -53,7 +59,7 @@ def build():
     here, after = os.path.join(vm.BUILD, "deb"), os.path.join(vm.BUILD, "deb-next")
     with vm.locked(after + ".lock"):
         run("make", "-C", vm.REPO, "deb")
-        if not vm.is_newer(os.path.join(after, "complete"), os.path.join(here, ".built")):
+        if not vm.is_newer(os.path.join(after, "complete"), os.path.join(here, ".built"), next.__file__):
             build_next(here, after)
     return debs(here), debs(after)
 
@@ -102,3 +108,7 @@ def broken_kernel(directory, release):
     os.chmod(directory + "/DEBIAN/postinst", 0o755)
     run("dpkg-deb", "--root-owner-group", "--build", directory, directory + ".deb")
     return directory + ".deb"
+
+
+if __name__ == "__main__":
+    build()

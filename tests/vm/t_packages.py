@@ -15,6 +15,8 @@ for name in svd.8.gz svctl.8.gz completions/svctl _svctl svctl.fish; do grep "/$
 while read -r file; do test -s $file; done < /root/files; zcat /usr/share/man/man8/svctl.8.gz | grep "create.*volume"
 """
 BROKEN = "9.9.9-broken"
+# What is in the kernel is what is on disk.
+OWN_MODULE = "test $(cat /sys/module/dm_sv/srcversion) = $(modinfo -F srcversion dm-sv)\n"
 
 
 class Packages:
@@ -48,6 +50,17 @@ def no_words(text):
 
 def version_in(guest):
     return guest.run("dpkg-query -W -f '${Version}' svctl")
+
+
+def running(guest):
+    """srcversion of the module in the kernel, and svd's process."""
+    return guest.run("cat /sys/module/dm_sv/srcversion; pidof svd").split()
+
+
+def only_svd_is_another(before, guest):
+    now = running(guest)
+    assert before[0] == now[0] and before[1] != now[1], (before, now)
+    guest.run("refused " + OWN_MODULE)
 
 
 def left_behind(guest):
@@ -108,10 +121,9 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
 
         # Upgrade: another svd, the same module in the kernel, the next one on disk.
         p.bring_module(after["dm-sv-dkms"], packages.NEXT)
-        before = guest.run("cat /sys/module/dm_sv/srcversion; pidof svd")
+        before = running(guest)
         no_words(p.install("next", "svctl", "dm-sv-dkms"))
-        now = guest.run("cat /sys/module/dm_sv/srcversion; pidof svd")
-        assert before.split()[0] == now.split()[0] and before.split()[1] != now.split()[1], (before, now)
+        only_svd_is_another(before, guest)
         assert version_in(guest) == packages.NEXT
         guest.run(UNITS + BOOT_UNTOUCHED)
         guest.run(f"svctl create-volume tank/b --size 1G; dkms status | grep 'dm-sv/{packages.NEXT}, {release}.*installed'")
@@ -134,6 +146,12 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         load.wait(60)
         guest.run("svctl check tank\n" + VERIFY + "umount /data; fsck.ext4 -fn /dev/sv/tank/a")
 
+    with machine.boot(kernel=kernel) as guest:
+        guest.run(UNITS + BOOT_UNTOUCHED + OWN_MODULE + "until mount /dev/sv/tank/a /data; do ((SECONDS < 60)); sleep 0.2; done\n"
+                  f"sha256sum -c /root/sums; svctl check tank; umount /data; dkms status | grep 'dm-sv/{packages.NEXT}, {release}.*installed'", timeout=120)
+        no_words(guest.run("svctl status"))
+        assert version_in(guest) == packages.NEXT
+
     # Its key unknown to a kernel that wants signatures (module.sig_enforce=1 stands for Secure Boot).
     with machine.boot(kernel=kernel, cmdline="module.sig_enforce=1") as guest:
         guest.run(f"udevadm settle; svctl scan; head -c 64M {disk.dev} | sha256sum > /root/pool")  # no mount waits for either here
@@ -145,6 +163,62 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         assert left_behind(guest) == [], left_behind(guest)
         guest.run(f"head -c 64M {disk.dev} | sha256sum | cmp - /root/pool")
         uninstalls_from_the_tree(machine, guest)
+
+
+TANK = """svctl create-pool tank --tier t={dev}; svctl create-volume tank/a --size 1G; mkfs.ext4 -q /dev/sv/tank/a; mkdir /data
+echo '/dev/sv/tank/a /data ext4 defaults 0 0' >> /etc/fstab; systemctl daemon-reload; mount /data
+dd if=/dev/urandom of=/data/file bs=1M count=16 conv=fsync status=none; sha256sum /data/file > /root/sums
+"""
+# svd and module of different age, by what svd asks of the kernel and by starting svd anew; files are written all the while.
+OTHERS_SERVE = STILL_WRITES + """svctl create-volume tank/b --size 64M
+dd if=/dev/urandom of=/dev/sv/tank/b bs=1M count=8 oflag=direct conv=fsync status=none
+sum() { dd if=/dev/sv/tank/$1 bs=1M count=8 iflag=direct status=none | sha256sum; }
+svctl create-snapshot tank/b@s tank/a@s; first=$(sum b); dd if=/dev/zero of=/dev/sv/tank/b bs=1M count=4 oflag=direct conv=fsync status=none
+svctl activate tank/b@s; test "$(sum b@s)" = "$first"; test "$(sum b)" != "$first"; svctl deactivate tank/b@s
+systemctl restart svd; """ + STILL_WRITES + """svctl resize-volume tank/b --size 128M; svctl rollback-volume tank/b@s --yes; test "$(sum b)" = "$first"
+for s in a b; do svctl delete-snapshot tank/$s@s --yes; done; svctl delete-volume tank/b --yes
+svctl list | grep '^tank *active'; svctl status; test -z "$(svctl status -H)"
+journalctl --sync; journalctl _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID svd) -o cat | tee /tmp/log | grep 'catching up'
+""" + STILL_WRITES + "touch /run/enough\n"
+BOOTED = UNITS + OWN_MODULE + """findmnt /data; sha256sum -c /root/sums; svctl check tank; svctl status; test -z "$(svctl status -H)"
+journalctl -b -u svd -o cat > /tmp/log
+"""
+
+
+def changes_svd(p, age, words=""):
+    """To that of the other age, under I/O; the module in the kernel stays."""
+    before = running(p.guest)
+    load = p.guest.start(WRITE)
+    no_words(p.apt(f"install {words} /share/svctl-{age}.deb /share/dm-sv-dkms-{age}.deb"))
+    only_svd_is_another(before, p.guest)
+    print(p.guest.run(OTHERS_SERVE, timeout=150))
+    load.wait(60)
+    p.guest.run(VERIFY + "svctl check tank; rm /data/more")
+
+
+@vm.full
+@vm.limit(800)
+def test_upgraded_and_downgraded_svd_serves_the_others_module_until_the_reboot(bench):
+    here, after = packages.build()
+    disk = bench.disk("pool", "512M")
+    machine, kernel = Machine(bench, [disk]), with_few_modules(bench)
+    with machine.boot(kernel=kernel) as guest:
+        p = Packages(bench, guest, here, after)
+        for debs in (here, after):
+            p.bring_module(debs["dm-sv-dkms"], packages.version(debs["svctl"]))
+        no_words(p.install("here", "svctl", "dm-sv-dkms"))
+        guest.run(TANK.format(dev=disk.dev) + OWN_MODULE, timeout=120)
+        first = running(guest)[0]
+        changes_svd(p, "next")
+        guest.run("grep -x 'next svd, present module: 0' /tmp/log")
+    with machine.boot(kernel=kernel) as guest:
+        guest.run(BOOTED + "grep -x 'next svd, next module: 42 1' /tmp/log", timeout=120)
+        assert running(guest)[0] != first
+        changes_svd(Packages(bench, guest, here, after), "here", "--allow-downgrades")
+        guest.run("refused grep 'next svd' /tmp/log")
+    with machine.boot(kernel=kernel) as guest:
+        guest.run(BOOTED + "refused grep 'next svd' /tmp/log", timeout=120)
+        assert running(guest)[0] == first
 
 
 @vm.full
