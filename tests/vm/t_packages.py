@@ -147,7 +147,7 @@ def test_install_upgrade_remove_and_purge_under_io(bench):
         guest.run("svctl check tank\n" + VERIFY + "umount /data; fsck.ext4 -fn /dev/sv/tank/a")
 
     with machine.boot(kernel=kernel) as guest:
-        guest.run(UNITS + BOOT_UNTOUCHED + OWN_MODULE + "until mount /dev/sv/tank/a /data; do ((SECONDS < 60)); sleep 0.2; done\n"
+        guest.run(UNITS + BOOT_UNTOUCHED + "until mount /dev/sv/tank/a /data; do ((SECONDS < 60)); sleep 0.2; done\n" + OWN_MODULE +
                   f"sha256sum -c /root/sums; svctl check tank; umount /data; dkms status | grep 'dm-sv/{packages.NEXT}, {release}.*installed'", timeout=120)
         no_words(guest.run("svctl status"))
         assert version_in(guest) == packages.NEXT
