@@ -194,10 +194,11 @@ void Engine::tell_left_down(const Pool &pool)
 	for (const Problem &problem : problems) {
 		if (!left_down_[pool.uuid()].insert(problem.what).second)
 			continue;
+		const std::string text = fmt::format("pool {} ({}): {}; next: {}", pool.name(), pool.uuid().str(), problem.what, problem.next);
 		if (code_text(problem.id).severity == Severity::kInfo)
-			log::notice(problem.id, "pool {} ({}): {}; next: {}", pool.name(), pool.uuid().str(), problem.what, problem.next);
+			log::notice(problem.id, "{}", text);
 		else
-			log::warning(problem.id, "pool {} ({}): {}; next: {}", pool.name(), pool.uuid().str(), problem.what, problem.next);
+			log::warning(problem.id, "{}", text);
 	}
 }
 
