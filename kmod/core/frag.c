@@ -23,7 +23,8 @@
  * Space comes back as slots' does: with the extent, once that is recycled. The slot is free when its last place is.
  *
  * Numbers. A pool has SV_EXTENTS_PER_SLOT of them for each slot. Words for them come from a reserve (pool.c). Where it
- * is used up small writes take slots, for each of which there always is a number, and a cell.
+ * is used up small writes take slots, for each of which there always is a number, and a cell. So they do where the
+ * reserve of nodes is, of which come the pages that say which 16ths are taken.
  */
 #include "internal.h"
 
