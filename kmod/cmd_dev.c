@@ -30,6 +30,7 @@ static u32 sv_elements_in(const struct sv_cmd *c)
 	case SV_OP_DUMP_EXTENTS:
 	case SV_OP_DUMP_PARTIALS:
 	case SV_OP_DUMP_MAP:
+	case SV_OP_DUMP_NEWER:
 	case SV_OP_HISTOGRAMS:
 		return min_t(u32, c->count, 1);
 	default:

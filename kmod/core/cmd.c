@@ -7,7 +7,7 @@
 #include "internal.h"
 
 #define CHUNK 4096u		/* slots or words handled under one hold of the lock */
-#define RUN 64u			/* extents or entries of a map that are loaded under one */
+#define RUN 64u			/* extents that are loaded under one */
 
 /* In a loop over extents, of which there may be thousands of millions. */
 static void breathe_at(u32 extent)
@@ -25,7 +25,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
 	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD |
-		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL;
+		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL | SV_FEATURE_SHARE;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -333,7 +333,7 @@ static bool layers_ok(const struct sv_volume_info *i)
 {
 	if (!i->owned_since || i->layer < i->owned_since || i->layer == SV_OWNS_NOTHING)
 		return false;
-	if (i->flags & ~(SV_VOLUME_READ_ONLY | SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT))
+	if (i->flags & ~(SV_VOLUME_READ_ONLY | SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT | SV_VOLUME_WHOLE))
 		return false;
 	return !(i->flags & SV_VOLUME_SNAPSHOT) || ((i->flags & SV_VOLUME_READ_ONLY) && i->layer == i->owned_since);
 }
@@ -417,7 +417,7 @@ static void free_mapped(struct sv_pool *p, u64 view, const struct sv_node *n, u3
 {
 	u32 i;
 
-	if (!n)
+	if (!n || sv_node_newest(n) < sv_view_owned_since(view))
 		return;
 	if (level == 1) {
 		free_leaf(p, view, n);
@@ -446,7 +446,10 @@ static int drop_volume(struct sv_pool *p, const struct sv_volume_info *info)
 	sv_unlock(&p->lock, f);
 	if (r)
 		return r;
-	free_mapped(p, v->view, v->root->node, v->root->depth);
+	if (v->sharing)
+		sv_share_undo(v);
+	else
+		free_mapped(p, v->view, v->root->node, v->root->depth);
 	sv_map_free(v);
 	sv_free(v);
 	return 0;
@@ -504,86 +507,18 @@ static int op_histograms(struct sv_pool *p, void *payload, u32 *count, u32 *done
 	return 0;
 }
 
-static bool has_older_layers(const struct sv_volume *v)
-{
-	return v->flags & (SV_VOLUME_CHAINED | SV_VOLUME_SNAPSHOT);
-}
-
-/* Entries come in order mostly: the leaf that the last one was in. */
-struct mapping {
-	struct sv_volume *v;
-	u64 extents;			/* of its size */
-	struct sv_node *leaf;
-	u64 index;
-};
-
-/* Where the index has its entry; NULL: the reserve lacks nodes. */
-static u64 *entry_at(struct mapping *m, u64 index)
-{
-	if (!m->leaf || (m->index ^ index) >> SV_NODE_SHIFT) {
-		if (sv_map_nodes_needed(m->v, index) > m->v->pool->nr_nodes)
-			return NULL;
-		m->leaf = sv_map_leaf(m->v, index);
-		m->index = index;
-	}
-	return &m->leaf->entry[sv_node_slot(index, 0)];
-}
-
-/* What the volume owns nobody else maps; what is older any volume may. [I4] */
-static int map_one(struct mapping *m, const struct sv_map_entry *e)
-{
-	struct sv_volume *v = m->v;
-	u64 *w = sv_xt_word(v->pool, e->extent), entry = sv_entry_make(e->extent, e->layer), *at;
-	bool own = sv_owns(v->view, entry);
-
-	if (e->pad || !e->layer || e->layer > sv_view_head(v->view) || (!own && !has_older_layers(v)) ||
-	    e->index >= m->extents)
-		return -EINVAL;
-	if (!e->extent)
-		return 0;
-	if (!w || (*w & (SV_XW_LIVE | SV_XW_FREED)) != SV_XW_LIVE)
-		return -ENOENT;
-	if (own && (*w & SV_XW_MAPPED))
-		return -EEXIST;
-	at = entry_at(m, e->index);
-	if (!at)
-		return -ENOMEM;
-	if (*at)
-		return -EEXIST;
-	smp_store_release(w, *w | SV_XW_MAPPED);	/* pairs with sv_look_up() */
-	v->mapped++;
-	if (own)
-		v->owned_on |= 1ull << sv_xw_member(*w);
-	smp_store_release(at, entry);			/* pairs with sv_map_lookup() */
-	return 0;
-}
-
 static int op_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
-	const struct sv_map_entry *e = payload;
-	struct mapping m = { NULL };
-	sv_lock_flags_t f;
+	return sv_map_told(p, payload, *count, done);
+}
+
+static int op_share(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_share *s = payload;
 	int r = 0;
 
-	while (!r && *done < *count) {
-		u32 end = min_t(u32, *count, *done + RUN);
-
-		if (!m.v || m.v->id != e[*done].volume)
-			m = (struct mapping){ .v = sv_volume_find(p, e[*done].volume) };
-		if (!m.v || m.v->opens)
-			return m.v ? -EBUSY : -ENOENT;
-		m.extents = DIV_ROUND_UP(m.v->size, (u64)SV_EXTENT_SIZE);
-		if (sv_pool_wants_refill(p) && sv_pool_refill(p))
-			return -ENOMEM;
-		sv_lock(&p->lock, f);
-		do {
-			r = map_one(&m, &e[*done]);
-			*done += !r;
-		} while (!r && *done < end && e[*done].volume == m.v->id && p->nr_nodes >= SV_NODE_RESERVE / 2);
-		sv_unlock(&p->lock, f);
-		if (r == -ENOMEM)
-			r = 0;			/* first writes take nodes, too: they are refilled, or that fails */
-	}
+	for (; !r && *done < *count; *done += !r)
+		r = sv_share_step(p, &s[*done]);
 	return r;
 }
 
@@ -968,31 +903,12 @@ static int op_dump_partials(struct sv_pool *p, void *payload, u32 *count, u32 *d
 
 static int op_dump_map(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
-	struct sv_map_entry *out = payload, at;
-	struct sv_volume *v;
-	u64 index, end;
-	u32 n = 0;
+	return sv_map_dump(p, payload, count, false);
+}
 
-	if (!*count)
-		return -EINVAL;
-	at = out[0];
-	v = sv_volume_find(p, at.volume);
-	if (!v)
-		return -ENOENT;
-	end = DIV_ROUND_UP(READ_ONCE(v->size), (u64)SV_EXTENT_SIZE);
-	for (index = sv_map_next(v, at.index); n < *count && index < end; index = sv_map_next(v, index + 1)) {
-		u64 e = sv_map_lookup(v, index);
-
-		if (!e)		/* unmapped meanwhile */
-			continue;
-		out[n].index = index;
-		out[n].volume = v->id;
-		out[n].extent = sv_entry_extent(e);
-		out[n].layer = sv_entry_layer(e);
-		out[n++].pad = 0;
-	}
-	*count = n;
-	return 0;
+static int op_dump_newer(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	return sv_map_dump(p, payload, count, true);
 }
 
 /* ---- dispatch ---- */
@@ -1035,6 +951,8 @@ static const struct {
 	[SV_OP_OWN]		= { sizeof(struct sv_own), false, ACTIVE, op_own },
 	[SV_OP_FREE]		= { sizeof(struct sv_freed), false, ACTIVE, op_free },
 	[SV_OP_FOLD]		= { sizeof(struct sv_fold), false, ACTIVE, NULL },
+	[SV_OP_SHARE]		= { sizeof(struct sv_share), false, ANY, op_share },
+	[SV_OP_DUMP_NEWER]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_newer },
 };
 
 u32 sv_op_size(u32 op)

@@ -48,7 +48,7 @@ void sv_frags_free(struct sv_member *m)
 	u32 i;
 
 	for (i = 0; m->frags && i <= m->g.nr_slots / SV_FRAGGED; i++)
-		sv_free(m->frags[i]);
+		sv_page_free(m->frags[i]);
 	sv_free(m->frags);
 	sv_free(m->gaps);
 	sv_free(m->gap_words);

@@ -44,7 +44,7 @@ struct sv_fragged {
 	u16 of[SV_FRAGGED];
 };
 
-/* One radix node. Leaves hold entries {extent, layer << 32}; the others pointers. Freed with the volume only. */
+/* One radix node. Leaves hold entries {extent, layer << 32}, extent 0: nothing; the others pointers. map.c */
 struct sv_node {
 	union {
 		u64 entry[SV_NODE_ENTRIES];
@@ -77,6 +77,10 @@ struct sv_volume {
 	atomic64_t owed;		/* members that completed a write since their last flush for us [I11] */
 	u64 owned_on;			/* members that may have extents of its own; pool->lock */
 	bool snapshotting;		/* must not be dropped; the session's exclusivity */
+	bool sharing;			/* between SHARE and its end; likewise, as the next three */
+	u32 both;			/* the newest layer that the source has, too */
+	u64 told_to;			/* MAP goes on from this index */
+	u64 told_newer;			/* entries of newer layers that MAP has told since */
 	u64 flushing;			/* owed, and rounds of these members are under way for it; pool->lock */
 	u64 stream_index;		/* logical extent expected next by a sequential writer */
 	u32 stream_member;
@@ -339,14 +343,25 @@ static inline u64 sv_map_lookup(const struct sv_volume *v, u64 index)
 	return n ? smp_load_acquire(&n->entry[sv_node_slot(index, 0)]) : 0;	/* likewise */
 }
 
-u64 sv_map_next(const struct sv_volume *v, u64 index);			/* first mapped from there on, or SV_MAP_END */
+/*
+ * The first entry from there on that is of a layer newer than @above. False: there is none before the new *index, from
+ * which to go on, or SV_MAP_END. Bounded. RCU or lock, or nobody writes to the volume.
+ */
+bool sv_map_next(const struct sv_volume *v, u64 *index, u32 above);
+u32 sv_node_newest(const struct sv_node *n);				/* no entry below it is of a newer layer */
 u32 sv_map_nodes_needed(const struct sv_volume *v, u64 index);		/* lock */
 struct sv_node *sv_node_take(struct sv_pool *p);				/* lock; one is in the reserve */
-struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index);		/* lock; nodes are in the reserve */
+struct sv_node *sv_map_leaf(struct sv_volume *v, u64 index, u32 layer);	/* lock; nodes are in the reserve */
+void sv_map_share(struct sv_volume *v, const struct sv_volume *source);	/* likewise; v's is empty, and no less deep */
 void sv_map_install(struct sv_volume *v, u64 index, u64 entry);		/* likewise */
 int sv_map_grow(struct sv_volume *v, u64 size);				/* may sleep; no lock */
 void sv_map_free(struct sv_volume *v);
-u32 sv_map_depth_for(u64 extents);
+
+/* share.c */
+int sv_share_step(struct sv_pool *p, const struct sv_share *s);		/* may sleep */
+void sv_share_undo(struct sv_volume *v);				/* likewise; of one that is being dropped */
+int sv_map_told(struct sv_pool *p, const struct sv_map_entry *e, u32 count, u32 *done);	/* likewise */
+int sv_map_dump(struct sv_pool *p, struct sv_map_entry *out, u32 *count, bool newer);
 
 /* snapshot.c */
 int sv_snapshot_begin(struct sv_pool *p, const struct sv_snapshot *s, u32 count);

@@ -260,7 +260,7 @@ static void free_nodes(struct sv_pool *p)
 		struct sv_node *n = p->nodes;
 
 		p->nodes = n->next_free;
-		sv_free(n);
+		sv_page_free(n);
 	}
 }
 
@@ -293,10 +293,11 @@ void sv_pool_free(struct sv_pool *p)
 /*
  * ---- reserves: filled outside the I/O path [I9] ----
  *
- * A first write takes a partial, perhaps a cell for places, and seldom nodes, from here; with none left it is
- * deferred. Where all memory is dirty pages of this very pool, refilling fails, but never waits (sv_zalloc_now), so the
- * worker goes on with what else was deferred, and with commits. Each write that ends gives back a page, and takes 136
- * bytes of chunks at most: what the reserve let through has freed more memory than filling it takes.
+ * A first write takes a partial, perhaps a cell for places, and nodes, from here; with none left it is deferred.
+ * Where all memory is dirty pages of this very pool, refilling fails, but never waits (sv_zalloc_now), so the
+ * worker goes on with what else was deferred, and with commits. Each write that ends gives back a page or more,
+ * and takes 136 bytes of chunks at most; nodes only the first one in 512 MiB of a volume since that was made, or
+ * another began to share its map: what the reserve let through frees as much memory at least as filling it takes.
  */
 
 static bool wants_cells(const struct sv_pool *p, u32 below)
@@ -329,7 +330,7 @@ static int refill_nodes(struct sv_pool *p)
 	sv_lock_flags_t f;
 
 	while (READ_ONCE(p->nr_nodes) < SV_NODE_RESERVE) {
-		struct sv_node *n = sv_zalloc_now(sizeof(*n));
+		struct sv_node *n = sv_page_zalloc_now();
 
 		if (!n)
 			return -ENOMEM;
@@ -481,7 +482,7 @@ int sv_volume_open(struct sv_volume *v)
 {
 	sv_lock_flags_t f;
 
-	if (v->pool->state != SV_STATE_ACTIVE)
+	if (v->pool->state != SV_STATE_ACTIVE || v->sharing)
 		return -EBUSY;
 	if (!v->opens && sv_latency_open(v))
 		return -ENOMEM;
@@ -508,7 +509,7 @@ void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info)
 	info->id = v->id;
 	info->layer = sv_view_head(READ_ONCE(v->view));
 	info->owned_since = sv_view_owned_since(READ_ONCE(v->view));
-	info->flags = READ_ONCE(v->flags);
+	info->flags = READ_ONCE(v->flags) | (v->sharing ? SV_VOLUME_SHARING : 0);
 	info->size = READ_ONCE(v->size);
 	info->mapped = READ_ONCE(v->mapped);
 	info->tiers = v->tiers;

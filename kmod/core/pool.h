@@ -142,13 +142,15 @@ u64 sv_pool_ring_members(const struct sv_pool *p);	/* mask of members whose ring
 /* --- volumes --- */
 struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id);
 /*
- * By a table's constructor and destructor, and not while sv_cmd() runs; may sleep. -EBUSY: pool not active; -ENOMEM.
+ * By a table's constructor and destructor, and not while sv_cmd() runs; may sleep. -EBUSY: pool not active, or between
+ * SHARE and its end; -ENOMEM.
  * Histograms are counted from the first open to the last close.
  */
 int sv_volume_open(struct sv_volume *v);
 void sv_volume_close(struct sv_volume *v);
 void sv_volume_get_info(struct sv_volume *v, struct sv_volume_info *info);
 u64 sv_volume_size(const struct sv_volume *v);	/* bytes */
+u32 sv_map_depth_for(u64 extents);		/* of a map of so many; who shares it has one that is no less deep */
 
 /* --- plan.c: called in an RCU read section --- */
 enum sv_plan sv_plan_read(struct sv_volume *v, u64 block, u32 blocks, struct sv_piece *out);

@@ -55,6 +55,56 @@ static inline void sv_free(void *p)
 }
 
 /*
+ * Pages: each has a word of its own beside its 4 KiB, 0 at first. sv_page_zalloc() as sv_zalloc(), sv_page_zalloc_now()
+ * as sv_zalloc_now(). sv_page_retire() frees when nobody is in an RCU read section any more that is in one now.
+ */
+static inline void *sv_page_make(gfp_t gfp)
+{
+	unsigned long page = __get_free_page(gfp | __GFP_ZERO);
+
+	if (page)
+		set_page_private(virt_to_page((void *)page), 0);
+	return (void *)page;
+}
+
+static inline void *sv_page_zalloc(void)
+{
+	return sv_page_make(GFP_KERNEL);
+}
+
+static inline void *sv_page_zalloc_now(void)
+{
+	return sv_page_make(GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
+static inline u64 *sv_page_word(const void *page)
+{
+	static_assert(sizeof(page_private(virt_to_page(page))) == sizeof(u64), "64-bit machines");
+	return (u64 *)&virt_to_page(page)->private;
+}
+
+static inline void sv_page_free(void *page)
+{
+	if (!page)
+		return;
+	set_page_private(virt_to_page(page), 0);
+	free_page((unsigned long)page);
+}
+
+static inline void sv_page_free_retired(struct rcu_head *head)
+{
+	sv_page_free(page_address(container_of(head, struct page, rcu_head)));
+}
+
+static inline void sv_page_retire(void *page)	/* any context */
+{
+	call_rcu(&virt_to_page(page)->rcu_head, sv_page_free_retired);
+}
+
+static inline void sv_read_lock(void) { rcu_read_lock(); }
+static inline void sv_read_unlock(void) { rcu_read_unlock(); }
+
+/*
  * What each CPU has of its own, as many bytes for each that may ever be there. Adding takes no lock and is right in any
  * context; others may read it meanwhile. Allocating may sleep; zeroed; NULL on failure.
  */

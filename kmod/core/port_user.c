@@ -3,6 +3,7 @@
 #include "port_user.h"
 
 void (*sv_other_cpu)(sv_lock_t *l);
+void (*sv_page_retired)(void *page);
 
 static u32 table[256];
 

@@ -102,6 +102,29 @@ static inline void *sv_zalloc(size_t bytes) { return calloc(1, bytes); }
 static inline void *sv_zalloc_now(size_t bytes) { return calloc(1, bytes); }
 static inline void sv_free(void *p) { free(p); }
 
+/* Pages, each with a word of its own behind it. Nobody reads while another one writes, so that a retired one goes at once. */
+static inline void *sv_page_zalloc(void) { return calloc(1, 4096 + sizeof(u64)); }
+static inline void *sv_page_zalloc_now(void) { return sv_page_zalloc(); }
+static inline u64 *sv_page_word(const void *page) { return (u64 *)((uintptr_t)page + 4096); }
+static inline void sv_page_free(void *page) { free(page); }
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* For tests, which keep what a reader may still be in: instead of freeing. In port_user.c. */
+extern void (*sv_page_retired)(void *page);
+#ifdef __cplusplus
+}
+#endif
+static inline void sv_page_retire(void *page)
+{
+	if (sv_page_retired)
+		sv_page_retired(page);
+	else
+		sv_page_free(page);
+}
+static inline void sv_read_lock(void) {}
+static inline void sv_read_unlock(void) {}
+
 /* One CPU. */
 #define sv_percpu_zalloc(bytes)	calloc(1, (bytes))
 #define sv_percpu_free(p)	free(p)

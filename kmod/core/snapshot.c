@@ -43,6 +43,8 @@ static int check_one(struct sv_pool *p, const struct sv_snapshot *s, struct sv_c
 		return -ENOENT;
 	if (v->snapshotting)
 		return -EINVAL;		/* named twice */
+	if (v->sharing)
+		return -EBUSY;
 	if (v->flags & SV_VOLUME_READ_ONLY)
 		return -EROFS;
 	if (s->layer <= sv_view_head(v->view) || s->layer == SV_OWNS_NOTHING)
@@ -171,7 +173,7 @@ int sv_volume_own(struct sv_pool *p, const struct sv_own *o)
 
 	if (!v)
 		return -ENOENT;
-	if (v->snapshotting || (v->flags & SV_VOLUME_SNAPSHOT))
+	if (v->snapshotting || v->sharing || (v->flags & SV_VOLUME_SNAPSHOT))
 		return -EBUSY;
 	if ((o->flags & ~SV_VOLUME_CHAINED) || o->layer != sv_view_head(v->view) || !o->owned_since ||
 	    o->owned_since > sv_view_owned_since(v->view))

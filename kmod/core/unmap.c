@@ -16,8 +16,8 @@ struct target {				/* a live extent */
 
 /*
  * The entry goes. @extent is the volume's own that was there, or 0. Whether an older layer has something at that index
- * is not known here, so where there are older layers the record says that it is hidden [I6]. In the map nothing and
- * hidden are the same.
+ * is not known here, so where there are older layers the record says that it is hidden [I6]. The map keeps which layer
+ * that was, for those that will share it.
  */
 static void drop_entry(struct sv_volume *v, u64 index, u32 extent)
 {
@@ -26,8 +26,18 @@ static void drop_entry(struct sv_volume *v, u64 index, u32 extent)
 	sv_put_unmap(rec, flags, v->id, index, sv_view_head(v->view), extent);
 	sv_stream_append(v->pool, rec, sizeof(rec));
 	v->rec_pos = v->pool->head;
-	sv_map_install(v, index, 0);
+	sv_map_install(v, index, sv_entry_make(0, sv_view_head(v->view)));
 	v->mapped--;
+}
+
+static bool have_nodes(const struct sv_volume *v, u64 index)
+{
+	return sv_map_nodes_needed(v, index) <= v->pool->nr_nodes;
+}
+
+static bool may_drop(const struct sv_volume *v, u64 index)
+{
+	return sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)) && have_nodes(v, index);
 }
 
 /* Word of a live extent to FREED; the entry is gone. The partial stays with it until RECYCLE. */
@@ -54,8 +64,7 @@ static void unmap_if_empty(struct sv_volume *v, u64 index, struct target *t, str
 {
 	u64 *w = sv_xt_word(v->pool, t->extent);
 
-	if (!sv_partial_none_valid(pt) || !sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)) ||
-	    !sv_ring_free(v->pool))
+	if (!sv_partial_none_valid(pt) || !may_drop(v, index) || !sv_ring_free(v->pool))
 		return;
 	smp_store_release(w, t->word | SV_XW_HOLD);	/* pairs with sv_look_up() */
 	smp_mb();				/* pairs with the atomic in begin_write() */
@@ -97,7 +106,8 @@ static enum sv_plan clear_part(struct sv_volume *v, u64 index, struct target *t,
 	struct sv_partial *pt;
 	u32 w;
 
-	if (!sv_stream_room(v->pool, SV_VALID_WORDS * SV_VALID_REC) || !make_partial(v->pool, t))
+	if (!sv_stream_room(v->pool, SV_VALID_WORDS * SV_VALID_REC) || !have_nodes(v, index) ||
+	    !make_partial(v->pool, t))
 		return SV_PLAN_DEFER;
 	pt = sv_partial_at(v->pool, sv_xw_where(t->word));
 	for (w = first / 64; w <= (first + n - 1) / 64; w++)
@@ -119,7 +129,7 @@ static enum sv_plan keep_part(bool zeroes)
 
 static enum sv_plan unmap_whole(struct sv_volume *v, u64 index, const struct target *t, bool own)
 {
-	if (!sv_stream_room(v->pool, sizeof(struct sv_rec_unmap)))
+	if (!may_drop(v, index))
 		return SV_PLAN_DEFER;
 	if (own)
 		unmap(v, index, t);

@@ -43,6 +43,7 @@
 #define SV_FEATURE_FOLD		(1ull << 6)	/* there is FOLD, and its records */
 #define SV_FEATURE_FRAGMENTS	(1ull << 7)	/* extents may have fragments, and there are FRAG records */
 #define SV_FEATURE_FILL		(1ull << 8)	/* FOLD knows SV_FOLD_FILL */
+#define SV_FEATURE_SHARE	(1ull << 9)	/* there are SHARE and DUMP_NEWER */
 
 struct sv_cmd {
 	__u32	op;
@@ -101,6 +102,19 @@ enum sv_op {
 	 * journal tells which.
 	 */
 	SV_OP_FOLD,
+	/*
+	 * In sv_share[]: a volume without a map has what another one has, in the same memory until either changes
+	 * it. Until that ends, by source 0, it cannot be opened, and MAP, in the order of indices, replaces what
+	 * is there: to be told is all that either has in layers newer than the one that both have. EINVAL: a
+	 * larger source, perhaps, or one that is not SV_VOLUME_WHOLE. EUCLEAN: there is something of newer layers
+	 * that was not told.
+	 */
+	SV_OP_SHARE,
+	/*
+	 * In first element's volume, index as start, and layer; out sv_map_entry[] of what is of newer layers, extent 0
+	 * where it hides older ones; beyond the volume's size, too.
+	 */
+	SV_OP_DUMP_NEWER,
 };
 
 struct sv_hello {
@@ -192,11 +206,15 @@ struct sv_volume_info {
 /* Of SV_FEATURE_SNAPSHOT: */
 #define SV_VOLUME_CHAINED	(1u << 1)	/* has layers below its head, which what it unmaps must hide */
 #define SV_VOLUME_SNAPSHOT	(1u << 2)	/* a frozen layer: owns nothing; READ_ONLY, layer = owned_since */
+/* Of SV_FEATURE_SHARE: */
+#define SV_VOLUME_SHARING	(1u << 3)	/* out: between SHARE and its end */
+#define SV_VOLUME_WHOLE		(1u << 4)	/* MAP tells which layers hide something, too */
 
 struct sv_map_entry {
 	__u64	index;
 	__u32	volume;
-	__u32	extent;		/* 0: nothing, as if it were not told */
+	/* 0: nothing. Of SV_FEATURE_SHARE: this layer hides what older ones have; or, of layer 0, none has anything */
+	__u32	extent;
 	__u32	layer;
 	__u32	pad;
 };
@@ -205,6 +223,13 @@ struct sv_snapshot {
 	__u32	volume;
 	__u32	layer;		/* its new head, higher than any layer that it has */
 	__u64	job;		/* goes into the journal's record */
+};
+
+struct sv_share {
+	__u32	volume;
+	__u32	source;		/* 0: the end */
+	__u32	layer;		/* the newest that both have, below what the volume owns; of the end 0 */
+	__u32	pad;
 };
 
 struct sv_own {

@@ -14,7 +14,7 @@ namespace {
 using sv::test::CorePool;
 
 constexpr uint32_t kOps[] = {SV_OP_JOURNAL, SV_OP_EXTENTS, SV_OP_PARTIALS, SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_VOLUME_DROP,
-                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD};
+                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD, SV_OP_SHARE};
 
 // A field's value: small, at a limit, or anything.
 uint64_t nasty(std::mt19937_64& r) {
@@ -52,6 +52,7 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
     case SV_OP_RECYCLE: return bytes_of(sv_freed{.extent = 3, .gen = 5, .pad = 0}, count);
     case SV_OP_SNAPSHOT: return bytes_of(sv_snapshot{.volume = 1, .layer = 2 + n, .job = n}, count);
     case SV_OP_OWN: return bytes_of(sv_own{.volume = 1, .owned_since = 1, .flags = n % 2 ? SV_VOLUME_CHAINED : 0, .layer = 1 + n % 4}, count);
+    case SV_OP_SHARE: return bytes_of(sv_share{.volume = 14, .source = n % 2, .layer = n % 2, .pad = 0}, count);
     case SV_OP_FREE: return bytes_of(sv_freed{.extent = 3 + n % 4, .gen = static_cast<uint16_t>(n % 2 ? 5 : 9), .pad = 0}, count);
     case SV_OP_FOLD:
       return bytes_of(sv_fold{.extent = 5, .parent = 6, .gen = 7, .parent_gen = 8,
@@ -84,10 +85,12 @@ std::unique_ptr<CorePool> some_pool(bool active) {
   EXPECT_EQ(0, p->command(SV_OP_EXTENTS, x, 4));
   sv_partial_bits bits{.extent = 5, .parent = 6, .valid = {7, 0, 0, 0}, .place = {}};
   EXPECT_EQ(0, p->command(SV_OP_PARTIALS, &bits));
-  sv_volume* v = p->volume(1, 64ull << 20);
+  sv_volume* v = p->volume(1, 64ull << 20, ~0ull, SV_VOLUME_WHOLE);
   sv_map_entry e[] = {{.index = 2, .volume = 1, .extent = 3, .layer = 1, .pad = 0}, {.index = 5, .volume = 1, .extent = 4, .layer = 1, .pad = 0},
                       {.index = 6, .volume = 1, .extent = 5, .layer = 1, .pad = 0}};
   EXPECT_EQ(0, p->command(SV_OP_MAP, e, 3));
+  sv_volume_info clone{.id = 14, .layer = 2, .owned_since = 2, .flags = SV_VOLUME_CHAINED | SV_VOLUME_WHOLE, .size = 64ull << 20, .mapped = 0, .tiers = ~0ull};
+  EXPECT_EQ(0, p->command(SV_OP_VOLUME_CREATE, &clone));
   if (!active) return p;
   p->activate();
   sv_piece piece{};
@@ -145,7 +148,7 @@ TEST_P(Hostile, refused_commands_change_nothing) {
   }
   for (const uint32_t op : kOps) EXPECT_GT(refused[op], 0) << "op " << op << " was never refused";
   if (GetParam()) {
-    for (const uint32_t op : {SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE}) EXPECT_GT(taken[op], 10) << "op " << op << ": what should be right was never taken";
+    for (const uint32_t op : {SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_SHARE}) EXPECT_GT(taken[op], 10) << "op " << op << ": what should be right was never taken";
     EXPECT_GT(folded, 10);
   }
   for (const uint32_t op : {SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_GRANT, GetParam() ? SV_OP_TRIM : SV_OP_EXTENTS, SV_OP_POLICY})

@@ -30,17 +30,24 @@ void install(CorePool& p, sv_volume* v, Oracle& oracle, uint64_t index, uint64_t
   else oracle.erase(index);
 }
 
+// The first index from there on that has an entry, or SV_MAP_END.
+uint64_t next_mapped(const sv_volume* v, uint64_t from) {
+  while (from != SV_MAP_END)
+    if (sv_map_next(v, &from, 0)) return from;
+  return from;
+}
+
 void compare(const sv_volume* v, const Oracle& oracle) {
   uint64_t from = 0;
   for (const auto& [index, entry] : oracle) {
     ASSERT_EQ(entry, sv_map_lookup(v, index)) << index;
-    ASSERT_EQ(index, sv_map_next(v, from)) << from;
+    ASSERT_EQ(index, next_mapped(v, from)) << from;
     if (index > from) {
       ASSERT_EQ(0u, sv_map_lookup(v, index - 1)) << index - 1;
     }
     from = index + 1;
   }
-  EXPECT_EQ(SV_MAP_END, sv_map_next(v, from));
+  EXPECT_EQ(SV_MAP_END, next_mapped(v, from));
 }
 
 TEST(CoreMap, depth_limits_in_pairs) {

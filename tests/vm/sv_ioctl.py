@@ -36,7 +36,7 @@ EVENT_RING, EVENT_SPACE, EVENT_MODE, EVENT_FREED, EVENT_COPY_LOST = 1, 2, 4, 8, 
 
 OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME_RESIZE VOLUME_DROP VOLUMES MAP "
        "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS "
-       "SNAPSHOT OWN FREE FOLD").split()
+       "SNAPSHOT OWN FREE FOLD SHARE DUMP_NEWER").split()
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
@@ -79,6 +79,7 @@ EVENT = Struct("QII", "events timeout_ms mode")
 HISTOGRAM = Struct("IBBH58Q", "volume io_class tier pad ios bytes ns errors " + " ".join(f"b{i}" for i in range(54)))
 SNAPSHOT = Struct("IIQ", "volume layer job")
 OWN = Struct("4I", "volume owned_since flags layer")
+SHARE = Struct("4I", "volume source layer pad")
 FOLD = Struct("IIHHI", "extent parent gen parent_gen flags")
 LABEL = Struct("8sII3Q16s16s16s32s16s9Q6I", "magic version crc compat ro_compat incompat pool_uuid member_uuid "
                "host_id pool_name tier_name generation incarnation size copy_off ring_off ring_len cat_off cat_len "
@@ -89,7 +90,7 @@ TYPES = {"HELLO": HELLO, "ATTACH": ATTACH, "STATE": STATE, "MEMBERS": MEMBER, "J
          "VOLUMES": VOLUME, "MAP": MAP, "GRANT": GRANT, "ACTIVATE": ACTIVATE, "COMMIT": STATE, "TRIM": TRIM,
          "LIST_FREED": FREED, "RECYCLE": FREED, "POLICY": POLICY, "WAIT": EVENT, "DUMP_EXTENTS": EXTENT,
          "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM, "SNAPSHOT": SNAPSHOT, "OWN": OWN, "FREE": FREED,
-         "FOLD": FOLD}
+         "FOLD": FOLD, "SHARE": SHARE, "DUMP_NEWER": MAP}
 
 
 def crc32c_table():
