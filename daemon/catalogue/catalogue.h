@@ -197,6 +197,8 @@ Status check_volume_name(std::string_view name);
 Status check_tier_name(std::string_view name);
 Status check_volume_size(uint64_t size, std::string_view name);	// bytes
 
+class MapSources;
+
 class Catalogue {
  public:
 	struct OpenOptions {
@@ -306,10 +308,16 @@ class Catalogue {
 	Result<ApplyStats> apply_batch(std::span<const sv_rec> records, const sv_ring_cursor &reached);
 
 	// --- loading the kernel: each is called with batches in ascending order until the end or an error ---
+	enum class Hidden { kLeaveOut, kTell };  // entries of extent 0: where a layer hides what older ones have
 	Status for_each_extent(const std::function<Status(std::span<sv_extent>)> &fn);
 	Status for_each_partial(const std::function<Status(std::span<sv_partial_bits>)> &fn);
 	// What a volume or snapshot sees: of each index the newest entry of its chain of layers, and which one has it.
-	Status for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn);
+	Status for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn, Hidden hidden = Hidden::kLeaveOut);
+	// Between the indexes [from, to), what a volume or snapshot has in layers above this one of its chain, and whatever it has at
+	// the indexes `others`, which ascend: extent 0 where that is nothing, layer 0 where no layer hides anything.
+	Status for_each_difference(uint32_t id, uint32_t layer, uint64_t from, uint64_t to, std::span<const uint64_t> others,
+				   const std::function<Status(std::span<sv_map_entry>)> &fn);
+	Result<MapSources> map_sources();  // none yet; for as long as no layer is made or goes
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
 	Result<uint64_t> highest_extent();             // number of a page's last one; what for_each_extent() goes up to

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 // Reading the catalogue in the order and the form in which the kernel is loaded.
+#include <algorithm>
+#include <bitset>
+#include <set>
+
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
 #include "daemon/catalogue/layers.h"
+#include "daemon/catalogue/map_sources.h"
 #include "daemon/catalogue/snapshots.h"
 #include "daemon/catalogue/used_slots.h"
 
@@ -96,18 +101,22 @@ Status Catalogue::for_each_partial(const std::function<Status(std::span<sv_parti
 	}
 }
 
-static Status each_entry(const FlatPage &page, uint32_t volume, Batcher<sv_map_entry> &batch)
+static sv_map_entry map_entry(const FlatPage &page, uint64_t i, uint32_t volume)
+{
+	sv_map_entry item = {};
+	item.index = page.first + i;
+	item.volume = volume;
+	item.extent = page.map.extent[i] == kTombstone ? 0 : page.map.extent[i];
+	item.layer = page.layer[i];
+	return item;
+}
+
+static Status each_entry(const FlatPage &page, uint32_t volume, uint32_t hidden_above, Batcher<sv_map_entry> &batch)
 {
 	for (uint64_t i = 0; i < MapPage::kEntries; i++) {
 		const uint32_t extent = page.map.extent[i];
-		if (extent == 0 || extent == kTombstone)
-			continue;
-		sv_map_entry item = {};
-		item.index = page.first + i;
-		item.volume = volume;
-		item.extent = extent;
-		item.layer = page.layer[i];
-		batch.put(item);
+		if (extent != 0 && (extent != kTombstone || page.layer[i] > hidden_above))
+			batch.put(map_entry(page, i, volume));
 	}
 	return batch.flush_if_full();
 }
@@ -122,19 +131,99 @@ static Result<uint32_t> layer_of_view(Catalogue &catalogue, Database &db, uint32
 	return v.layer;
 }
 
-Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn)
+Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn, Hidden hidden)
 {
 	SV_ASSIGN(const uint32_t layer, layer_of_view(*this, *impl_->db, id));
 	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(*impl_->db, layer));
 	SV_ASSIGN(FlatMap map, FlatMap::open(*impl_->db, chain));
 	Batcher<sv_map_entry> batch(fn);
 	FlatPage page;
+	const uint32_t hidden_above = hidden == Hidden::kTell ? chain.back() : UINT32_MAX;	// below that there is nothing to hide
 	while (true) {
 		SV_ASSIGN(const bool more, map.next(page));
 		if (!more)
 			return batch.flush();
-		SV_TRY(each_entry(page, id, batch));
+		SV_TRY(each_entry(page, id, hidden_above, batch));
 	}
+}
+
+// ---- what differs ----
+
+Result<MapSources> Catalogue::map_sources()
+{
+	SV_ASSIGN(const auto layers, all_layers(*impl_->db));
+	return MapSources::open(*impl_->db, layers);
+}
+
+// Adds the pages between two indexes, by number, that any of the layers has.
+static Status find_pages(Database &db, std::span<const uint32_t> layers, uint64_t from, uint64_t to, std::set<uint64_t> *pages)
+{
+	for (const uint32_t layer : layers) {
+		SV_ASSIGN(Query q, db.query("SELECT key FROM map_pages WHERE key >= ? AND key <= ?"));
+		q.bind(map_key(layer, from)).bind(map_key(layer, to - 1));
+		while (true) {
+			SV_ASSIGN(const bool row, q.step());
+			if (!row)
+				break;
+			pages->insert(first_index(q.u64(0)) / MapPage::kEntries);
+		}
+	}
+	return {};
+}
+
+using Indexes = std::bitset<MapPage::kEntries>;  // of a page
+
+// Adds what a layer has where no newer one has anything: at those that are looked for, or everywhere, and then that is looked
+// for. False: nothing that is looked for is missing any more.
+static Result<bool> look_into(Database &db, uint32_t layer, bool everywhere, Indexes *looked_for, FlatPage *page)
+{
+	SV_ASSIGN(Query q, db.query("SELECT data FROM map_pages WHERE key = ?"));
+	SV_ASSIGN(const bool row, q.bind(map_key(layer, page->first)).step());
+	if (!row)
+		return true;
+	MapPage own;
+	SV_TRY(decode_blob(q.blob(0), "map_pages", map_key(layer, page->first), own));
+	bool missing = false;
+	for (size_t i = 0; i < MapPage::kEntries; i++) {
+		if (page->map.extent[i] == 0 && own.extent[i] != 0 && (everywhere || looked_for->test(i))) {
+			page->map.extent[i] = own.extent[i];
+			page->layer[i] = layer;
+			looked_for->set(i);
+		}
+		missing = missing || (looked_for->test(i) && page->map.extent[i] == 0);
+	}
+	return missing;
+}
+
+Status Catalogue::for_each_difference(uint32_t id, uint32_t layer, uint64_t from, uint64_t to, std::span<const uint64_t> others,
+				      const std::function<Status(std::span<sv_map_entry>)> &fn)
+{
+	Database &db = *impl_->db;
+	SV_ASSIGN(const uint32_t head, layer_of_view(*this, db, id));
+	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(db, head));
+	const auto both = std::ranges::find_if(chain, [layer](uint32_t at) { return at <= layer; });
+	std::set<uint64_t> pages;
+	SV_TRY(find_pages(db, {chain.begin(), both}, from, to, &pages));
+	for (const uint64_t index : others)
+		pages.insert(index / MapPage::kEntries);
+	Batcher<sv_map_entry> batch(fn);
+	auto other = others.begin();
+	for (const uint64_t number : pages) {
+		FlatPage page;
+		Indexes told;
+		page.first = number * MapPage::kEntries;
+		for (; other != others.end() && *other < page.first + MapPage::kEntries; ++other)
+			told.set(*other - page.first);
+		bool missing = true;
+		for (auto at = chain.begin(); at != chain.end() && (missing || at < both); ++at) {
+			SV_ASSIGN(missing, look_into(db, *at, at < both, &told, &page));
+		}
+		for (uint64_t i = 0; i < MapPage::kEntries; i++)
+			if (told.test(i) && page.first + i >= from && page.first + i < to)
+				batch.put(map_entry(page, i, id));
+		SV_TRY(batch.flush_if_full());
+	}
+	return batch.flush();
 }
 
 Result<uint64_t> Catalogue::mapped(uint32_t id)

@@ -192,11 +192,11 @@ Status Pool::once_still(Pace &pace, const std::function<Status(Pace &)> &work)
 	}
 }
 
-// All but what only the kernel counts.
+// All but what only the kernel counts, and whether its map is one that others may share: an older svd may have loaded it.
 std::string text_of_volume(const sv_volume_info &v)
 {
-	return fmt::format("volume {} layer {} owned since {} flags {} size {} tiers {:x}", v.id, v.layer, v.owned_since, v.flags,
-			   v.size, v.tiers);
+	return fmt::format("volume {} layer {} owned since {} flags {} size {} tiers {:x}", v.id, v.layer, v.owned_since,
+			   v.flags & ~SV_VOLUME_WHOLE, v.size, v.tiers);
 }
 
 Status Pool::compare_volumes(const std::vector<VolumeRow> &volumes, const std::vector<VolumeSpec> &snapshots,

@@ -37,6 +37,8 @@ struct Holder {
 	std::optional<Host> rival;	// the labels name two: both took it at the same moment
 };
 class Job;
+class MapSources;
+struct MapSource;
 class UsedSlots;
 
 using SnapshotsByVolume = std::map<uint32_t, std::vector<SnapshotRow>>;	// by volume, the oldest first
@@ -196,7 +198,10 @@ private:
 	Status refuse_old_module_for_snapshots();	// if there are any, or clones
 	Status take_cut(const std::vector<SnapshotRow> &rows);
 	Status resolve_snapshots();
-	Status load_map(uint32_t id);
+	Status load_map(const sv_volume_info &view, MapSources &sources);
+	Status load_whole_map(uint32_t id);
+	Status share_map(uint32_t id, const MapSource &source);
+	Status load_among_others(const sv_volume_info &view);
 	Result<VolumeRow> begin_clone(const VolumeRow &wanted);
 	Status load_volume(const VolumeRow &volume);
 	void give_up_clone(uint32_t id);

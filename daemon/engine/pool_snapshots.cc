@@ -19,6 +19,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/catalogue/map_sources.h"
 #include "daemon/engine/kill_point.h"
 #include "daemon/engine/pool.h"
 
@@ -102,12 +103,65 @@ Status Pool::refuse_old_module_for_snapshots()
 	return needed ? refuse_old_module("pool " + name_) : Status();
 }
 
-Status Pool::load_map(uint32_t id)
+// The kernel has it without a map. Where most of that is another one's it is told what differs, and keeps the rest once.
+Status Pool::load_map(const sv_volume_info &view, MapSources &sources)
 {
+	if ((features_ & SV_FEATURE_SHARE) == 0)
+		return load_whole_map(view.id);
+	SV_ASSIGN(const auto source, sources.nearest(view.layer, view.size));
+	if (source) {
+		const Status shared = share_map(view.id, *source);
+		if (shared.ok())
+			return {};
+		note(shared);
+		SV_TRY(drop_from_kernel(view.id));	// that frees nothing: it has not begun to be used
+		SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, view));
+	}
+	return load_whole_map(view.id);
+}
+
+Status Pool::load_whole_map(uint32_t id)
+{
+	const auto hidden = (features_ & SV_FEATURE_SHARE) != 0 ? Catalogue::Hidden::kTell : Catalogue::Hidden::kLeaveOut;
 	return catalogue_->for_each_map(id, [&](std::span<sv_map_entry> some) -> Status {
 		SV_TRY(pace_->breathe());
-		return channel_->tell_all(SV_OP_MAP, some);
-	});
+		return channel_->tell_all(SV_OP_MAP, some); }, hidden);
+}
+
+// What the other one has in layers that this one has not the kernel knows: it may just have been written. What this one has there,
+// and in layers of its own, the catalogue knows.
+Status Pool::share_map(uint32_t id, const MapSource &source)
+{
+	constexpr uint32_t kAtOnce = 4096;
+	constexpr uint64_t kEnd = SV_VOLUME_SIZE_MAX >> SV_EXTENT_SHIFT;
+	SV_TRY(channel_->tell(SV_OP_SHARE, sv_share{id, source.volume, source.layer, 0}));
+	kill_point("map-shared");
+	for (uint64_t from = 0, to = 0; to != kEnd; from = to) {
+		SV_TRY(pace_->breathe());
+		std::vector<sv_map_entry> newer(kAtOnce);
+		newer[0] = {from, id, 0, source.layer, 0};
+		SV_ASSIGN(const auto answer, channel_->command(SV_OP_DUMP_NEWER, newer.data(), sizeof(newer[0]), kAtOnce));
+		std::vector<uint64_t> others;
+		for (uint32_t i = 0; i < answer.count; i++)
+			others.push_back(newer[i].index);
+		to = answer.count < kAtOnce ? kEnd : others.back() + 1;
+		if (!std::ranges::is_sorted(others) || to > kEnd || (!others.empty() && others.front() < from))
+			return Error(Code::kFailure, "share", "map", "what the kernel tells of it makes no sense", "");
+		SV_TRY(catalogue_->for_each_difference(id, source.layer, from, to, others, [&](std::span<sv_map_entry> some) {
+			return channel_->tell_all(SV_OP_MAP, some); }));
+	}
+	return channel_->tell(SV_OP_SHARE, sv_share{id, 0, 0, 0});
+}
+
+// While others are up: they have maps already.
+Status Pool::load_among_others(const sv_volume_info &view)
+{
+	SV_ASSIGN(const auto volumes, catalogue_->volumes());
+	SV_ASSIGN(MapSources sources, catalogue_->map_sources());
+	for (const VolumeRow &other : volumes)
+		if (other.state == VolumeState::kActive && other.id != view.id)
+			sources.add(other.id, other.layer, other.size);
+	return load_map(view, sources);
 }
 
 Status Pool::drop_from_kernel(uint32_t id)
@@ -182,8 +236,9 @@ Result<VolumeRow> Pool::begin_clone(const VolumeRow &wanted)
 
 Status Pool::load_volume(const VolumeRow &volume)
 {
-	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, volume_info(volume)));
-	return load_map(volume.id);
+	const sv_volume_info info = volume_info(volume);
+	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, info));
+	return load_among_others(info);
 }
 
 void Pool::give_up_clone(uint32_t id)
@@ -282,12 +337,12 @@ Status Pool::load_view(const VolumeSpec &spec, const SnapshotRow &snapshot)
 	sv_volume_info info{};
 	info.id = snapshot.id;
 	info.layer = info.owned_since = snapshot.layer;
-	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY;
+	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY | ((features_ & SV_FEATURE_SHARE) != 0 ? SV_VOLUME_WHOLE : 0);
 	info.size = snapshot.size;
 	info.tiers = ~0ull;
 	SV_TRY(drop_from_kernel(snapshot.id));	// what was left of an attempt before
 	SV_TRY(channel_->tell(SV_OP_VOLUME_CREATE, info));
-	Status loaded = load_map(snapshot.id);
+	Status loaded = load_among_others(info);
 	if (loaded.ok())
 		loaded = channel_->create_volume(spec);
 	if (!loaded.ok())

@@ -8,6 +8,7 @@
 #include <fmt/core.h>
 
 #include "daemon/base/log.h"
+#include "daemon/catalogue/map_sources.h"
 #include "daemon/catalogue/used_slots.h"
 #include "daemon/engine/pool.h"
 #include "daemon/kernel/dm_kernel.h"
@@ -598,7 +599,10 @@ Status Pool::reconcile_volumes()
 			SV_TRY(drop_from_kernel(info.id));
 	for (const VolumeRow &volume : volumes) {
 		const auto found = std::find_if(there.begin(), there.end(), same_id(volume.id));
-		if (found == there.end())
+		const bool half = found != there.end() && (found->flags & SV_VOLUME_SHARING) != 0;
+		if (half)
+			SV_TRY(drop_from_kernel(volume.id));
+		if (half || found == there.end())
 			SV_TRY(load_volume(volume));
 		else if (found->size < volume.size)
 			SV_TRY(channel_->tell(SV_OP_VOLUME_RESIZE, volume_info(volume)));
@@ -626,9 +630,11 @@ Status Pool::load_maps(UsedSlots *used)
 	}));
 	SV_ASSIGN(const auto volumes, catalogue_->volumes());
 	pace_->begin({"loading maps", 0, volumes.size(), "volumes"});
+	SV_ASSIGN(MapSources sources, catalogue_->map_sources());
 	for (size_t i = 0; i < volumes.size(); i++) {
 		SV_TRY(pace_->step(i));
-		SV_TRY(load_map(volumes[i].id));
+		SV_TRY(load_map(volume_info(volumes[i]), sources));
+		sources.add(volumes[i].id, volumes[i].layer, volumes[i].size);
 	}
 	return {};
 }

@@ -11,7 +11,7 @@ BLOCK = 4096
 
 CREATE_POINTS = ["create-snapshot-in-catalogue", "create-snapshot-in-kernel"]
 ROLLBACK_POINTS = ["rollback-in-catalogue", "rollback-in-kernel", "rollback-device-removed", "rollback-replaced", "rollback-shown"]
-CLONE_POINTS = ["create-clone-in-catalogue", "create-clone-in-kernel", "create-clone-confirmed"]
+CLONE_POINTS = ["create-clone-in-catalogue", "map-shared", "create-clone-in-kernel", "create-clone-confirmed"]
 
 
 def test_clone_whose_file_system_cannot_get_a_uuid_is_taken_back(host):

@@ -57,7 +57,9 @@ public:
 	{
 		return honest_->write(volume, offset, from, fua);
 	}
+	Status read(uint32_t volume, uint64_t offset, std::span<uint8_t> to) override { return honest_->read(volume, offset, to); }
 	Status flush(uint32_t volume) override { return honest_->flush(volume); }
+	Status discard(uint32_t volume, uint64_t offset, uint64_t bytes) override { return honest_->discard(volume, offset, bytes); }
 
 private:
 	std::unique_ptr<KernelPool> honest_;

@@ -4,9 +4,13 @@
 // programs themselves, and crashes, are tests/e2e.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <random>
+#include <set>
 
 #include "daemon/engine/engine.h"
 #include "daemon/kernel/failing_kernel.h"
@@ -289,6 +293,270 @@ TEST_F(EngineTest, folds_that_the_kernel_refuses_are_not_asked_for_again_at_once
 	const auto state = tank->kernel().ask<sv_state>(SV_OP_STATE).value();
 	EXPECT_EQ(3u, state.total_slots - state.free_slots);
 	expect(check(), "sound");
+}
+
+// ---- maps that are taken over from another volume's ----
+
+// What is written and discarded in it, extent by extent, with the same in each volume and snapshot as it should be.
+class MapsTest : public EngineTest {
+protected:
+	using Contents = std::map<uint64_t, uint8_t>;	// of the first block of an extent; not there: zeroes
+	static constexpr uint64_t kExtents[] = {0, 1, 7, 511, 512, 1007, 1008, 1009, 2015, 5000, 262143, 262144, 300000, 699999};
+
+	void wide_pool()
+	{
+		const auto created = engine_->create_pool("tank", {{"t", {disk("a", 256)}}}, {}, false);
+		ASSERT_TRUE(created.ok()) << created.error().message();
+		ASSERT_TRUE(engine_->create_volume("tank", "v", 700000 * kMib, false).ok());
+		volumes_["v"] = {};
+	}
+	Pool *tank() { return engine_->find_volume("tank", "v").value().first; }
+	uint32_t id(const std::string &volume) { return engine_->find_volume("tank", volume).value().second.id; }
+	uint32_t snapshot_id(const std::string &volume, const std::string &snapshot)
+	{
+		return tank()->catalogue().snapshot(id(volume), snapshot).value().id;
+	}
+	void write(const std::string &volume, uint64_t extent, uint8_t what)
+	{
+		const std::vector<uint8_t> data(4096, what);
+		const Status done = tank()->kernel().write(id(volume), extent * kMib, data, false);
+		ASSERT_TRUE(done.ok()) << done.error().message();
+		volumes_[volume][extent] = what;
+	}
+	void discard(const std::string &volume, uint64_t extent)
+	{
+		ASSERT_TRUE(tank()->kernel().discard(id(volume), extent * kMib, kMib).ok());
+		volumes_[volume].erase(extent);
+	}
+	void snapshot(const std::string &volume, const std::string &name)
+	{
+		const auto made = engine_->create_snapshots("tank", {{volume, name}}, false);
+		ASSERT_TRUE(made.ok()) << made.error().message();
+		snapshots_[{volume, name}] = volumes_[volume];
+	}
+	void clone(const std::string &name, const std::string &volume, const std::string &of)
+	{
+		const auto made = engine_->create_clone("tank", name, {volume, of}, {}, false);
+		ASSERT_TRUE(made.ok()) << made.error().message();
+		volumes_[name] = snapshots_[{volume, of}];
+	}
+	void compare(uint32_t number, const Contents &contents, const std::string &what)
+	{
+		std::vector<uint8_t> data(4096);
+		for (const uint64_t extent : kExtents) {
+			ASSERT_TRUE(tank()->kernel().read(number, extent * kMib, data).ok());
+			const auto is = contents.find(extent);
+			ASSERT_EQ(is == contents.end() ? 0 : is->second, data[5]) << what << " at " << extent;
+		}
+	}
+	void compare_all()
+	{
+		for (const auto &[name, contents] : volumes_)
+			compare(id(name), contents, name);
+		for (const auto &of : shown_)
+			compare(snapshot_id(of.first, of.second), snapshots_[of], of.first + "@" + of.second);
+		expect(check(), "sound");
+	}
+	uint64_t memory() { return tank()->kernel().ask<sv_state>(SV_OP_STATE).value().memory; }
+	void restart()
+	{
+		for (const auto &[name, contents] : volumes_)
+			EXPECT_TRUE(tank()->kernel().flush(id(name)).ok());
+		stop();
+		start();
+		shown_.clear();
+	}
+
+	std::map<std::string, Contents> volumes_;
+	std::map<std::pair<std::string, std::string>, Contents> snapshots_;
+	std::set<std::pair<std::string, std::string>> shown_;
+};
+
+TEST_F(MapsTest, what_is_written_while_a_map_is_taken_over_is_not_in_it)
+{
+	wide_pool();
+	for (const uint64_t extent : kExtents)
+		write("v", extent, 1);
+	snapshot("v", "s");
+	write("v", 7, 2);
+	discard("v", 511);
+	bool wrote = false;
+	lie_ = [&](uint32_t op, void *payload, CommandResult &) {
+		if ((op != SV_OP_SHARE || static_cast<sv_share *>(payload)->source == 0) && op != SV_OP_DUMP_NEWER)
+			return;
+		wrote = true;
+		write("v", 0, static_cast<uint8_t>(2 + op));
+		write("v", 5000, static_cast<uint8_t>(2 + op));
+		write("v", 1 + op, 9);	// where the snapshot has nothing
+		discard("v", op == SV_OP_SHARE ? 262144 : 1008);
+		discard("v", 699999);
+	};
+	clone("c", "v", "s");
+	lie_ = nullptr;
+	EXPECT_TRUE(wrote);
+	compare_all();
+	restart();
+	compare_all();
+}
+
+TEST_F(MapsTest, views_that_share_at_random)
+{
+	for (unsigned seed = 1; seed <= 3; seed++) {
+		std::mt19937 random(seed);
+		const auto one_of = [&](const auto &items) {
+			auto at = items.begin();
+			std::advance(at, static_cast<long>(random() % items.size()));
+			return at->first;
+		};
+		wide_pool();
+		int numbers = 0;
+		for (int step = 0; step < 300; step++) {
+			const std::string volume = one_of(volumes_);
+			const uint64_t extent = kExtents[random() % std::size(kExtents)];
+			switch (random() % 14) {
+			case 0:
+				snapshot(volume, "s" + std::to_string(numbers++));
+				break;
+			case 1:
+				if (!snapshots_.empty() && volumes_.size() < 8) {
+					const auto of = one_of(snapshots_);
+					clone("c" + std::to_string(numbers++), of.first, of.second);
+				}
+				break;
+			case 2:
+				if (!snapshots_.empty()) {
+					const auto of = one_of(snapshots_);
+					shown_.insert(of);
+					EXPECT_TRUE(engine_->activate_snapshot("tank", {of.first, of.second}, false).ok());
+				}
+				break;
+			case 3:
+				if (!snapshots_.empty()) {
+					const auto of = one_of(snapshots_);
+					shown_.erase(of);
+					ASSERT_TRUE(engine_->deactivate_snapshot("tank", {of.first, of.second}, false).ok());
+					const auto gone = engine_->delete_snapshot("tank", {of.first, of.second}, false);
+					ASSERT_TRUE(gone.ok()) << gone.error().message();
+					snapshots_.erase(of);
+				}
+				break;
+			case 4:
+				if (!snapshots_.empty()) {
+					const auto of = one_of(snapshots_);
+					const auto back = engine_->rollback_volume("tank", {of.first, of.second}, false);
+					ASSERT_TRUE(back.ok()) << back.error().message();
+					volumes_[of.first] = snapshots_[of];
+				}
+				break;
+			case 5:
+				if (volume != "v" && std::ranges::none_of(snapshots_, [&](const auto &s) { return s.first.first == volume; })) {
+					ASSERT_TRUE(engine_->delete_volume("tank", volume, false).ok());
+					volumes_.erase(volume);
+				}
+				break;
+			case 6:
+				tank()->tick_with_checkpoint();
+				break;
+			case 7:
+				if (random() % 4 == 0)
+					restart();
+				compare_all();
+				break;
+			case 8:
+			case 9:
+				discard(volume, extent);
+				break;
+			default:
+				write(volume, extent, static_cast<uint8_t>(1 + random() % 255));
+			}
+			if (HasFatalFailure())
+				FAIL() << "seed " << seed << " step " << step;
+		}
+		compare_all();
+		restart();
+		compare_all();
+		ASSERT_TRUE(engine_->deactivate("tank", false).ok());
+		stop();
+		fs::remove(dir_ / "a");
+		volumes_.clear();
+		snapshots_.clear();
+		shown_.clear();
+		start();
+	}
+}
+
+TEST_F(MapsTest, clones_and_views_take_no_memory_for_what_they_have_in_common)
+{
+	wide_pool();
+	for (const uint64_t extent : kExtents)
+		write("v", extent, 1);
+	for (uint64_t extent = 10000; extent < 260000; extent += 1250)	// a leaf for each
+		write("v", extent, 1);
+	snapshot("v", "s");
+	const uint64_t before = memory();
+	for (const char *name : {"c", "d", "e"})
+		clone(name, "v", "s");
+	ASSERT_TRUE(engine_->activate_snapshot("tank", {"v", "s"}, false).ok());
+	EXPECT_GT(before + 40 * 4096, memory()) << "the map itself has more than 200 pages";
+	write("c", 10000, 3);
+	compare_all();
+	const uint64_t then = memory();
+	restart();
+	EXPECT_GT(then, memory() - 8 * 4096) << "nor after a restart";
+	compare_all();
+}
+
+TEST_F(MapsTest, what_the_kernel_will_not_share_is_loaded_whole)
+{
+	wide_pool();
+	for (const uint64_t extent : kExtents)
+		write("v", extent, 1);
+	snapshot("v", "s");
+	discard("v", 512);
+	refuse_ = [](uint32_t op) { return op == SV_OP_SHARE; };
+	clone("c", "v", "s");
+	restart();
+	compare_all();
+	refuse_ = nullptr;
+	// Nor what it gives up in the middle.
+	refuse_ = [](uint32_t op) { return op == SV_OP_DUMP_NEWER; };
+	clone("d", "v", "s");
+	refuse_ = nullptr;
+	compare_all();
+	int ends = 0;
+	lie_ = [&](uint32_t op, void *payload, CommandResult &result) {
+		if (op == SV_OP_DUMP_NEWER && ++ends == 1)	// as if nothing were newer: the end is refused
+			result.count = 0;
+		else if (op == SV_OP_DUMP_NEWER)
+			static_cast<sv_map_entry *>(payload)[0].index = 1 << 30;
+	};
+	clone("e", "v", "s");
+	clone("f", "v", "s");
+	lie_ = nullptr;
+	EXPECT_EQ(2, ends);
+	compare_all();
+	restart();
+	compare_all();
+}
+
+TEST_F(MapsTest, a_module_without_shared_maps_serves_clones)
+{
+	wide_pool();
+	for (const uint64_t extent : kExtents)
+		write("v", extent, 1);
+	snapshot("v", "s");
+	lie_ = [](uint32_t op, void *payload, CommandResult &) {
+		EXPECT_NE(SV_OP_SHARE, op);
+		if (op == SV_OP_HELLO)
+			static_cast<sv_hello *>(payload)->features &= ~SV_FEATURE_SHARE;
+	};
+	restart();
+	clone("c", "v", "s");
+	discard("c", 512);
+	compare_all();
+	restart();
+	compare_all();
+	lie_ = nullptr;
 }
 
 TEST_F(EngineTest, module_of_another_abi_is_refused_by_name)
