@@ -2,6 +2,7 @@
 cuts; several volumes are cut at one moment."""
 
 import os
+import subprocess
 import types
 
 import vm
@@ -39,6 +40,40 @@ dd if=/tmp/then of=/dev/sv/tank/a bs=4k count=40 seek=1790 oflag=direct conv=not
 dd if=/tmp/then of=/tmp/now bs=4k count=40 seek=1790 conv=notrunc status=none; zero 1780 30; zero 2047 1; same
 svctl check tank; svctl deactivate tank; svctl activate tank; svctl activate tank/a@s; same
 """
+
+
+CLONES = 1000
+TIB = 1 << 20  # extents
+
+# What the kernel has taken, in KiB, but for pages, of which svd tells. Free memory is no measure: each CPU keeps tens of MiB. Linear
+# devices are the measure of what any device takes; docs/performance.md says what a clone takes more.
+STORM = """taken() { sync; echo 3 > /proc/sys/vm/drop_caches; awk '/^(Slab|PageTables|Percpu|VmallocUsed):/ { sum += $2 } END { print sum }' /proc/meminfo; }
+map() { svctl show tank --json | grep -o '"kernel_memory_bytes": *[0-9]*' | grep -o '[0-9]*$'; }
+svctl create-pool tank --tier t=@DISK; svctl restore tank /share/dump; svctl create-snapshot tank/v1@s; svctl create-volume tank/warm --from v1@s
+before=$(taken)
+for i in $(seq @CLONES); do printf 'linear%d,,,rw,0 8 linear @OTHER 0;' $i; done > /tmp/table; dmsetup create --concise "$(cat /tmp/table)"
+linear=$(($(taken) - before)); before=$(taken); map=$(map)
+python3 @HERE/guest/storm.py clones tank v1@s @CLONES
+clones=$(($(taken) - before)); map=$(($(map) - map))
+echo "@CLONES clones: $clones KiB, and $map bytes by svctl show; as many linear devices: $linear KiB"
+for i in $(seq @CLONES); do echo linear$i; done | xargs dmsetup remove
+((map < (8 << 10) * @CLONES)); ((clones - linear < 24 * @CLONES))
+python3 @HERE/guest/storm.py write tank @CLONES; python3 @HERE/guest/storm.py read tank @CLONES
+"""
+
+
+@vm.full
+@vm.limit(1500)
+def test_a_thousand_clones_share_a_map(bench):
+    """Of a mapped TiB, all active at once, each with a block of its own."""
+    disk, other = bench.disk("wide", "1200G"), bench.disk("other", "16M")
+    dump = subprocess.run([f"{vm.REPO}/tests/support/make_dump.py", str(TIB), "1", str(TIB), "0", "--volumes", "1"], stdout=subprocess.PIPE,
+                          check=True).stdout
+    with bench.boot([disk, other], mem="3G") as guest:
+        s = Svctl(guest, [disk])
+        guest.put("dump", dump)
+        script = STORM.replace("@DISK", disk.dev).replace("@OTHER", other.dev).replace("@CLONES", str(CLONES)).replace("@HERE", HERE)
+        print(s.run(script, timeout=1200))
 
 
 @vm.full
