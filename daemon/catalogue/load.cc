@@ -195,6 +195,16 @@ static Result<bool> look_into(Database &db, uint32_t layer, bool everywhere, Ind
 	return missing;
 }
 
+// What is looked for from the whole chain, and all that its first layers have.
+static Status read_page(Database &db, std::span<const uint32_t> chain, size_t own, Indexes *looked_for, FlatPage *page)
+{
+	bool missing = true;
+	for (size_t i = 0; i < chain.size() && (missing || i < own); i++) {
+		SV_ASSIGN(missing, look_into(db, chain[i], i < own, looked_for, page));
+	}
+	return {};
+}
+
 Status Catalogue::for_each_difference(uint32_t id, uint32_t layer, uint64_t from, uint64_t to, std::span<const uint64_t> others,
 				      const std::function<Status(std::span<sv_map_entry>)> &fn)
 {
@@ -202,8 +212,9 @@ Status Catalogue::for_each_difference(uint32_t id, uint32_t layer, uint64_t from
 	SV_ASSIGN(const uint32_t head, layer_of_view(*this, db, id));
 	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(db, head));
 	const auto both = std::ranges::find_if(chain, [layer](uint32_t at) { return at <= layer; });
+	const size_t own = static_cast<size_t>(both - chain.begin());
 	std::set<uint64_t> pages;
-	SV_TRY(find_pages(db, {chain.begin(), both}, from, to, &pages));
+	SV_TRY(find_pages(db, std::span(chain).first(own), from, to, &pages));
 	for (const uint64_t index : others)
 		pages.insert(index / MapPage::kEntries);
 	Batcher<sv_map_entry> batch(fn);
@@ -214,10 +225,7 @@ Status Catalogue::for_each_difference(uint32_t id, uint32_t layer, uint64_t from
 		page.first = number * MapPage::kEntries;
 		for (; other != others.end() && *other < page.first + MapPage::kEntries; ++other)
 			told.set(*other - page.first);
-		bool missing = true;
-		for (auto at = chain.begin(); at != chain.end() && (missing || at < both); ++at) {
-			SV_ASSIGN(missing, look_into(db, *at, at < both, &told, &page));
-		}
+		SV_TRY(read_page(db, chain, own, &told, &page));
 		for (uint64_t i = 0; i < MapPage::kEntries; i++)
 			if (told.test(i) && page.first + i >= from && page.first + i < to)
 				batch.put(map_entry(page, i, id));

@@ -311,7 +311,7 @@ sv_volume_info Pool::volume_info(const VolumeRow &volume) const
 	info.layer = volume.layer;
 	info.owned_since = volume.owned_since;
 	info.flags = volume.flags | (volume.parent_layer != 0 ? SV_VOLUME_CHAINED : 0) |
-		     ((features_ & SV_FEATURE_SHARE) != 0 ? SV_VOLUME_WHOLE : 0);
+		     (shares_maps() ? SV_VOLUME_WHOLE : 0);
 	info.size = volume.size;
 	info.tiers = volume.tiers;
 	return info;

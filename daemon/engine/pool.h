@@ -198,6 +198,7 @@ private:
 	Status refuse_old_module_for_snapshots();	// if there are any, or clones
 	Status take_cut(const std::vector<SnapshotRow> &rows);
 	Status resolve_snapshots();
+	bool shares_maps() const { return (features_ & SV_FEATURE_SHARE) != 0; }
 	Status load_map(const sv_volume_info &view, MapSources &sources);
 	Status load_whole_map(uint32_t id);
 	Status share_map(uint32_t id, const MapSource &source);

@@ -106,7 +106,7 @@ Status Pool::refuse_old_module_for_snapshots()
 // The kernel has it without a map. Where most of that is another one's it is told what differs, and keeps the rest once.
 Status Pool::load_map(const sv_volume_info &view, MapSources &sources)
 {
-	if ((features_ & SV_FEATURE_SHARE) == 0)
+	if (!shares_maps())
 		return load_whole_map(view.id);
 	SV_ASSIGN(const auto source, sources.nearest(view.layer, view.size));
 	if (source) {
@@ -122,7 +122,7 @@ Status Pool::load_map(const sv_volume_info &view, MapSources &sources)
 
 Status Pool::load_whole_map(uint32_t id)
 {
-	const auto hidden = (features_ & SV_FEATURE_SHARE) != 0 ? Catalogue::Hidden::kTell : Catalogue::Hidden::kLeaveOut;
+	const auto hidden = shares_maps() ? Catalogue::Hidden::kTell : Catalogue::Hidden::kLeaveOut;
 	return catalogue_->for_each_map(id, [&](std::span<sv_map_entry> some) -> Status {
 		SV_TRY(pace_->breathe());
 		return channel_->tell_all(SV_OP_MAP, some); }, hidden);
@@ -337,7 +337,7 @@ Status Pool::load_view(const VolumeSpec &spec, const SnapshotRow &snapshot)
 	sv_volume_info info{};
 	info.id = snapshot.id;
 	info.layer = info.owned_since = snapshot.layer;
-	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY | ((features_ & SV_FEATURE_SHARE) != 0 ? SV_VOLUME_WHOLE : 0);
+	info.flags = SV_VOLUME_SNAPSHOT | SV_VOLUME_READ_ONLY | (shares_maps() ? SV_VOLUME_WHOLE : 0);
 	info.size = snapshot.size;
 	info.tiers = ~0ull;
 	SV_TRY(drop_from_kernel(snapshot.id));	// what was left of an attempt before

@@ -54,6 +54,10 @@ struct sv_node {
 	};
 };
 
+/* Of a node's word (sv_page_word()); its upper half is the newest layer. map.c */
+#define SV_NODE_FROZEN	(1ull << 31)
+#define SV_NODE_OTHERS	(SV_NODE_FROZEN - 1)
+
 /* A root with its depth, so that a reader sees both in one load; replaced when the volume grows. */
 struct sv_root {
 	struct sv_node *node;

@@ -23,8 +23,6 @@
  */
 #include "internal.h"
 
-#define FROZEN		(1ull << 31)
-#define OTHERS		(FROZEN - 1)
 #define NEWEST_SHIFT	32
 
 static_assert(sizeof(struct sv_node) == 4096, "a node is a page");
@@ -36,7 +34,7 @@ u32 sv_node_newest(const struct sv_node *n)
 
 static bool is_frozen(const struct sv_node *n)
 {
-	return *sv_page_word(n) & FROZEN;
+	return *sv_page_word(n) & SV_NODE_FROZEN;
 }
 
 /* Under the lock, before what is as new can be seen. */
@@ -52,7 +50,7 @@ static void add_owner(struct sv_node *n)
 {
 	u64 *word = sv_page_word(n);
 
-	WRITE_ONCE(*word, (*word | FROZEN) + 1);
+	WRITE_ONCE(*word, (*word | SV_NODE_FROZEN) + 1);
 }
 
 /* False: it was the last one. */
@@ -60,7 +58,7 @@ static bool others_own(struct sv_node *n)
 {
 	u64 *word = sv_page_word(n);
 
-	if (!(*word & OTHERS))
+	if (!(*word & SV_NODE_OTHERS))
 		return false;
 	WRITE_ONCE(*word, *word - 1);
 	return true;
@@ -132,7 +130,7 @@ struct sv_node *sv_node_take(struct sv_pool *p)
 static void copy_frozen(struct sv_pool *p, struct sv_node **at, u32 level)
 {
 	struct sv_node *old = *at, *own = sv_node_take(p);
-	bool shared = *sv_page_word(old) & OTHERS;
+	bool shared = *sv_page_word(old) & SV_NODE_OTHERS;
 	u32 i;
 
 	memcpy(own, old, sizeof(*own));

@@ -6,9 +6,7 @@
 #include <array>
 #include <cstring>
 #include <map>
-#include <memory>
 #include <random>
-#include <set>
 #include <vector>
 
 #include "tests/support/core_pool.h"
@@ -19,8 +17,6 @@ using sv::test::CorePool;
 using Oracle = std::map<uint64_t, uint64_t>;  // entries, with those that hide
 
 constexpr uint64_t kExtent = SV_EXTENT_SIZE;
-constexpr uint64_t kFrozen = 1ull << 31;
-constexpr uint64_t kOthers = kFrozen - 1;
 
 // Pages whose readers may not have gone yet.
 std::vector<void*> retired;
@@ -44,7 +40,7 @@ class CoreMapShare : public testing::Test {
   void enter(const sv_volume* v, uint64_t index) {
     const sv_node* n = v->root->node;
     for (uint32_t level = v->root->depth; n; n = level > 1 ? n->child[sv_node_slot(index, --level)] : nullptr)
-      if (*sv_page_word(n) & kFrozen) {
+      if (*sv_page_word(n) & SV_NODE_FROZEN) {
         Reader r{.node = n, .had = {}};
         std::memcpy(r.had.data(), n->entry, sizeof(n->entry));
         readers_.push_back(r);
@@ -97,8 +93,8 @@ class CoreMapShare : public testing::Test {
     EXPECT_EQ(p_.pool->node_count, owners.size());
     for (const auto& [n, count] : owners) {
       // A last owner's copy takes over what is below: then nothing but that is below the old one.
-      ASSERT_EQ(count, (*sv_page_word(n) & kOthers) + 1);
-      ASSERT_TRUE(count == 1 || (*sv_page_word(n) & kFrozen));
+      ASSERT_EQ(count, (*sv_page_word(n) & SV_NODE_OTHERS) + 1);
+      ASSERT_TRUE(count == 1 || (*sv_page_word(n) & SV_NODE_FROZEN));
     }
   }
 

@@ -328,6 +328,14 @@ protected:
 		ASSERT_TRUE(tank()->kernel().discard(id(volume), extent * kMib, kMib).ok());
 		volumes_[volume].erase(extent);
 	}
+	// A volume with something in each of kExtents, and a snapshot of it.
+	void written_and_snapped()
+	{
+		wide_pool();
+		for (const uint64_t extent : kExtents)
+			write("v", extent, 1);
+		snapshot("v", "s");
+	}
 	void snapshot(const std::string &volume, const std::string &name)
 	{
 		const auto made = engine_->create_snapshots("tank", {{volume, name}}, false);
@@ -374,10 +382,7 @@ protected:
 
 TEST_F(MapsTest, what_is_written_while_a_map_is_taken_over_is_not_in_it)
 {
-	wide_pool();
-	for (const uint64_t extent : kExtents)
-		write("v", extent, 1);
-	snapshot("v", "s");
+	written_and_snapped();
 	write("v", 7, 2);
 	discard("v", 511);
 	bool wrote = false;
@@ -508,10 +513,7 @@ TEST_F(MapsTest, clones_and_views_take_no_memory_for_what_they_have_in_common)
 
 TEST_F(MapsTest, what_the_kernel_will_not_share_is_loaded_whole)
 {
-	wide_pool();
-	for (const uint64_t extent : kExtents)
-		write("v", extent, 1);
-	snapshot("v", "s");
+	written_and_snapped();
 	discard("v", 512);
 	refuse_ = [](uint32_t op) { return op == SV_OP_SHARE; };
 	clone("c", "v", "s");
@@ -541,10 +543,7 @@ TEST_F(MapsTest, what_the_kernel_will_not_share_is_loaded_whole)
 
 TEST_F(MapsTest, a_module_without_shared_maps_serves_clones)
 {
-	wide_pool();
-	for (const uint64_t extent : kExtents)
-		write("v", extent, 1);
-	snapshot("v", "s");
+	written_and_snapped();
 	lie_ = [](uint32_t op, void *payload, CommandResult &) {
 		EXPECT_NE(SV_OP_SHARE, op);
 		if (op == SV_OP_HELLO)
