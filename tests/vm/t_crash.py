@@ -11,7 +11,7 @@ import vm
 from svctl import BIN, Svctl, pool_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CUTS = int(os.environ.get("SOAK_CUTS", "20"))  # make soak does more
+CUTS = int(os.environ.get("SOAK_CUTS", "12"))  # make soak does more
 STATES = 10  # of which one guest verifies all
 SEED = int(os.environ.get("SEED", "0")) or random.randrange(1, 1 << 30)
 
@@ -40,7 +40,7 @@ MOUNT = "mount -o discard /dev/sv/tank/a /mnt\n"
 CHECK = "umount /mnt; fsck.ext4 -fn /dev/sv/tank/a; svctl check tank\n"
 
 
-@vm.limit(60 + 30 * CUTS)  # 20 s a cut on a busy machine
+@vm.limit(300 + 30 * CUTS)  # a cut takes 20 to 35 s, by what else the host does
 def test_power_cuts_under_fsync_load(bench):
     print(f"seed {SEED}, {CUTS} cuts")
     rng = random.Random(SEED)
