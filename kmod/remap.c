@@ -441,7 +441,7 @@ static void sv_io_account(struct sv_io *io, blk_status_t status)
 {
 	if (unlikely(status == BLK_STS_AGAIN || status == BLK_STS_DM_REQUEUE))
 		return;
-	sv_latency_count(io->target->vol->latency.rows + io->row, io->bytes, ktime_get_ns() - io->start,
+	sv_latency_count(&io->target->vol->latency, io->row, io->bytes, ktime_get_ns() - io->start,
 			 status == BLK_STS_OK);
 }
 

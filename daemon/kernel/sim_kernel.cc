@@ -307,7 +307,7 @@ private:
 	static void count(sv_volume *volume, sv_io_class kind, u32 tier, uint64_t bytes, Clock::time_point start, bool ok)
 	{
 		const sv_latency *l = sv_volume_latency(volume);
-		sv_latency_count(l->rows + sv_latency_row_of(l, kind, tier), bytes,
+		sv_latency_count(l, sv_latency_row_of(l, kind, tier), bytes,
 				 static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - start).count()), ok);
 	}
 

@@ -54,7 +54,8 @@ static u64 memory_of(const struct sv_pool *p)
 
 	/* the partials' directory */
 	n += SV_PT_TOP * sizeof(void *) + (u64)p->pt_chunks * sizeof(void *);
-	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) + p->latency_bytes;
+	n += (u64)p->nr_members * SV_TAKEN_MAX * sizeof(struct sv_taken) +
+	     (u64)atomic64_read(&p->latency_bytes);
 	/* used, live and gaps */
 	return n + p->total_slots * 3 / 8 + SV_STREAM_BYTES + SV_BATCH_MAX + (u64)p->ring_blocks * 4;
 }

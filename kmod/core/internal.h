@@ -188,7 +188,7 @@ struct sv_pool {
 	u64 node_count;
 
 	struct sv_volume *volumes;
-	u64 latency_bytes;		/* of open volumes; pool->lock */
+	atomic64_t latency_bytes;	/* of open volumes */
 
 	/* Record stream: a byte ring; [durable, head) is not yet acknowledged. pool->lock */
 	u8 *stream;

@@ -3,6 +3,7 @@
 #ifndef SV_CORE_PORT_KERNEL_H
 #define SV_CORE_PORT_KERNEL_H
 
+#include <asm/local64.h>
 #include <linux/atomic.h>
 #include <linux/bitmap.h>
 #include <linux/bitops.h>
@@ -10,10 +11,10 @@
 #include <linux/crc32c.h>
 #include <linux/errno.h>
 #include <linux/mm.h>
-#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <linux/smp.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/types.h>
@@ -47,6 +48,12 @@ static inline void *sv_zalloc(size_t bytes)
 static inline void *sv_zalloc_now(size_t bytes)
 {
 	return kzalloc(bytes, GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
+/* Any context; fails at once where memory is short; zeroed. */
+static inline void *sv_zalloc_atomic(size_t bytes)
+{
+	return kzalloc(bytes, GFP_NOWAIT | __GFP_NOWARN);
 }
 
 static inline void sv_free(void *p)
@@ -105,15 +112,19 @@ static inline void sv_read_lock(void) { rcu_read_lock(); }
 static inline void sv_read_unlock(void) { rcu_read_unlock(); }
 
 /*
- * What each CPU has of its own, as many bytes for each that may ever be there. Adding takes no lock and is right in any
- * context; others may read it meanwhile. Allocating may sleep; zeroed; NULL on failure.
+ * Counters that one CPU alone adds to, from sv_cpu_enter() to sv_cpu_leave(), where nobody sleeps: without a lock, and
+ * right in any context. Others may read them meanwhile.
  */
-#define sv_percpu_zalloc(bytes)	__alloc_percpu((bytes), __alignof__(u64))
-#define sv_percpu_free(p)	free_percpu(p)
-#define sv_percpu_add(var, n)	this_cpu_add((var), (n))
-#define sv_percpu_of(p, cpu)	per_cpu_ptr((p), (cpu))
-#define sv_for_each_cpu(cpu)	for_each_possible_cpu(cpu)
-#define sv_nr_cpus()		num_possible_cpus()
+typedef local64_t sv_counter_t;
+
+static inline u32 sv_cpu_enter(void) { return (u32)get_cpu(); }
+static inline void sv_cpu_leave(void) { put_cpu(); }
+static inline u32 sv_cpu_now(void) { return raw_smp_processor_id(); }	/* it may be another one by now */
+static inline void sv_counter_add(sv_counter_t *c, u64 n) { local64_add((s64)n, c); }
+static inline u64 sv_counter_read(const sv_counter_t *c) { return (u64)local64_read(c); }
+
+/* One more than the highest that sv_cpu_enter() may ever tell. */
+static inline u32 sv_nr_cpus(void) { return nr_cpu_ids; }
 
 /* CRC32C with initial value ~0 and final xor ~0, continued from @crc (0 to begin). */
 static inline u32 sv_crc32c(u32 crc, const void *p, size_t n)

@@ -4,6 +4,8 @@
 
 void (*sv_other_cpu)(sv_lock_t *l);
 void (*sv_page_retired)(void *page);
+u32 sv_test_cpus = 1, sv_test_cpu;
+bool sv_test_no_memory;
 
 static u32 table[256];
 

@@ -72,6 +72,9 @@ static inline int fls64(u64 x) { return x ? 64 - __builtin_clzll(x) : 0; }
 #define RCU_INIT_POINTER(p, v)	((p) = (v))
 #define WARN_ON_ONCE(c)	({ bool sv_w_ = !!(c); assert(!sv_w_); sv_w_; })
 
+#define cmpxchg(p, old, new)	({ __typeof__(*(p)) sv_o_ = (old); \
+	__atomic_compare_exchange_n((p), &sv_o_, (new), false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); sv_o_; })
+
 typedef struct { s64 counter; } atomic64_t;
 static inline s64 atomic64_read(const atomic64_t *a) { return __atomic_load_n(&a->counter, __ATOMIC_RELAXED); }
 static inline void atomic64_set(atomic64_t *a, s64 v) { __atomic_store_n(&a->counter, v, __ATOMIC_RELAXED); }
@@ -125,13 +128,23 @@ static inline void sv_page_retire(void *page)
 static inline void sv_read_lock(void) {}
 static inline void sv_read_unlock(void) {}
 
-/* One CPU. */
-#define sv_percpu_zalloc(bytes)	calloc(1, (bytes))
-#define sv_percpu_free(p)	free(p)
-#define sv_percpu_add(var, n)	((void)((var) += (n)))
-#define sv_percpu_of(p, cpu)	(p)
-#define sv_for_each_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
-#define sv_nr_cpus()		1u
+/* As many CPUs as a test wants; the one that it runs on. In port_user.c. */
+typedef u64 sv_counter_t;
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern u32 sv_test_cpus, sv_test_cpu;
+extern bool sv_test_no_memory;	/* for sv_zalloc_atomic() */
+#ifdef __cplusplus
+}
+#endif
+static inline u32 sv_cpu_enter(void) { return sv_test_cpu; }
+static inline void sv_cpu_leave(void) {}
+static inline u32 sv_cpu_now(void) { return sv_test_cpu; }
+static inline void sv_counter_add(sv_counter_t *c, u64 n) { *c += n; }
+static inline u64 sv_counter_read(const sv_counter_t *c) { return *c; }
+static inline u32 sv_nr_cpus(void) { return sv_test_cpus; }
+static inline void *sv_zalloc_atomic(size_t bytes) { return sv_test_no_memory ? NULL : calloc(1, bytes); }
 
 #ifdef __cplusplus
 extern "C"

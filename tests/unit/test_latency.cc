@@ -83,7 +83,7 @@ class CoreLatency : public testing::Test {
 
   void count(sv_io_class c, uint32_t tier, uint64_t bytes, uint64_t ns, bool ok) {
     const sv_latency* l = sv_volume_latency(volume_);
-    sv_latency_count(l->rows + sv_latency_row_of(l, c, tier), bytes, ns, ok);
+    sv_latency_count(l, sv_latency_row_of(l, c, tier), bytes, ns, ok);
   }
 
   sv_pool* pool_ = nullptr;
@@ -138,19 +138,54 @@ TEST_F(CoreLatency, failed_io_counts_without_its_bytes) {
   EXPECT_EQ(1u, rows[0].buckets[SV_HISTOGRAM_BUCKETS - 1]);
 }
 
-TEST_F(CoreLatency, lives_from_first_open_to_last_close) {
+TEST_F(CoreLatency, lives_from_first_io_to_last_close) {
   const uint64_t open = memory();
   ASSERT_EQ(0, sv_volume_open(volume_));
   EXPECT_EQ(open, memory());
   count(SV_IO_READ, 0, 4096, 100, true);
+  const uint64_t counting = memory();
+  EXPECT_EQ(open + 8 * 456, counting) << "of a pool of two tiers";
+  count(SV_IO_WRITE, 1, 4096, 100, true);
   sv_volume_close(volume_);
-  EXPECT_EQ(1u, ask().size());
+  EXPECT_EQ(2u, ask().size());
+  EXPECT_EQ(counting, memory());
   sv_volume_close(volume_);
   EXPECT_TRUE(ask().empty());
-  EXPECT_GT(open, memory());
+  EXPECT_EQ(open, memory());
   ASSERT_EQ(0, sv_volume_open(volume_));
   EXPECT_TRUE(ask().empty());
   EXPECT_EQ(open, memory());
+}
+
+TEST_F(CoreLatency, each_cpu_counts_for_itself) {
+  sv_volume_close(volume_);
+  sv_test_cpus = 4;
+  ASSERT_EQ(0, sv_volume_open(volume_));
+  const uint64_t open = memory();
+  for (const uint32_t cpu : {3u, 1u, 3u}) {
+    sv_test_cpu = cpu;
+    count(SV_IO_READ, 0, 4096, 100, true);
+  }
+  EXPECT_EQ(open + 2 * 8 * 456, memory());
+  const auto rows = ask();
+  ASSERT_EQ(1u, rows.size());
+  EXPECT_EQ(3u, rows[0].ios);
+  EXPECT_EQ(3u * 4096, rows[0].bytes);
+  sv_volume_close(volume_);
+  sv_test_cpu = 0;
+  sv_test_cpus = 1;
+  ASSERT_EQ(0, sv_volume_open(volume_));
+}
+
+TEST_F(CoreLatency, without_memory_it_is_counted_later) {
+  sv_test_no_memory = true;
+  count(SV_IO_READ, 0, 4096, 100, true);
+  EXPECT_TRUE(ask().empty());
+  sv_test_no_memory = false;
+  count(SV_IO_READ, 0, 8192, 100, true);
+  const auto rows = ask();
+  ASSERT_EQ(1u, rows.size());
+  EXPECT_EQ(8192u, rows[0].bytes);
 }
 
 TEST_F(CoreLatency, tier_added_while_open_counts_as_none) {
