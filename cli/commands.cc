@@ -311,10 +311,25 @@ Request list(const Values &v, const std::string &noun)
 	return request;
 }
 
+Request diff(const Values &v, const std::string &)
+{
+	const std::string &from = v.text("POOL/VOLUME@SNAPSHOT"), &to = v.text("POOL/VOLUME[@SNAPSHOT]");
+	const std::string volume = from.substr(0, from.find('@')), other = to.empty() ? volume : to;
+	const json one = split_snapshot(from);
+	const json two = other.find('@') == std::string::npos ? split_volume(other) : split_snapshot(other);
+	if (one["pool"] != two["pool"])
+		throw UsageError("what is compared is of one pool");
+	const auto without_pool = [](const std::string &name) { return name.substr(name.find('/') + 1); };
+	Request request{"Diff", {{"pool", one["pool"]}, {"from", without_pool(from)}, {"to", without_pool(other)}}};
+	request.long_work = request.leaves_nothing = true;
+	request.view.header = !v.flag("no-header");
+	return request;
+}
+
 Request show_space(const Values &v, const std::string &)
 {
 	Request request{"ShowSpace"};
-	request.long_work = true;
+	request.long_work = request.leaves_nothing = true;
 	request.view.bytes = request.view.chosen = v.flag("bytes");
 	bool all = false;
 	json of = json::array();
@@ -511,6 +526,11 @@ std::vector<Command> query_commands()
 		 {kBytes,
 		  {"POOL[/VOLUME[@SNAPSHOT]]", "", "of a pool all snapshots, of a volume all that it has; of one pool", Kind::kWords}},
 		 "show-space tank/train@epoch-1 tank/train@epoch-2", "3: nothing has that name", show_space, false, space_columns()},
+		{"diff", "diff", {"snapshot"}, "what has changed since a snapshot: ranges of bytes, found without reading data",
+		 {{"POOL/VOLUME@SNAPSHOT", "", ""},
+		  {"POOL/VOLUME[@SNAPSHOT]", "", "up to when; without it, up to now in the snapshot's volume", Kind::kWord, false},
+		  {"-H,--no-header", "", "for scripts: no header and no sum, a tab between columns", Kind::kFlag, false}},
+		 "diff tank/train@epoch-1 tank/train@epoch-2", "3: nothing has that name", diff, false},
 		{"show", "show", {"pool", "volume", "snapshot"}, "all that is known of a pool, a volume or a snapshot",
 		 {{"POOL[/VOLUME[@SNAPSHOT]]", "", ""}, kBytes}, "show tank/train", "", show, false},
 	};

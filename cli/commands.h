@@ -28,6 +28,7 @@ struct Request {
 	std::string command = {};	// its name in the table
 	bool changes = false;		// something, unless with --dry-run
 	bool long_work = false;		// a job of svd's, if it takes long
+	bool leaves_nothing = false;	// if svctl is gone: svd ends it then
 	View view = {};			// of tables, and of numbers
 	Selection selection = {};	// of list
 	bool new_uuid = false;		// for the file system on the volume that is created

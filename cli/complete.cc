@@ -206,6 +206,7 @@ std::vector<Candidate> fitting(const Place &place, const std::string &what, cons
 		{"JOB", [&] { return jobs(place); }},
 		{"POOL/VOLUME", [&] { return volumes(place); }},
 		{"POOL[/VOLUME[@SNAPSHOT]]", [&] { return names(place, {"pool", "volume", "snapshot"}); }},
+		{"POOL/VOLUME[@SNAPSHOT]", [&] { return names(place, {"volume", "snapshot"}); }},
 		{"POOL/VOLUME@SNAPSHOT", [&] { return names(place, {"snapshot"}); }},
 		{"POOL/VOLUME@NEW", [&] { return new_snapshots(place); }},
 		{"VOLUME@SNAPSHOT", [&] { return origins(place); }},

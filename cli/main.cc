@@ -15,6 +15,7 @@
 
 #include "cli/client.h"
 #include "cli/complete.h"
+#include "cli/diff.h"
 #include "cli/freeze.h"
 #include "cli/interrupt.h"
 #include "cli/new_uuid.h"
@@ -29,7 +30,6 @@
 namespace {
 
 using namespace svctl;
-constexpr int kSchema = 1;
 constexpr auto kFrozenFor = std::chrono::seconds(10);
 
 int report(const Options &options, const Request &request, const Answer &answer)
@@ -98,7 +98,7 @@ int print_text(int fd)
 std::string interrupted(const Options &options, const Request &request)
 {
 	// Those that go on without their client (docs/api.md), if svd has begun: then it has said so, and its number.
-	if (request.long_work && !options.dry_run && request.command != "dump" && request.command != "show-space")
+	if (request.long_work && !options.dry_run && !request.leaves_nothing)
 		return fmt::format("svctl: {}: interrupted; svd may still carry it out: see svctl jobs and svctl status", request.command);
 	if (!request.changes || options.dry_run)
 		return fmt::format("svctl: {}: interrupted", request.command);
@@ -215,6 +215,11 @@ int run(const Options &options, const Request &request)
 	Answer answer = freezes ? ask_frozen(options, request) : ask(options, request);
 	if (request.new_uuid && answer.exit == kExitOk && !options.dry_run)
 		answer = with_new_uuid(options, request, std::move(answer));
+	if (answer.exit == kExitOk && !answer.fds.empty() && request.command == "diff") {
+		svd::FdBuffer lines(answer.fds[0].get());
+		print_diff(std::cout, lines, answer.parameters, options.json, request.view.header);
+		return kExitOk;
+	}
 	if (answer.exit == kExitOk && !answer.fds.empty())
 		return print_text(answer.fds[0].get());
 	return report(options, request, answer);

@@ -10,6 +10,8 @@
 
 namespace svctl {
 
+inline constexpr int kSchema = 1;	// of what --json prints
+
 std::span<const Column> problem_columns();	// of status
 std::span<const Column> scan_columns();
 std::span<const Column> job_columns();

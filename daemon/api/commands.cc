@@ -123,6 +123,9 @@ const std::map<std::string, JobMethod> kJobMethods = {
 		return [&e, pool = p.text("pool")](Job &job) { return e.check(pool, job); }; }}},
 	{"Dump", {Kind::kWorks, "dump", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool")](Job &job) { return e.dump(pool, job); }; }}},
+	{"Diff", {Kind::kWorks, "diff", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
+		return [&e, pool = p.text("pool"), from = p.volume_or_snapshot("from"), to = p.volume_or_snapshot("to")](Job &job) {
+			return e.diff(pool, from, to, job); }; }}},
 	{"ShowSpace", {Kind::kWorks, "show-space", false, [](Engine &e, const Parameters &p, const Fds &) -> Job::Work {
 		return [&e, pool = p.text("pool"), of = p.volumes_or_snapshots("of")](Job &job) {
 			return e.show_space(pool, of, job); }; }}},

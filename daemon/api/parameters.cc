@@ -121,18 +121,24 @@ std::optional<SnapshotName> Parameters::origin(const char *name) const
 	return SnapshotName{text.substr(0, at), text.substr(at + 1)};
 }
 
+static SnapshotName split(const std::string &text, const char *name)
+{
+	const size_t at = text.find('@');
+	if (at == text.size() - 1 || text.empty())
+		throw BadParameter(name);
+	return {text.substr(0, at), at == std::string::npos ? "" : text.substr(at + 1)};
+}
+
+SnapshotName Parameters::volume_or_snapshot(const char *name) const { return split(text(name), name); }
+
 std::vector<SnapshotName> Parameters::volumes_or_snapshots(const char *name) const
 {
 	std::vector<SnapshotName> all;
 	const std::vector<std::string> given = texts(name);
 	if (has(name) && given.empty())	// a script whose list came out empty does not mean everything
 		throw BadParameter(name);
-	for (const std::string &text : given) {
-		const size_t at = text.find('@');
-		if (at == text.size() - 1 || text.empty())
-			throw BadParameter(name);
-		all.push_back({text.substr(0, at), at == std::string::npos ? "" : text.substr(at + 1)});
-	}
+	for (const std::string &text : given)
+		all.push_back(split(text, name));
 	return all;
 }
 

@@ -34,6 +34,7 @@ public:
 	std::vector<TierRequest> tiers(const char *name) const;
 	std::vector<SnapshotName> new_snapshots(const char *name) const;
 	std::vector<SnapshotName> volumes_or_snapshots(const char *name) const;	// of a volume: snapshot is empty; none if it is left out
+	SnapshotName volume_or_snapshot(const char *name) const;
 	std::optional<SnapshotName> origin(const char *name) const;	// "VOLUME@SNAPSHOT"
 	int fd(const char *name, const Fds &fds) const;			// a position among them
 	std::vector<uint8_t> hex(const char *name) const;

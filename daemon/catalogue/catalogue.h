@@ -167,6 +167,13 @@ struct SnapshotSpace {
 	uint64_t frees = 0;      // of the pool's space, that its deletion would bring back
 };
 
+// Of a volume, in bytes.
+struct ChangedRange {
+	uint64_t offset = 0;
+	uint64_t length = 0;
+	bool data = false;	// false: nothing is there now, which is read as zeroes
+};
+
 struct SnapshotSpaces {
 	std::vector<SnapshotSpace> each;
 	uint64_t frees = 0;      // if all of them are deleted: more than their sum where several share what nothing else has
@@ -301,6 +308,12 @@ class Catalogue {
 	// What is applied, as if what is being deleted were gone, merged and folded. Long; at its steps others may read this
 	// catalogue, and nobody may change it.
 	Result<SnapshotSpaces> snapshot_spaces(std::span<const uint32_t> ids, Pace &pace = NoPace::instance());
+
+	// What a volume or snapshot had written or discarded where another one has it not, or the other way round: in blocks, merged,
+	// in order, up to the larger one's end. They need not be of one volume. A block may have been written with what was there;
+	// and where chains were shortened (SV_FOLD_FILL) others of its 64 KiB may be told with it. Long, as snapshot_spaces().
+	Status for_each_change(uint32_t from, uint32_t to, const std::function<Status(const ChangedRange &)> &fn,
+			       Pace &pace = NoPace::instance());
 
 	// --- journal ---
 	Result<sv_ring_cursor> applied();  // behind the last applied batch

@@ -125,6 +125,26 @@ Result<bool> LayerPages::next(uint64_t &first, const Each &each)
 
 // ---- the map of a chain ----
 
+Result<bool> look_into(Database &db, uint32_t layer, bool everywhere, Indexes *looked_for, FlatPage *page)
+{
+	SV_ASSIGN(Query q, db.query("SELECT data FROM map_pages WHERE key = ?"));
+	SV_ASSIGN(const bool row, q.bind(map_key(layer, page->first)).step());
+	if (!row)
+		return true;
+	MapPage own;
+	SV_TRY(decode_blob(q.blob(0), "map_pages", map_key(layer, page->first), own));
+	bool missing = false;
+	for (size_t i = 0; i < MapPage::kEntries; i++) {
+		if (page->map.extent[i] == 0 && own.extent[i] != 0 && (everywhere || looked_for->test(i))) {
+			page->map.extent[i] = own.extent[i];
+			page->layer[i] = layer;
+			looked_for->set(i);
+		}
+		missing = missing || (looked_for->test(i) && page->map.extent[i] == 0);
+	}
+	return missing;
+}
+
 Result<FlatMap> FlatMap::open(Database &db, const std::vector<uint32_t> &chain)
 {
 	SV_ASSIGN(LayerPages pages, LayerPages::open(db, chain));

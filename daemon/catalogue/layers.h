@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -69,6 +70,12 @@ struct FlatPage {
 	MapPage map;
 	std::array<uint32_t, MapPage::kEntries> layer{};
 };
+
+using Indexes = std::bitset<MapPage::kEntries>;  // of a page
+
+// Adds what a layer has where no newer one has anything: at those that are looked for, or everywhere, and then that is looked
+// for. False: nothing that is looked for is missing any more.
+Result<bool> look_into(Database &db, uint32_t layer, bool everywhere, Indexes *looked_for, FlatPage *page);
 
 // The map of a chain.
 class FlatMap {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 // Reading the catalogue in the order and the form in which the kernel is loaded.
 #include <algorithm>
-#include <bitset>
 #include <set>
 
 #include <fmt/format.h>
@@ -121,20 +120,10 @@ static Status each_entry(const FlatPage &page, uint32_t volume, uint32_t hidden_
 	return batch.flush_if_full();
 }
 
-// That a volume writes, or that a snapshot froze.
-static Result<uint32_t> layer_of_view(Catalogue &catalogue, Database &db, uint32_t id)
-{
-	SV_ASSIGN(const auto snapshot, snapshot_row(db, id));
-	if (snapshot)
-		return snapshot->layer;
-	SV_ASSIGN(const VolumeRow v, catalogue.volume(id));
-	return v.layer;
-}
-
 Status Catalogue::for_each_map(uint32_t id, const std::function<Status(std::span<sv_map_entry>)> &fn, Hidden hidden)
 {
-	SV_ASSIGN(const uint32_t layer, layer_of_view(*this, *impl_->db, id));
-	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(*impl_->db, layer));
+	SV_ASSIGN(const View view, view_of(*this, *impl_->db, id));
+	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(*impl_->db, view.layer));
 	SV_ASSIGN(FlatMap map, FlatMap::open(*impl_->db, chain));
 	Batcher<sv_map_entry> batch(fn);
 	FlatPage page;
@@ -171,30 +160,6 @@ static Status find_pages(Database &db, std::span<const uint32_t> layers, uint64_
 	return {};
 }
 
-using Indexes = std::bitset<MapPage::kEntries>;  // of a page
-
-// Adds what a layer has where no newer one has anything: at those that are looked for, or everywhere, and then that is looked
-// for. False: nothing that is looked for is missing any more.
-static Result<bool> look_into(Database &db, uint32_t layer, bool everywhere, Indexes *looked_for, FlatPage *page)
-{
-	SV_ASSIGN(Query q, db.query("SELECT data FROM map_pages WHERE key = ?"));
-	SV_ASSIGN(const bool row, q.bind(map_key(layer, page->first)).step());
-	if (!row)
-		return true;
-	MapPage own;
-	SV_TRY(decode_blob(q.blob(0), "map_pages", map_key(layer, page->first), own));
-	bool missing = false;
-	for (size_t i = 0; i < MapPage::kEntries; i++) {
-		if (page->map.extent[i] == 0 && own.extent[i] != 0 && (everywhere || looked_for->test(i))) {
-			page->map.extent[i] = own.extent[i];
-			page->layer[i] = layer;
-			looked_for->set(i);
-		}
-		missing = missing || (looked_for->test(i) && page->map.extent[i] == 0);
-	}
-	return missing;
-}
-
 // What is looked for from the whole chain, and all that its first layers have.
 static Status read_page(Database &db, std::span<const uint32_t> chain, size_t own, Indexes *looked_for, FlatPage *page)
 {
@@ -209,8 +174,8 @@ Status Catalogue::for_each_difference(uint32_t id, uint32_t layer, uint64_t from
 				      const std::function<Status(std::span<sv_map_entry>)> &fn)
 {
 	Database &db = *impl_->db;
-	SV_ASSIGN(const uint32_t head, layer_of_view(*this, db, id));
-	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(db, head));
+	SV_ASSIGN(const View view, view_of(*this, db, id));
+	SV_ASSIGN(const std::vector<uint32_t> chain, chain_of(db, view.layer));
 	const auto both = std::ranges::find_if(chain, [layer](uint32_t at) { return at <= layer; });
 	const size_t own = static_cast<size_t>(both - chain.begin());
 	std::set<uint64_t> pages;

@@ -44,6 +44,15 @@ Result<std::optional<SnapshotRow>> snapshot_row(Database &db, uint32_t id)
 	return one(std::move(q));
 }
 
+Result<View> view_of(Catalogue &catalogue, Database &db, uint32_t id)
+{
+	SV_ASSIGN(const auto snapshot, snapshot_row(db, id));
+	if (snapshot)
+		return View{snapshot->layer, snapshot->size};
+	SV_ASSIGN(const VolumeRow v, catalogue.volume(id));
+	return View{v.layer, v.size};
+}
+
 Result<std::optional<SnapshotRow>> snapshot_of_layer(Database &db, uint32_t layer)
 {
 	static const std::string sql = std::string(kColumns) + "WHERE layer = ?";

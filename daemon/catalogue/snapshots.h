@@ -10,6 +10,14 @@
 namespace svd {
 
 Result<std::optional<SnapshotRow>> snapshot_row(Database &db, uint32_t id);
+
+// A volume or a snapshot.
+struct View {
+	uint32_t layer = 0;  // that the volume writes, or that the snapshot froze
+	uint64_t size = 0;   // bytes
+};
+Result<View> view_of(Catalogue &catalogue, Database &db, uint32_t id);
+
 Result<std::optional<SnapshotRow>> snapshot_of_layer(Database &db, uint32_t layer);
 Status insert_snapshot(Database &db, const SnapshotRow &snapshot);
 // LAYER: the volume writes a new layer above the one that it wrote.

@@ -328,6 +328,26 @@ Result<SnapshotSpaces> Pool::snapshot_spaces(std::span<const uint32_t> ids, Pace
 	return spaces;
 }
 
+Result<Changes> Pool::diff(uint32_t from, uint32_t to, Pace &pace)
+{
+	Changes changes;
+	SV_TRY(once_still(pace, [&](Pace &still) -> Status {
+		changes = Changes();
+		SV_ASSIGN(changes.text, create_memory_file("svctl-diff"));
+		FdBuffer buffer(changes.text.get());
+		std::ostream text(&buffer);
+		SV_TRY(catalogue_->for_each_change(from, to, [&](const ChangedRange &range) -> Status {
+			changes.ranges++;
+			changes.bytes += range.length;
+			text << range.offset << '\t' << range.length << '\t' << (range.data ? "data" : "zeroes") << '\n';
+			return {};
+		}, still));
+		return text.flush() ? Status() : Error(Code::kFailure, "compare", name_, "the list of changes cannot be written", "");
+	}));
+	SV_TRY(seal_memory_file(changes.text));
+	return changes;
+}
+
 static Status read_text(int text, Pace &pace, const std::function<Status(std::istream &)> &fn)
 {
 	struct stat about{};

@@ -102,6 +102,8 @@ public:
 	Result<Json> delete_snapshot(const std::string &pool, const SnapshotName &name, bool dry_run);
 	Result<Json> show_snapshot(const std::string &pool, const SnapshotName &name);
 	// Of these snapshots; of all of a volume where none is named, of all in the pool where nothing is.
+	// Snapshots, or volumes as they are.
+	Result<Json> diff(const std::string &pool, const SnapshotName &from, const SnapshotName &to, Job &job);
 	Result<Json> show_space(const std::string &pool, const std::vector<SnapshotName> &of, Job &job);
 	// schedules.cc. Of all pools: makes the snapshots that are due, and deletes those that are no longer kept.
 	Result<Json> run_schedules(bool dry_run);
@@ -194,6 +196,7 @@ private:
 	Status refuse_names_in_use(Pool &pool, const VolumeRow &volume);
 	// snapshots.cc
 	Result<FoundSnapshot> snapshot_to_change(const std::string &pool, const SnapshotName &name);
+	Result<uint32_t> id_of(const std::string &pool, const SnapshotName &name);	// the snapshot may be empty: the volume's
 	Result<std::vector<FoundSnapshot>> chosen_snapshots(const std::string &pool, const std::vector<SnapshotName> &of);
 	Result<std::vector<SnapshotRow>> snapshots_of(Pool &pool, uint32_t volume);	// that are done
 	Result<std::vector<SnapshotWanted>> wanted_snapshots(const std::string &pool, const std::vector<SnapshotName> &names);

@@ -36,6 +36,13 @@ struct Holder {
 	Host host;
 	std::optional<Host> rival;	// the labels name two: both took it at the same moment
 };
+
+// A sealed memory file: a line for each range, as io.svctl.Diff says.
+struct Changes {
+	UniqueFd text;
+	uint64_t ranges = 0;
+	uint64_t bytes = 0;
+};
 class Job;
 class MapSources;
 struct MapSource;
@@ -152,6 +159,7 @@ public:
 	Result<std::vector<std::string>> check(Pace &pace);	// what is wrong, a line each
 	Result<UniqueFd> dump(Pace &pace);	// a sealed memory file
 	Result<SnapshotSpaces> snapshot_spaces(std::span<const uint32_t> ids, Pace &pace);
+	Result<Changes> diff(uint32_t from, uint32_t to, Pace &pace);	// ids of volumes or snapshots
 	const Job *job() const { return job_; }		// that runs on it
 	void set_job(const Job *job) { job_ = job; }
 

@@ -298,6 +298,28 @@ Result<std::vector<Engine::FoundSnapshot>> Engine::chosen_snapshots(const std::s
 	return all;
 }
 
+Result<uint32_t> Engine::id_of(const std::string &pool, const SnapshotName &name)
+{
+	if (name.snapshot.empty()) {
+		SV_ASSIGN(const auto volume, find_volume(pool, name.volume));
+		return volume.second.id;
+	}
+	SV_ASSIGN(const FoundSnapshot snapshot, find_snapshot(pool, name));
+	return snapshot.snapshot.id;
+}
+
+Result<Json> Engine::diff(const std::string &pool_name, const SnapshotName &from, const SnapshotName &to, Job &job)
+{
+	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));
+	SV_ASSIGN(const uint32_t one, id_of(pool_name, from));
+	SV_ASSIGN(const uint32_t other, id_of(pool_name, to));
+	SV_TRY(refuse_job(*pool, "compare what is in"));
+	const Claim claim(*pool, &job);
+	SV_ASSIGN(Changes changes, pool->diff(one, other, job));
+	job.file = std::move(changes.text);
+	return Json{{"fd", 0}, {"ranges", changes.ranges}, {"bytes", changes.bytes}};
+}
+
 Result<Json> Engine::show_space(const std::string &pool_name, const std::vector<SnapshotName> &of, Job &job)
 {
 	SV_ASSIGN(Pool *const pool, pool_that_is_up(pool_name));

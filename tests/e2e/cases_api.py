@@ -91,6 +91,7 @@ def test_answers_are_of_the_declared_types(host):
     assert [s["name"] for s in call("ShowPool", pool="tank")["snapshots"]] == ["three", "two"]
     for of in (None, ["w@three", "w"]):
         assert [s["name"] for s in call("ShowSpace", pool="tank", of=of)["snapshots"]] == ["three", "two"]
+    call("Diff", pool="tank", **{"from": "w@three", "to": "w"})
     for name in ("three", "two"):
         call("RollbackVolume", pool="tank", volume="w", snapshot=name, dry_run=True)
         call("RollbackVolume", pool="tank", volume="w", snapshot=name)
@@ -106,7 +107,7 @@ def test_answers_are_of_the_declared_types(host):
         call("Restore", memory, pool="tank", fd=0, dry_run=dry_run)
     os.close(memory)
     call("Jobs")
-    call.refused("NotFound", 3, "WaitJob", job=7)
+    call.refused("NotFound", 3, "WaitJob", job=1 << 40)
     call.answered.add("WaitJob")    # cases_jobs.py has jobs to wait for
     call("Deactivate", pool="tank", dry_run=True)
     call("Deactivate", pool="tank")
