@@ -153,18 +153,18 @@ static int sv_call_snapshot(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 	return ret;
 }
 
-/* What may wait for other members is done before any write is held. */
-static int sv_call_fold(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
+/* FOLD or MOVE. What may wait for other members is done before any write is held. */
+static int sv_call_copy(struct sv_kpool *kp, struct sv_cmd *c, void *payload, const struct sv_relocation *steps)
 {
 	u64 members;
 	int ret;
 
 	mutex_lock(&kp->recycle_lock);	/* what is copied to stays whose it is */
-	ret = sv_fold_prepare(kp);
+	ret = sv_copy_prepare(kp);
 	if (!ret)
 		ret = sv_call(kp, c, payload, &members);
 	if (!ret)
-		c->done = sv_fold_run(kp, members, &ret);
+		c->done = sv_relocate(kp, steps, members, &ret);
 	mutex_unlock(&kp->recycle_lock);
 	if (!ret && c->done)
 		sv_kpool_wait_readers(kp, members);	/* as for FREE */
@@ -242,7 +242,9 @@ static int sv_execute_alive(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 	else if (c->op == SV_OP_SNAPSHOT)
 		ret = sv_call_snapshot(kp, c, payload);
 	else if (c->op == SV_OP_FOLD)
-		ret = sv_call_fold(kp, c, payload);
+		ret = sv_call_copy(kp, c, payload, &sv_fold_steps);
+	else if (c->op == SV_OP_MOVE)
+		ret = sv_call_copy(kp, c, payload, &sv_move_steps);
 	else if (c->op == SV_OP_FREE)
 		ret = sv_call_free(kp, c, payload);
 	else

@@ -123,7 +123,7 @@ static struct sv_kpool *sv_kpool_alloc(const guid_t *uuid, blk_mode_t mode, u64 
 /* What sv_kpool_create() made, as far as it came, but for the memory that a command may still look at. */
 static void sv_kpool_unmake(struct sv_kpool *kp)
 {
-	sv_fold_stop(kp);
+	sv_copy_stop(kp);
 	if (kp->wq)
 		destroy_workqueue(kp->wq);
 	if (kp->flush_wq)

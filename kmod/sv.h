@@ -255,10 +255,10 @@ void sv_ring_write_again(struct sv_ring *r, unsigned long delay);
 bool sv_ring_leave(struct sv_ring *r);
 bool sv_ring_was_left(dev_t dev);
 
-/* fold_work.c */
-u32 sv_fold_run(struct sv_kpool *kp, u64 members, int *error);
-int sv_fold_prepare(struct sv_kpool *kp);
-void sv_fold_stop(struct sv_kpool *kp);
+/* copy_work.c */
+u32 sv_relocate(struct sv_kpool *kp, const struct sv_relocation *steps, u64 members, int *error);
+int sv_copy_prepare(struct sv_kpool *kp);
+void sv_copy_stop(struct sv_kpool *kp);
 
 /* cmd_dev.c */
 int sv_cmd_dev_register(struct sv_kpool *kp);

@@ -87,21 +87,24 @@ TRACE_EVENT(sv_batch,
 	TP_printk("off=%llu len=%u ok=%#llx", __entry->off, __entry->len, __entry->ok)
 );
 
-/* A FOLD has ended: extents folded, copies that failed, members that could not be flushed. */
-TRACE_EVENT(sv_fold,
-	TP_PROTO(u32 folded, u32 failed, u64 not_flushed),
-	TP_ARGS(folded, failed, not_flushed),
+/* A FOLD or a MOVE has ended: extents that it is done with, copies that failed, members that could not be flushed. */
+TRACE_EVENT(sv_copied,
+	TP_PROTO(bool move, u32 done, u32 failed, u64 not_flushed),
+	TP_ARGS(move, done, failed, not_flushed),
 	TP_STRUCT__entry(
 		__field(u64, not_flushed)
-		__field(u32, folded)
+		__field(u32, done)
 		__field(u32, failed)
+		__field(bool, move)
 	),
 	TP_fast_assign(
 		__entry->not_flushed = not_flushed;
-		__entry->folded = folded;
+		__entry->done = done;
 		__entry->failed = failed;
+		__entry->move = move;
 	),
-	TP_printk("folded=%u failed=%u not_flushed=%#llx", __entry->folded, __entry->failed, __entry->not_flushed)
+	TP_printk("%s done=%u failed=%u not_flushed=%#llx", __entry->move ? "move" : "fold", __entry->done,
+		  __entry->failed, __entry->not_flushed)
 );
 
 /* enum sv_mode, old and new. */

@@ -137,7 +137,7 @@ public:
 	{
 		if (size != sv_op_size(op))
 			return command_error(op, EINVAL);
-		if (op == SV_OP_COMMIT || op == SV_OP_ATTACH || op == SV_OP_FOLD)
+		if (op == SV_OP_COMMIT || op == SV_OP_ATTACH || op == SV_OP_FOLD || op == SV_OP_MOVE)
 			commit(true);
 		CommandResult result{count, 0};
 		u64 members = 0;
@@ -147,8 +147,8 @@ public:
 			sv_recycle_finish(pool_.get());
 		if (error == 0 && op == SV_OP_SNAPSHOT)
 			error = take_snapshot();
-		if (error == 0 && op == SV_OP_FOLD)
-			result.done = fold();
+		if (error == 0 && (op == SV_OP_FOLD || op == SV_OP_MOVE))
+			result.done = relocate(op == SV_OP_FOLD ? sv_fold_steps : sv_move_steps);
 		sv_pool_refill(pool_.get());
 		if (error < 0)
 			return command_error(op, -error);
@@ -278,27 +278,29 @@ private:
 		return error != 0 ? error : records.error;
 	}
 
-	bool copy(const sv_fold_copy &c)
+	bool copy(const sv_copy_run &c)
 	{
 		std::vector<uint8_t> bytes(static_cast<size_t>(c.blocks) << SV_BLOCK_SHIFT);
 		return (c.zero || members_[c.from].read(c.from_sector * 512, bytes.data(), bytes.size())) &&
 		       members_[c.to].write(c.to_sector * 512, bytes.data(), bytes.size());
 	}
 
-	u32 fold()
+	u32 relocate(const sv_relocation &steps)
 	{
-		sv_fold_copy c;
-		while (sv_fold_next(pool_.get(), &c))
+		sv_copy_run c;
+		while (steps.next(pool_.get(), &c))
 			if (!copy(c))
-				sv_fold_failed(pool_.get(), c.fold);
-		u64 not_flushed = sv_fold_targets(pool_.get());
+				steps.failed(pool_.get(), c.of);
+		u64 not_flushed = steps.targets(pool_.get());
 		for (size_t i = 0; i < members_.size(); i++)
 			if ((not_flushed >> i & 1) && members_[i].flush())
 				not_flushed &= ~(1ull << i);
-		while (sv_fold_finish(pool_.get(), not_flushed) == -EAGAIN)
+		if (steps.hold)
+			steps.hold(pool_.get());
+		while (steps.finish(pool_.get(), not_flushed) == -EAGAIN)
 			commit(false);
 		commit(true);
-		return sv_fold_end(pool_.get());
+		return steps.end(pool_.get());
 	}
 
 	using PieceFunction = std::function<enum sv_plan(sv_volume *, u64 block, u32 blocks, sv_piece *)>;

@@ -25,7 +25,7 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
 	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD |
-		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL | SV_FEATURE_SHARE;
+		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL | SV_FEATURE_SHARE | SV_FEATURE_MOVE;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -954,6 +954,7 @@ static const struct {
 	[SV_OP_FOLD]		= { sizeof(struct sv_fold), false, ACTIVE, NULL },
 	[SV_OP_SHARE]		= { sizeof(struct sv_share), false, ANY, op_share },
 	[SV_OP_DUMP_NEWER]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_newer },
+	[SV_OP_MOVE]		= { sizeof(struct sv_move), false, ACTIVE, NULL },
 };
 
 u32 sv_op_size(u32 op)
@@ -982,5 +983,7 @@ int sv_cmd(struct sv_pool *p, u32 op, u64 epoch, void *payload, u32 *count, u32 
 		return recycle(p, payload, *count, done, members);
 	if (op == SV_OP_FOLD)
 		return sv_fold_begin(p, payload, *count, done, members);
+	if (op == SV_OP_MOVE)
+		return sv_move_begin(p, payload, *count, done, members);
 	return ops[op].fn(p, payload, count, done);
 }

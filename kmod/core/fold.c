@@ -48,7 +48,7 @@
  * The caller keeps slots from being recycled from begin to end: copies may still write to those of an extent that is
  * freed meanwhile.
  */
-#include "plan.h"
+#include "relocate.h"
 
 struct sv_folding {
 	struct sv_fold f;
@@ -64,22 +64,6 @@ struct sv_folding {
 	bool folded;
 };
 
-static u64 bits_of(const struct sv_pool *p, u64 word, u32 w)
-{
-	return word & SV_XW_PARTIAL ? (u64)atomic64_read(&sv_partial_at(p, sv_xw_where(word))->valid[w]) : ~0ull;
-}
-
-static u32 slot_of(const struct sv_pool *p, u64 word)
-{
-	return word & SV_XW_PARTIAL ? sv_partial_at(p, sv_xw_where(word))->slot : sv_xw_where(word);
-}
-
-static void let_go(u64 *word)
-{
-	if ((*word & (SV_XW_LIVE | SV_XW_FREED)) == SV_XW_LIVE)
-		smp_store_release(word, *word & ~SV_XW_HOLD);	/* pairs with sv_look_up() */
-}
-
 static bool is_fill(const struct sv_folding *x)
 {
 	return x->f.flags & SV_FOLD_FILL;
@@ -87,9 +71,9 @@ static bool is_fill(const struct sv_folding *x)
 
 static void let_both_go(struct sv_pool *p, const struct sv_folding *x)
 {
-	let_go(sv_xt_word(p, x->f.extent));
+	sv_let_go(sv_xt_word(p, x->f.extent));
 	if (!is_fill(x))
-		let_go(sv_xt_word(p, x->f.parent));
+		sv_let_go(sv_xt_word(p, x->f.parent));
 }
 
 static void give_up(struct sv_pool *p, struct sv_folding *x)
@@ -100,17 +84,6 @@ static void give_up(struct sv_pool *p, struct sv_folding *x)
 }
 
 /* ---- begin ---- */
-
-/* Where no write is under way: is all that its bits say in the journal, too? */
-static bool is_clean(const struct sv_pool *p, u64 word)
-{
-	const struct sv_partial *pt;
-
-	if (!(word & SV_XW_PARTIAL))
-		return true;
-	pt = sv_partial_at(p, sv_xw_where(word));
-	return !atomic64_read(&pt->dirty) && pt->pos <= p->durable;
-}
 
 static bool makes_sense(const struct sv_pool *p, const struct sv_fold *f)
 {
@@ -147,7 +120,7 @@ static void hold(struct sv_pool *p, struct sv_folding *x, u64 *members)
 		return;
 	/* What has an outgrown parent is to be folded; and others may write there by way of what is above. */
 	if (is_fill(x) ? !is_there(*parent, x->f.parent_gen) || (*parent & SV_XW_OUTGROWN) :
-	    !is_free_to_fold(*parent, x->f.parent_gen) || !fits(&x->f, *child, *parent) || !is_clean(p, *child))
+	    !is_free_to_fold(*parent, x->f.parent_gen) || !fits(&x->f, *child, *parent) || !sv_is_clean(p, *child))
 		return;		/* the last one: it would be held for nothing */
 	x->held = true;
 	/* Pair with sv_look_up(). The parent's keeps other pairs off it. */
@@ -181,7 +154,7 @@ int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *do
 	u32 i;
 
 	*done = 0;
-	if (p->folds)
+	if (p->folds || p->moves)
 		return -EBUSY;
 	for (i = 0; i < count; i++)
 		if (!makes_sense(p, &f[i]))
@@ -217,7 +190,7 @@ static bool unchanged(const struct sv_pool *p, const struct sv_folding *x)
 
 static bool is_ready(const struct sv_pool *p, const struct sv_folding *x)
 {
-	return unchanged(p, x) && (is_fill(x) || (is_clean(p, x->child) && is_clean(p, x->parent))) &&
+	return unchanged(p, x) && (is_fill(x) || (sv_is_clean(p, x->child) && sv_is_clean(p, x->parent))) &&
 	       !sv_partial_all_valid(sv_partial_at(p, sv_xw_where(x->child)));
 }
 
@@ -235,13 +208,13 @@ static u64 to_fill(const struct sv_folding *x, u64 bits, u32 w)
 
 static bool is_own(const struct sv_pool *p, const struct sv_folding *x, u32 block)
 {
-	return bits_of(p, x->child, block / 64) >> (block % 64) & 1;
+	return sv_bits_of(p, x->child, block / 64) >> (block % 64) & 1;
 }
 
 /* Is the block to be copied? */
 static bool is_due(const struct sv_pool *p, const struct sv_folding *x, u32 block)
 {
-	u64 own = bits_of(p, x->child, block / 64), below = bits_of(p, x->parent, block / 64);
+	u64 own = sv_bits_of(p, x->child, block / 64), below = sv_bits_of(p, x->parent, block / 64);
 	u64 due = below & ~own;
 
 	if (x->f.flags & SV_FOLD_SWAP)
@@ -276,21 +249,6 @@ static bool next_run(const struct sv_pool *p, struct sv_folding *x, u32 *first, 
 	return *blocks;
 }
 
-/* @places: where the fragments are, if it has any. */
-static u64 sector_in(const struct sv_pool *p, u64 word, const struct sv_places *places, u32 block)
-{
-	u32 member = sv_xw_member(word);
-
-	if (word & SV_XW_FRAGS)
-		return sv_sector_in_place(p, member, places->at[block / SV_FRAG_BLOCKS], block);
-	return sv_sector_of(p, member, slot_of(p, word), block);
-}
-
-static const struct sv_places *places_of(const struct sv_pool *p, u64 word)
-{
-	return word & SV_XW_FRAGS ? sv_places_of(p, sv_partial_at(p, sv_xw_where(word))) : NULL;
-}
-
 static bool is_fragment_due(const struct sv_pool *p, const struct sv_folding *x, u32 frag)
 {
 	u32 b;
@@ -313,7 +271,7 @@ static bool add_places(struct sv_pool *p, struct sv_folding *x)
 
 	if (!(x->child & SV_XW_FRAGS) || (x->f.flags & SV_FOLD_SWAP))
 		return true;
-	x->places = *places_of(p, x->child);
+	x->places = *sv_word_places(p, x->child);
 	if (is_fill(x))
 		return true;
 	have = sv_places_count(&x->places);
@@ -357,7 +315,7 @@ static bool begin_copy(struct sv_pool *p, struct sv_folding *x)
 }
 
 /* As many of the blocks as come from one place. */
-static bool next_fill(struct sv_pool *p, struct sv_folding *x, u32 first, u32 n, struct sv_fold_copy *c)
+static bool next_fill(struct sv_pool *p, struct sv_folding *x, u32 first, u32 n, struct sv_copy_run *c)
 {
 	struct sv_piece piece;
 	enum sv_plan plan = sv_plan_read_partial(p, x->child, first, n, &piece);
@@ -370,14 +328,14 @@ static bool next_fill(struct sv_pool *p, struct sv_folding *x, u32 first, u32 n,
 	c->blocks = piece.blocks;
 	x->pos = first + c->blocks;
 	c->to = (u8)sv_xw_member(x->child);
-	c->to_sector = sector_in(p, x->child, &x->places, first);
+	c->to_sector = sv_sector_in(p, x->child, &x->places, first);
 	c->from = piece.member;
 	c->from_sector = piece.sector;
 	return true;
 }
 
 /* In the lock: what it looks at is there as long as the words are what they were. */
-static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_copy *c)
+static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_copy_run *c)
 {
 	bool swap = x->f.flags & SV_FOLD_SWAP;
 	u64 from, to = swap ? x->parent : x->child;
@@ -397,15 +355,15 @@ static bool next_copy(struct sv_pool *p, struct sv_folding *x, struct sv_fold_co
 	from = is_own(p, x, first) ? x->child : x->parent;
 	c->from = (u8)sv_xw_member(from);
 	c->to = (u8)sv_xw_member(to);
-	c->from_sector = sector_in(p, from, places_of(p, from), first);
+	c->from_sector = sv_sector_in(p, from, sv_word_places(p, from), first);
 	if (x->f.flags & SV_FOLD_GROW)
 		c->to_sector = sv_sector_of(p, c->to, x->slot, first);
 	else
-		c->to_sector = sector_in(p, to, &x->places, first);
+		c->to_sector = sv_sector_in(p, to, &x->places, first);
 	return true;
 }
 
-bool sv_fold_next(struct sv_pool *p, struct sv_fold_copy *c)
+static bool fold_next(struct sv_pool *p, struct sv_copy_run *c)
 {
 	sv_lock_flags_t f;
 	bool more;
@@ -416,16 +374,16 @@ bool sv_fold_next(struct sv_pool *p, struct sv_fold_copy *c)
 		sv_unlock(&p->lock, f);
 		if (!more)
 			continue;
-		c->fold = p->fold_at;
+		c->of = p->fold_at;
 		return true;
 	}
 	p->fold_at = 0;
 	return false;
 }
 
-void sv_fold_failed(struct sv_pool *p, u32 fold)
+static void fold_failed(struct sv_pool *p, u32 of)
 {
-	WRITE_ONCE(p->folds[fold].off, true);
+	WRITE_ONCE(p->folds[of].off, true);
 }
 
 static u32 target_of(const struct sv_folding *x)
@@ -433,7 +391,7 @@ static u32 target_of(const struct sv_folding *x)
 	return sv_xw_member(x->f.flags & SV_FOLD_SWAP ? x->parent : x->child);
 }
 
-u64 sv_fold_targets(const struct sv_pool *p)
+static u64 fold_targets(const struct sv_pool *p)
 {
 	u64 mask = 0;
 	u32 i;
@@ -459,15 +417,6 @@ static void append_fold(struct sv_pool *p, const struct sv_folding *x)
 	sv_stream_append(p, rec, sv_put_small(rec, SV_REC_FOLD, flags, x->f.gen, x->f.extent, x->f.parent));
 }
 
-/* Whose extent it is nobody asked: a snapshot of any volume waits for writes to that member, too. */
-static void may_be_owned_on(struct sv_pool *p, u32 member)
-{
-	struct sv_volume *v;
-
-	for (v = p->volumes; v; v = v->next)
-		v->owned_on |= 1ull << member;
-}
-
 /* Where the extent is then: a slot, or a new cell with its places. */
 static u32 space_of_both(struct sv_pool *p, const struct sv_folding *x, u64 home)
 {
@@ -476,31 +425,9 @@ static u32 space_of_both(struct sv_pool *p, const struct sv_folding *x, u64 home
 	if (x->f.flags & SV_FOLD_GROW)
 		return x->slot;
 	if (!(home & SV_XW_FRAGS))
-		return slot_of(p, home);
+		return sv_slot_of(p, home);
 	i = sv_places_new(p);
 	sv_cell_at(p, i)->places = x->places;
-	return i;
-}
-
-/* A freed extent that never was one, in which the partial and its places wait for RECYCLE. */
-static void set_aside(struct sv_pool *p, u64 old)
-{
-	u32 number = sv_alloc_number(p);
-	u64 *word = sv_xt_word(p, number);
-	u64 flags = SV_XW_LIVE | SV_XW_FREED | (old & (SV_XW_PARTIAL | SV_XW_FRAGS));
-
-	/* pairs with sv_look_up() */
-	smp_store_release(word, sv_xw_make(sv_xw_where(old), sv_xw_member(old), (u16)(sv_xw_gen(*word) + 1), flags));
-	p->freed++;
-}
-
-/* A new partial rather than the old one: who has found the old one goes on by what it said. */
-static u32 partial_of_both(struct sv_pool *p, const struct sv_folding *x, u32 slot, u32 below, const u64 *bits)
-{
-	u32 i = sv_partial_new(p, x->f.extent, slot, below, 0), w;
-
-	for (w = 0; w < SV_VALID_WORDS; w++)
-		atomic64_set(&sv_partial_at(p, i)->valid[w], (s64)bits[w]);
 	return i;
 }
 
@@ -514,24 +441,24 @@ static void fold(struct sv_pool *p, struct sv_folding *x)
 	if (p->pt_nfree < 2 || (grow && !p->numbers_free))
 		return;
 	for (w = 0; w < SV_VALID_WORDS; w++) {
-		bits[w] = bits_of(p, x->child, w) | bits_of(p, x->parent, w);
+		bits[w] = sv_bits_of(p, x->child, w) | sv_bits_of(p, x->parent, w);
 		all &= bits[w];
 	}
 	where = space_of_both(p, x, home);
 	if (~all) {
-		where = partial_of_both(p, x, where, below, bits);
+		where = sv_partial_instead(p, x->f.extent, where, below, bits);
 		flags |= SV_XW_PARTIAL | (grow ? 0 : home & SV_XW_FRAGS);
 	}
 	append_fold(p, x);
 	x->old = x->child;
 	x->child = sv_xw_make(where, sv_xw_member(home), x->f.gen, flags);
 	x->folded = true;
-	may_be_owned_on(p, sv_xw_member(home));
+	sv_may_be_owned_on(p, sv_xw_member(home));
 	if (below)		/* outgrown, it is overwritten where it is: plan.c:write_below() */
-		may_be_owned_on(p, sv_xw_member(*sv_xt_word(p, below)));
+		sv_may_be_owned_on(p, sv_xw_member(*sv_xt_word(p, below)));
 	smp_store_release(sv_xt_word(p, x->f.extent), x->child);	/* pairs with sv_look_up() */
 	if (grow)
-		set_aside(p, x->old);
+		sv_set_aside(p, x->old);
 	else if (!swap)
 		sv_partial_quarantine(p, x->old);
 }
@@ -559,7 +486,7 @@ static void fill(struct sv_pool *p, struct sv_folding *x)
 	x->folded = true;
 }
 
-int sv_fold_finish(struct sv_pool *p, u64 not_flushed)
+static int fold_finish(struct sv_pool *p, u64 not_flushed)
 {
 	sv_lock_flags_t f;
 	int r = 0;
@@ -610,7 +537,7 @@ static void end_one(struct sv_pool *p, struct sv_folding *x)
 	let_both_go(p, x);
 }
 
-u32 sv_fold_end(struct sv_pool *p)
+static u32 fold_end(struct sv_pool *p)
 {
 	u32 i, folded = 0;
 	sv_lock_flags_t f;
@@ -627,3 +554,11 @@ u32 sv_fold_end(struct sv_pool *p)
 	forget(p);
 	return folded;
 }
+
+const struct sv_relocation sv_fold_steps = {
+	.next = fold_next,
+	.failed = fold_failed,
+	.targets = fold_targets,
+	.finish = fold_finish,
+	.end = fold_end,
+};

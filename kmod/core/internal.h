@@ -234,10 +234,13 @@ struct sv_pool {
 	/* RECYCLE: extents between its two steps; pool->lock held by the session's exclusivity. */
 	struct sv_freed *recycling;
 	u32 nr_recycling;
-	/* FOLD: extents between its first step and its last; the caller's, who does one at a time. */
+	/* FOLD or MOVE: extents between its first step and its last; the caller's, who does one at a time. */
 	struct sv_folding *folds;
 	u32 nr_folds;
 	u32 fold_at;			/* of the step under way */
+	struct sv_moving *moves;
+	u32 nr_moves;
+	u32 move_at;
 
 	u64 commits, records, journal_bytes;
 };
@@ -373,6 +376,9 @@ int sv_volume_own(struct sv_pool *p, const struct sv_own *o);
 
 /* fold.c */
 int sv_fold_begin(struct sv_pool *p, const struct sv_fold *f, u32 count, u32 *done, u64 *members);
+int sv_move_begin(struct sv_pool *p, const struct sv_move *m, u32 count, u32 *done, u64 *members);
+/* Something is about to be written in an extent with MOVING, which is to be looked up again then. Not in the lock. */
+void sv_move_spoil(struct sv_pool *p, u32 extent);
 
 /* alloc.c: all under pool->lock */
 bool sv_alloc_slot(struct sv_volume *v, u64 index, enum sv_write_class c, u32 *member, u32 *slot);

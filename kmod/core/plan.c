@@ -59,7 +59,7 @@ static noinline void extend(const struct sv_volume *v, u64 block, u32 blocks, u6
 		u32 more = min_t(u32, blocks - out->blocks, SV_EXTENT_BLOCKS);
 		u64 entry, word = sv_look_up(v, (block + out->blocks) / SV_EXTENT_BLOCKS, &entry);
 
-		if (!word || (word & (SV_XW_PARTIAL | SV_XW_HOLD)) ||
+		if (!word || (word & (SV_XW_PARTIAL | SV_XW_HOLD | SV_XW_MOVING)) ||
 		    sv_xw_member(word) != out->member || sv_xw_where(word) != ++slot ||
 		    !sv_owns(view, entry))
 			return;
@@ -199,11 +199,20 @@ static bool is_below(const struct sv_pool *p, const struct sv_partial *pt, u64 b
 	return true;
 }
 
+/* What writes there asks again, at once. */
+static enum sv_plan spoil(struct sv_pool *p, u32 extent)
+{
+	sv_move_spoil(p, extent);
+	return SV_PLAN_DEFER;
+}
+
 /* It is overwritten there until it is folded: an overwrite needs nothing of space or ring. */
-static enum sv_plan write_below(const struct sv_pool *p, u64 below, u32 first, u32 n, struct sv_piece *out)
+static enum sv_plan write_below(struct sv_pool *p, u32 parent, u64 below, u32 first, u32 n, struct sv_piece *out)
 {
 	if (below & SV_XW_HOLD)
 		return SV_PLAN_HELD;
+	if (below & SV_XW_MOVING)
+		return spoil(p, parent);
 	if (below & SV_XW_PARTIAL) {
 		to_partial(p, below, sv_partial_at(p, sv_xw_where(below)), first, n, out);
 		out->partial = sv_partial_at(p, sv_xw_where(below));
@@ -403,7 +412,7 @@ static noinline enum sv_plan write_partial(struct sv_volume *v, u64 block, u64 e
 	u64 below = pt->parent ? smp_load_acquire(sv_xt_at(p, pt->parent)) : 0;	/* as in sv_look_up() */
 
 	if (is_below(p, pt, below, first, &old))
-		return write_below(p, below, first, old, out);
+		return write_below(p, pt->parent, below, first, old, out);
 	if ((word & SV_XW_FRAGS) && !READ_ONCE(sv_places_of(p, pt)->at[first / SV_FRAG_BLOCKS]))
 		return first_write(v, block / SV_EXTENT_BLOCKS, c, first, n, out);
 	to_partial(p, word, pt, first, n, out);
@@ -426,6 +435,8 @@ static noinline enum sv_plan write_any(struct sv_volume *v, u64 block, u32 block
 		return first_write(v, index, c, first, n, out);
 	if (word & SV_XW_HOLD)
 		return SV_PLAN_HELD;
+	if (word & SV_XW_MOVING)
+		return spoil(v->pool, sv_entry_extent(entry));
 	if (word & SV_XW_PARTIAL)
 		return write_partial(v, block, entry, word, n, c, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, n, out);
@@ -444,7 +455,7 @@ enum sv_plan sv_plan_write(struct sv_volume *v, u64 block, u32 blocks, enum sv_w
 		return write_any(v, block, blocks, c, out);
 	word = sv_look_up(v, block / SV_EXTENT_BLOCKS, &entry);
 	/* The one load of [I8]. */
-	if (!word || (word & (SV_XW_HOLD | SV_XW_PARTIAL)) || !sv_owns(READ_ONCE(v->view), entry))
+	if (!word || (word & (SV_XW_HOLD | SV_XW_PARTIAL | SV_XW_MOVING)) || !sv_owns(READ_ONCE(v->view), entry))
 		return write_any(v, block, blocks, c, out);
 	to_slot(v->pool, sv_xw_member(word), sv_xw_where(word), first, blocks, out);
 	return SV_PLAN_REMAP;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the planners of reads and writes (plan.c), discards (unmap.c) and copies (fold.c) share; for these alone. */
+/* What the planners of reads and writes (plan.c), discards (unmap.c) and copies (relocate.h) share; for these alone. */
 #ifndef SV_CORE_PLAN_H
 #define SV_CORE_PLAN_H
 

@@ -23,7 +23,7 @@ extern "C" {
 /* ---- extent word: the one u64 of [I1] ---- */
 #define SV_XW_LIVE	(1ull << 0)
 #define SV_XW_PARTIAL	(1ull << 1)	/* where = partial index, not slot */
-#define SV_XW_MOVING	(1ull << 2)
+#define SV_XW_MOVING	(1ull << 2)	/* MOVE copies it: who writes there takes the flag off */
 #define SV_XW_SHARED	(1ull << 3)
 #define SV_XW_HOLD	(1ull << 4)
 #define SV_XW_FREED	(1ull << 5)	/* unmapped; number and slot not yet recycled */
@@ -211,14 +211,14 @@ int sv_snapshot_switch(struct sv_pool *p, u64 *members);
 struct sv_volume *sv_snapshot_volume(const struct sv_pool *p, u32 i);	/* NULL: there are no more */
 int sv_snapshot_finish(struct sv_pool *p, bool done);	/* !done: the volumes could not be flushed */
 /*
- * FOLD, likewise, with slots not recycled meanwhile. The caller commits, then sv_cmd(FOLD) checks and holds writes to
- * the extents. *members not 0: the caller waits for RCU and for the SRCU of these. Then it copies what sv_fold_next()
- * names, all at once if it likes, says which failed, flushes the members that sv_fold_targets() tells, and calls
- * sv_fold_finish(), which says -EAGAIN: commit, then again. It commits, waits for RCU, and calls sv_fold_end(): the
- * number of extents folded.
+ * FOLD and MOVE, likewise, one of them at a time, with slots not recycled meanwhile. The caller commits, then sv_cmd()
+ * checks, and holds or marks the extents. *members not 0: the caller waits for RCU and for the SRCU of these. Then it
+ * copies what next() names, all at once if it likes, says which failed(), and flushes the members that targets() tells.
+ * It calls hold(), if there is that, and waits as before for the members that this answers; and finish(), which
+ * says -EAGAIN: commit, then again. It commits, waits for RCU, and calls end(): the number of extents done.
  */
-struct sv_fold_copy {
-	u32 fold;		/* which one it is for: for sv_fold_failed() */
+struct sv_copy_run {
+	u32 of;			/* which one it is for: for failed() */
 	u32 blocks;
 	bool zero;		/* nobody has them: zeroes are to be written */
 	u8 from, to;		/* members */
@@ -226,11 +226,16 @@ struct sv_fold_copy {
 	u64 to_sector;
 };
 
-bool sv_fold_next(struct sv_pool *p, struct sv_fold_copy *c);	/* false: there are no more */
-void sv_fold_failed(struct sv_pool *p, u32 fold);		/* any context */
-u64 sv_fold_targets(const struct sv_pool *p);			/* members that were copied to */
-int sv_fold_finish(struct sv_pool *p, u64 not_flushed);		/* mask of members */
-u32 sv_fold_end(struct sv_pool *p);
+struct sv_relocation {
+	bool (*next)(struct sv_pool *p, struct sv_copy_run *c);	/* false: there are no more */
+	void (*failed)(struct sv_pool *p, u32 of);		/* any context */
+	u64 (*targets)(const struct sv_pool *p);		/* members that were copied to */
+	u64 (*hold)(struct sv_pool *p);				/* mask of members; may be NULL */
+	int (*finish)(struct sv_pool *p, u64 not_flushed);	/* mask of members */
+	u32 (*end)(struct sv_pool *p);
+};
+
+extern const struct sv_relocation sv_fold_steps, sv_move_steps;
 /* After FREE of these: the caller waits for the SRCU of these members. */
 u64 sv_freed_members(const struct sv_pool *p, const struct sv_freed *x, u32 count);
 /* Partials and slots set aside by the data path itself wait for the same grace periods: true if there are any. */

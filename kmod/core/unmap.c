@@ -101,6 +101,13 @@ static bool make_partial(struct sv_pool *p, struct target *t)
 	return true;
 }
 
+/* A MOVE of it comes to nothing. */
+static void spoil(struct sv_pool *p, struct target *t)
+{
+	t->word &= ~SV_XW_MOVING;
+	smp_store_release(sv_xt_word(p, t->extent), t->word);	/* pairs with sv_look_up() */
+}
+
 static enum sv_plan clear_part(struct sv_volume *v, u64 index, struct target *t, u32 first, u32 n)
 {
 	struct sv_partial *pt;
@@ -154,6 +161,8 @@ static enum sv_plan discard_one(struct sv_volume *v, u64 block, u32 n, bool zero
 		return SV_PLAN_HELD;
 	if (!sv_ring_free(v->pool))
 		return sv_no_ring(v->pool);
+	if (own)
+		spoil(v->pool, &t);
 	if (n == SV_EXTENT_BLOCKS)
 		return unmap_whole(v, index, &t, own);
 	if (!own || has_parent(v->pool, word))

@@ -36,7 +36,7 @@
 /* Feature bits of HELLO. */
 #define SV_FEATURE_URING	(1ull << 0)
 #define SV_FEATURE_SNAPSHOT	(1ull << 1)	/* there are SNAPSHOT, OWN, FREE and what belongs to them */
-#define SV_FEATURE_MOVE		(1ull << 2)	/* reserved */
+#define SV_FEATURE_MOVE		(1ull << 2)	/* there is MOVE */
 #define SV_FEATURE_HEAT		(1ull << 3)	/* reserved */
 #define SV_FEATURE_KNOWN	(1ull << 4)	/* MEMBERS tells SV_MEMBER_KNOWN */
 #define SV_FEATURE_HISTOGRAMS	(1ull << 5)	/* there is HISTOGRAMS */
@@ -115,6 +115,12 @@ enum sv_op {
 	 * where it hides older ones; beyond the volume's size, too.
 	 */
 	SV_OP_DUMP_NEWER,
+	/*
+	 * In sv_move[]: extents get slots of other members; waits for the copies, and so for all members that these
+	 * extents are on. done says how many have: what is written to meanwhile, is not as the caller believes, or
+	 * could not be copied, is where it was; and the journal tells which.
+	 */
+	SV_OP_MOVE,
 };
 
 struct sv_hello {
@@ -260,6 +266,15 @@ struct sv_fold {
 #define SV_FOLD_FILL_SHIFT	16
 /* Of SV_FEATURE_FRAGMENTS: what both have is copied to a new slot, as more than 8 fragments are too many. */
 #define SV_FOLD_GROW	(1u << 2)
+
+struct sv_move {
+	__u32	extent;
+	__u16	gen;
+	__u8	member;		/* that it is to lie on */
+	__u8	flags;		/* SV_MOVE_* */
+};
+
+#define SV_MOVE_HOLD	(1u << 0)	/* writes to it wait, from before the copy until its end */
 
 struct sv_grant {
 	__u32	member;

@@ -14,7 +14,8 @@ namespace {
 using sv::test::CorePool;
 
 constexpr uint32_t kOps[] = {SV_OP_JOURNAL, SV_OP_EXTENTS, SV_OP_PARTIALS, SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_VOLUME_DROP,
-                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD, SV_OP_SHARE};
+                             SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD, SV_OP_SHARE,
+                             SV_OP_MOVE};
 
 // A field's value: small, at a limit, or anything.
 uint64_t nasty(std::mt19937_64& r) {
@@ -57,6 +58,10 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
     case SV_OP_FOLD:
       return bytes_of(sv_fold{.extent = 5, .parent = 6, .gen = 7, .parent_gen = 8,
                               .flags = std::array{0u, SV_FOLD_SWAP, SV_FOLD_FILL | 5u << SV_FOLD_FILL_SHIFT, SV_FOLD_GROW}[n % 4]},
+                      count);
+    case SV_OP_MOVE:
+      return bytes_of(sv_move{.extent = 3 + n % 3, .gen = static_cast<uint16_t>(std::array{5, 9, 7}[n % 3]), .member = static_cast<uint8_t>(n / 4 % 2),
+                              .flags = static_cast<uint8_t>(n / 8)},
                       count);
     case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n, .flags = n % 2, .pad = 0}, count);
     default: return bytes_of(sv_activate{.read_only = n % 2, .pad = 0}, count);
@@ -107,11 +112,13 @@ uint32_t finish(CorePool& p, uint32_t op) {
   if (op == SV_OP_SNAPSHOT) {
     EXPECT_EQ(0, sv_snapshot_switch(p.pool, &members));
     EXPECT_EQ(0, sv_snapshot_finish(p.pool, true));
-  } else if (op == SV_OP_FOLD) {
-    for (sv_fold_copy c{}; sv_fold_next(p.pool, &c);) EXPECT_LE(c.blocks, SV_EXTENT_BLOCKS);
-    EXPECT_EQ(0, sv_fold_finish(p.pool, 0));
+  } else if (op == SV_OP_FOLD || op == SV_OP_MOVE) {
+    const sv_relocation& steps = op == SV_OP_FOLD ? sv_fold_steps : sv_move_steps;
+    for (sv_copy_run c{}; steps.next(p.pool, &c);) EXPECT_LE(c.blocks, SV_EXTENT_BLOCKS);
+    if (steps.hold) steps.hold(p.pool);
+    EXPECT_EQ(0, steps.finish(p.pool, 0));
     p.commit();
-    folded = sv_fold_end(p.pool);
+    folded = steps.end(p.pool);
   }
   return folded;
 }

@@ -52,7 +52,7 @@ class CoreFold : public sv::test::CoreVolumes {
     return p_.command(SV_OP_FOLD, folds.data(), static_cast<uint32_t>(folds.size()));
   }
 
-  void finish() { ASSERT_EQ(0, sv_fold_finish(p_.pool, 0)); }
+  void finish() { ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, 0)); }
 
   // The number folded.
   uint32_t fold(std::vector<sv_fold> folds) {
@@ -60,7 +60,7 @@ class CoreFold : public sv::test::CoreVolumes {
     copy();
     finish();
     p_.commit();
-    return sv_fold_end(p_.pool);
+    return sv_fold_steps.end(p_.pool);
   }
 
   // A whole extent, and one above it that has blocks 7, 8 and 200 of its own.
@@ -92,7 +92,7 @@ TEST_F(CoreFold, fills_an_extent_from_its_parent_which_is_freed) {
   ASSERT_EQ(1u, all.size());
   EXPECT_EQ(SV_REC_FOLD, all[0].type);
   EXPECT_EQ(std::tuple(0, f.extent, f.parent, f.gen), std::tuple(all[0].flags, all[0].extent, all[0].parent, all[0].gen));
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   expect_overlay();
   EXPECT_EQ(before, place_of(f.extent));
   EXPECT_EQ(0u, p_.state().partials);
@@ -115,7 +115,7 @@ TEST_F(CoreFold, or_moves_the_extent_into_its_parents_place) {
   EXPECT_EQ(parent, place_of(f.extent));
   EXPECT_EQ(parent, place_of(f.parent)) << "who has the old word still gets there by way of it";
   EXPECT_EQ(SV_FOLD_SWAPPED, records().at(0).flags);
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   expect_overlay();
   EXPECT_EQ(parent, place_of(f.extent));
   EXPECT_EQ(child, place_of(f.parent)) << "freed, with the place that the other one had";
@@ -154,9 +154,9 @@ TEST_F(CoreFold, fragments_are_filled_and_the_parent_stays_as_it_is) {
   const sv_fold f = pair_at(0, fill_of(0xffff));
   ASSERT_EQ(0, begin_folds({f}));
   EXPECT_EQ(14u + 15u, copy()) << "of fragments 0 and 12, in which it has blocks";
-  EXPECT_EQ(0u, sv_fold_targets(p_.pool)) << "they need no flush of their own";
+  EXPECT_EQ(0u, sv_fold_steps.targets(p_.pool)) << "they need no flush of their own";
   finish();
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   expect_overlay();
   const auto all = records();
   ASSERT_EQ(2u, all.size());
@@ -174,7 +174,7 @@ TEST_F(CoreFold, fragments_are_filled_and_the_parent_stays_as_it_is) {
   ASSERT_EQ(0, begin_folds({f}));
   EXPECT_EQ(0u, copy()) << "there is nothing left to fill";
   finish();
-  sv_fold_end(p_.pool);
+  sv_fold_steps.end(p_.pool);
 }
 
 TEST_F(CoreFold, but_for_fragments_that_were_not_asked_for) {
@@ -182,7 +182,7 @@ TEST_F(CoreFold, but_for_fragments_that_were_not_asked_for) {
   ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1 << 12 | 1 << 5))}));
   EXPECT_EQ(15u, copy());
   finish();
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   expect_overlay();
   EXPECT_EQ(3ull << 7, partials().at(0).valid[0]);
   EXPECT_EQ(0xffffull, partials().at(0).valid[3]);
@@ -198,7 +198,7 @@ TEST_F(CoreFold, they_are_filled_from_whichever_ancestor_has_the_blocks) {
   ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1))}));
   EXPECT_EQ(15u, copy());
   finish();
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(0xffffull, partials().at(0).valid[0] | partials().back().valid[0]);
   const int64_t want[16] = {1, 0, 2, 3, 4, 5, 6, 7};
   for (uint32_t b = 0; b < 16; b++) EXPECT_EQ(want[b], read(v_, b)) << b << ": what nobody has is zeroes";
@@ -227,10 +227,10 @@ TEST_F(CoreFold, a_fill_that_fails_sets_no_bit) {
   for (const bool read_only : {false, true}) {
     ASSERT_EQ(0, begin_folds({pair_at(0, fill_of(1))}));
     copy();
-    if (!read_only) sv_fold_failed(p_.pool, 0);
+    if (!read_only) sv_fold_steps.failed(p_.pool, 0);
     else sv_pool_degrade(p_.pool, SV_MODE_READ_ONLY);
     finish();
-    EXPECT_EQ(0u, sv_fold_end(p_.pool));
+    EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
     auto after = p_.image();
     std::get<5>(after.state) = std::get<5>(image.state);
     EXPECT_EQ(image, after);
@@ -267,7 +267,7 @@ TEST_F(CoreFold, writes_to_the_extent_wait_from_begin_to_end_and_nothing_else_do
     held();
     p_.commit();
     held();
-    EXPECT_EQ(1u, sv_fold_end(p_.pool));
+    EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
     write(v_, 7, 1, 4);
     write(v_, 9, 1, 4);
     EXPECT_EQ(4, read(v_, 7));
@@ -288,7 +288,7 @@ TEST_F(CoreFold, an_extent_that_was_just_written_is_left_alone) {
   sv_write_done(v_, &early, true);
   EXPECT_EQ(0u, copy());
   finish();
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(8, read(v_, 50));
   EXPECT_EQ(1, read(v_, 51));
   EXPECT_EQ(1u, fold({f})) << "the next time";
@@ -303,7 +303,7 @@ TEST_F(CoreFold, so_is_one_whose_bits_could_not_be_made_durable) {
   ASSERT_EQ(0, p_.command(SV_OP_FOLD, &f)) << "nothing was committed";
   EXPECT_EQ(0u, copy());
   finish();
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(8, read(v_, 60));
 }
 
@@ -318,7 +318,7 @@ TEST_F(CoreFold, one_that_becomes_whole_meanwhile_is_left_and_written_again) {
   p_.commit();  // settles it while it is held
   EXPECT_EQ(0u, copy());
   finish();
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(8, read(v_, 50));
   write(v_, 50, 1, 9);
   EXPECT_EQ(9, read(v_, 50));
@@ -333,11 +333,11 @@ TEST_F(CoreFold, a_copy_or_a_flush_that_fails_leaves_all_as_it_was) {
       const auto image = p_.image();
       ASSERT_EQ(0, begin_folds({f}));
       copy();
-      if (!flush) sv_fold_failed(p_.pool, 0);
-      EXPECT_EQ(!flush, sv_fold_targets(p_.pool) == 0);
-      ASSERT_EQ(0, sv_fold_finish(p_.pool, flush ? sv_fold_targets(p_.pool) : 0));
+      if (!flush) sv_fold_steps.failed(p_.pool, 0);
+      EXPECT_EQ(!flush, sv_fold_steps.targets(p_.pool) == 0);
+      ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, flush ? sv_fold_steps.targets(p_.pool) : 0));
       EXPECT_EQ(0u, records().size());
-      EXPECT_EQ(0u, sv_fold_end(p_.pool));
+      EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
       EXPECT_EQ(image, p_.image());
       expect_overlay();
       write(v_, 7, 2, 2);
@@ -357,7 +357,7 @@ TEST_F(CoreFold, what_is_freed_meanwhile_stays_freed) {
       finish();
       if (when == 1) free_it(child);
       p_.commit();
-      EXPECT_EQ(when == 0 ? 0u : 1u, sv_fold_end(p_.pool));
+      EXPECT_EQ(when == 0 ? 0u : 1u, sv_fold_steps.end(p_.pool));
       EXPECT_EQ(when == 0 ? 1u : 2u, p_.checkpoint());
       free_it({.extent = f.parent, .gen = f.parent_gen, .pad = 0});
       p_.checkpoint();
@@ -438,7 +438,7 @@ TEST_F(CoreFold, a_batch_with_its_records_says_so) {
   finish();
   sv_commit_all(p_.pool);
   EXPECT_EQ(SV_BATCH_FOLDS, flags());
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   discard(v_, 0, kBlocks);
   sv_commit_all(p_.pool);
   EXPECT_EQ(0u, flags());
@@ -452,7 +452,7 @@ TEST_F(CoreFold, one_command_at_a_time) {
   copy();
   finish();
   p_.commit();
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
 }
 
 TEST_F(CoreFold, a_stream_without_room_is_written_first) {
@@ -465,11 +465,11 @@ TEST_F(CoreFold, a_stream_without_room_is_written_first) {
   sv_lock(&p_.pool->lock, flags);
   while (sv_stream_room(p_.pool, sizeof(sv_rec_small))) sv_stream_append(p_.pool, rec.data(), sizeof(sv_rec_small));
   sv_unlock(&p_.pool->lock, flags);
-  EXPECT_EQ(-EAGAIN, sv_fold_finish(p_.pool, 0));
+  EXPECT_EQ(-EAGAIN, sv_fold_steps.finish(p_.pool, 0));
   p_.commit();
   finish();
   p_.commit();
-  EXPECT_EQ(1u, sv_fold_end(p_.pool));
+  EXPECT_EQ(1u, sv_fold_steps.end(p_.pool));
   expect_overlay();
 }
 
@@ -479,7 +479,7 @@ TEST_F(CoreFold, a_pool_that_fails_meanwhile_lets_go) {
   copy();
   sv_pool_degrade(p_.pool, SV_MODE_FAIL);
   finish();
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(0, sv_test_reserved(p_.pool));
 }
 

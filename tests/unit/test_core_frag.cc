@@ -60,9 +60,9 @@ class CoreFrag : public sv::test::CoreVolumes {
     p_.commit();
     EXPECT_EQ(0, p_.command(SV_OP_FOLD, &f));
     copied_ = copy();
-    EXPECT_EQ(0, sv_fold_finish(p_.pool, 0));
+    EXPECT_EQ(0, sv_fold_steps.finish(p_.pool, 0));
     p_.commit();
-    return sv_fold_end(p_.pool);
+    return sv_fold_steps.end(p_.pool);
   }
 };
 
@@ -187,8 +187,8 @@ TEST_F(CoreFrag, what_was_outgrown_is_overwritten_where_it_is) {
   sv_fold f = pair_at(0, 0);
   ASSERT_EQ(0, p_.command(SV_OP_FOLD, &f));
   EXPECT_EQ(SV_PLAN_HELD, plan_write(v_, 3, 1, &piece));
-  ASSERT_EQ(0, sv_fold_finish(p_.pool, ~0ull));
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, ~0ull));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   snapshot(1, 5);
   write(v_, 3, 1, 7);
   EXPECT_EQ(7, read(v_, 3));
@@ -239,8 +239,8 @@ TEST_F(CoreFrag, nor_is_it_overwritten_while_it_is_folded_itself) {
   ASSERT_EQ(0, p_.command(SV_OP_FOLD, &f));
   sv_piece piece{};
   EXPECT_EQ(SV_PLAN_HELD, plan_write(v_, 3, 1, &piece));
-  ASSERT_EQ(0, sv_fold_finish(p_.pool, ~0ull));
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, ~0ull));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(1u, fold(f));
   write(v_, 3, 1, 4);
   EXPECT_EQ(4, read(v_, 3));
@@ -402,19 +402,19 @@ TEST_F(CoreFrag, what_a_fold_that_fails_has_set_aside_is_given_back) {
   p_.commit();
   sv_fold f = pair_at(0, 0);
   ASSERT_EQ(0, p_.command(SV_OP_FOLD, &f));
-  sv_fold_copy c;
-  while (sv_fold_next(p_.pool, &c)) sv_fold_failed(p_.pool, c.fold);
-  ASSERT_EQ(0, sv_fold_finish(p_.pool, 0));
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  sv_copy_run c;
+  while (sv_fold_steps.next(p_.pool, &c)) sv_fold_steps.failed(p_.pool, c.of);
+  ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, 0));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(1u, places(f.extent));
   write(w_, 0, 1, 5);
   EXPECT_EQ(5u, partial(extent_at(2, 0)).place[0]) << "the first 16th behind those in use";
   const uint64_t free = free_slots();
   f.flags = SV_FOLD_GROW;
   ASSERT_EQ(0, p_.command(SV_OP_FOLD, &f));
-  while (sv_fold_next(p_.pool, &c)) sv_fold_failed(p_.pool, c.fold);
-  ASSERT_EQ(0, sv_fold_finish(p_.pool, 0));
-  EXPECT_EQ(0u, sv_fold_end(p_.pool));
+  while (sv_fold_steps.next(p_.pool, &c)) sv_fold_steps.failed(p_.pool, c.of);
+  ASSERT_EQ(0, sv_fold_steps.finish(p_.pool, 0));
+  EXPECT_EQ(0u, sv_fold_steps.end(p_.pool));
   EXPECT_EQ(free, free_slots());
 }
 

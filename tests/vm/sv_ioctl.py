@@ -36,7 +36,7 @@ EVENT_RING, EVENT_SPACE, EVENT_MODE, EVENT_FREED, EVENT_COPY_LOST = 1, 2, 4, 8, 
 
 OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME_RESIZE VOLUME_DROP VOLUMES MAP "
        "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS "
-       "SNAPSHOT OWN FREE FOLD SHARE DUMP_NEWER").split()
+       "SNAPSHOT OWN FREE FOLD SHARE DUMP_NEWER MOVE").split()
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
@@ -81,6 +81,7 @@ SNAPSHOT = Struct("IIQ", "volume layer job")
 OWN = Struct("4I", "volume owned_since flags layer")
 SHARE = Struct("4I", "volume source layer pad")
 FOLD = Struct("IIHHI", "extent parent gen parent_gen flags")
+MOVE = Struct("IHBB", "extent gen member flags")
 LABEL = Struct("8sII3Q16s16s16s32s16s9Q6I", "magic version crc compat ro_compat incompat pool_uuid member_uuid "
                "host_id pool_name tier_name generation incarnation size copy_off ring_off ring_len cat_off cat_len "
                "slot_off nr_slots member nr_members tier flags extent_shift")
@@ -90,7 +91,7 @@ TYPES = {"HELLO": HELLO, "ATTACH": ATTACH, "STATE": STATE, "MEMBERS": MEMBER, "J
          "VOLUMES": VOLUME, "MAP": MAP, "GRANT": GRANT, "ACTIVATE": ACTIVATE, "COMMIT": STATE, "TRIM": TRIM,
          "LIST_FREED": FREED, "RECYCLE": FREED, "POLICY": POLICY, "WAIT": EVENT, "DUMP_EXTENTS": EXTENT,
          "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM, "SNAPSHOT": SNAPSHOT, "OWN": OWN, "FREE": FREED,
-         "FOLD": FOLD, "SHARE": SHARE, "DUMP_NEWER": MAP}
+         "FOLD": FOLD, "SHARE": SHARE, "DUMP_NEWER": MAP, "MOVE": MOVE}
 
 
 def crc32c_table():
@@ -194,6 +195,13 @@ class Pool:
 
     def call(self, name, elements=(), room=0):
         """Sends elements (dicts), returns those answered."""
+        return self.carry_out(name, elements, room)[0]
+
+    def count(self, name, elements):
+        """Sends elements, returns how many the kernel says it has done."""
+        return self.carry_out(name, elements)[1]
+
+    def carry_out(self, name, elements, room=0):
         kind = TYPES[name]
         count = max(len(elements), room)
         buffer = ctypes.create_string_buffer(max(count * kind.size, 1))
@@ -202,7 +210,7 @@ class Pool:
         code, answered, done = self.raw(OP[name], kind.size, count, ctypes.addressof(buffer))
         if code:
             raise OSError(code, f"{name}: {os.strerror(code)} after {done} elements")
-        return kind.unpack(buffer, answered)
+        return kind.unpack(buffer, answered), done
 
     def send(self, name, elements):
         """Any number of elements, in as many commands as that takes."""

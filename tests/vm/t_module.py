@@ -1,6 +1,7 @@
 """dm-sv.ko by itself: pools and volumes driven through the control device, without svd."""
 
 import json
+import random
 import re
 import types
 
@@ -109,6 +110,50 @@ def test_fio_verifies(bench):
                   "--blockalign=4k --ioengine=libaio --iodepth=16 --direct=1 --size=256M --io_size=192M "
                   "--verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 --norandommap=0 >/dev/null", timeout=150)
         print(guest.run("dmsetup status"), sv(guest, "state"))
+
+
+# Extents go to and fro between two members until told to stop. Where writes are not held few are moved under fio's, but some.
+MOVE = f"""
+import collections, os, random, sys
+sys.path.insert(0, {vm.HERE!r})
+import sv_ioctl as sv
+pool, r = sv.Pool(), random.Random({{seed}})
+pool.attach()
+asked, moved = collections.Counter(), collections.Counter()
+while not os.path.exists("/tmp/stop"):
+    extents = [x for x in pool.dump("DUMP_EXTENTS") if not x["flags"] & sv.EXTENT_FREED]
+    flags = r.randrange(2)
+    some = [{{{{"extent": x["extent"], "gen": x["gen"], "member": 1 - x["member"], "flags": flags}}}}
+            for x in r.sample(extents, min(len(extents), r.choice([1, 4, 24])))]
+    if some:
+        moved[flags] += pool.count("MOVE", some)
+        asked[flags] += len(some)
+    pool.recycle()
+print("moved", dict(moved), "of", dict(asked), "with writes held (1) or not")
+assert moved[0] > 20 and moved[1] > 20, "this shows nothing"
+"""
+
+
+@vm.limit(240)
+def test_extents_move_under_load(bench):
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    disks = two_tiers(bench)
+    with bench.boot(disks) as guest:
+        pool_up(guest, devs(disks))
+        sv(guest, "create 1 128M")
+        path = guest.put("move.py", MOVE.format(seed=seed))
+        moves = guest.start(f"python3 {path}")
+        guest.run("fio --name=v --filename=/dev/mapper/v1 --rw=randwrite --bsrange=4k-512k --blockalign=4k --ioengine=libaio --iodepth=8 "
+                  "--direct=1 --size=128M --io_size=192M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 >/dev/null", timeout=150)
+        guest.run("head -c 128M /dev/urandom > /tmp/data; dd if=/tmp/data of=/dev/mapper/v1 bs=1M oflag=direct conv=fsync status=none\n"
+                  "for i in 1 2 3; do cmp /tmp/data /dev/mapper/v1; echo 3 > /proc/sys/vm/drop_caches; done; touch /tmp/stop")
+        print(moves.wait(60))
+        guest.run("cmp /tmp/data /dev/mapper/v1")
+        sv(guest, "checkpoint")
+        sv(guest, "checkpoint")
+        used = sum(m["nr_slots"] - m["free_slots"] for m in sv(guest, "members"))
+        assert used == 128, f"{used} slots are used: what extents left is free again"
 
 
 @vm.full

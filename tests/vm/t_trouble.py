@@ -143,7 +143,7 @@ def test_stopped_svd_on_a_64_mib_ring(bench):
         s = Svctl(guest, [disk])
         pool_of(s, f"slow={disk.dev}")
         s.run("svctl dump tank > /dev/null; svctl --json show tank | grep '\"size\": *67108864'; kill -STOP $(pidof svd)")
-        writer = guest.start(f"python3 {HERE}/guest/fill_ring.py /dev/sv/tank/a")
+        writer = guest.start(f"python3 {HERE}/guest/fill_ring.py /dev/sv/tank/a {int(60 * vm.SLACK)}")
         vm.wait_until(lambda: writer.output or writer.code, 360, "full ring")
         print(writer.output)
         assert int(writer.output.split()[-1]) > 15000, "each commit takes 4 KiB of the ring, so that was not 64 MiB"

@@ -1,10 +1,10 @@
 """First writes to a device, 4 KiB each and each with a flush, while svd is stopped and cannot empty the journal.
 
-    fill_ring.py DEVICE
+    fill_ring.py DEVICE SECONDS
 
 Writes until no first write ends any more: it waits, or fails for want of space and is tried again. Then what needs
 no space must still work: it reads all back, overwrites all, and prints "full after COUNT". Once first writes go on,
-it writes an eighth more, verifies all and ends. Used by t_trouble.py.
+which they must SECONDS after svd goes on, it writes an eighth more, verifies all and ends. Used by t_trouble.py.
 """
 
 import errno
@@ -16,7 +16,6 @@ import time
 
 BLOCK = 4096
 STUCK = 3  # seconds without a first write
-EMPTIED = 60  # seconds in which svd, going on, has emptied the journal
 
 
 def contents(n, version):
@@ -80,12 +79,13 @@ def main():
     if writer.done > count:
         sys.exit(f"first writes went on by themselves, from {count} to {writer.done}")
     print(f"full after {count}", flush=True)
-    before = -1
+    before, since = -1, time.monotonic()
     while writer.is_alive() and before != writer.done:
         before = writer.done
-        writer.join(EMPTIED)
+        writer.join(int(sys.argv[2]))
     if writer.done < enough:
         sys.exit(f"first writes do not go on: {writer.done} of {enough}")
+    print(f"{enough - count} more took {time.monotonic() - since:.1f} s", flush=True)
     device.verify(0, count, 2)
     device.verify(count, enough, 1)
 
