@@ -165,9 +165,9 @@ static int sv_call_copy(struct sv_kpool *kp, struct sv_cmd *c, void *payload, co
 		ret = sv_call(kp, c, payload, &members);
 	if (!ret)
 		c->done = sv_relocate(kp, steps, members, &ret);
-	mutex_unlock(&kp->recycle_lock);
 	if (!ret && c->done)
 		sv_kpool_wait_readers(kp, members);	/* as for FREE */
+	mutex_unlock(&kp->recycle_lock);	/* only now may LIST_FREED tell */
 	return ret;
 }
 
@@ -183,6 +183,18 @@ static int sv_call_free(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
 	members = sv_freed_members(kp->core, payload, c->done);
 	if (members)
 		sv_kpool_wait_readers(kp, members);
+	return ret;
+}
+
+/* Not what a FOLD or MOVE has just given up: its readers may not have gone yet. */
+static int sv_call_list_freed(struct sv_kpool *kp, struct sv_cmd *c, void *payload)
+{
+	u64 members;
+	int ret;
+
+	mutex_lock(&kp->recycle_lock);
+	ret = sv_call(kp, c, payload, &members);
+	mutex_unlock(&kp->recycle_lock);
 	return ret;
 }
 
@@ -239,6 +251,8 @@ static int sv_execute_alive(struct sv_kpool *kp, struct sv_cmd *c, void *payload
 	}
 	if (c->op == SV_OP_RECYCLE)
 		ret = sv_call_recycle(kp, c, payload);
+	else if (c->op == SV_OP_LIST_FREED)
+		ret = sv_call_list_freed(kp, c, payload);
 	else if (c->op == SV_OP_SNAPSHOT)
 		ret = sv_call_snapshot(kp, c, payload);
 	else if (c->op == SV_OP_FOLD)

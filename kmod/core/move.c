@@ -98,6 +98,8 @@ int sv_move_begin(struct sv_pool *p, const struct sv_move *m, u32 count, u32 *do
 	*done = 0;
 	if (p->moves || p->folds)
 		return -EBUSY;
+	if (count > SV_MOVES_MAX)
+		return -EINVAL;
 	for (i = 0; i < count; i++)
 		if (!makes_sense(p, &m[i]))
 			return -EINVAL;
@@ -154,9 +156,12 @@ static bool next_copy(struct sv_pool *p, struct sv_moving *x, struct sv_copy_run
 {
 	u32 first;
 
-	if (is_on(p, x) && x->slot == SV_NO_SLOT && !sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot))
-		x->off = true;
-	if (!is_on(p, x) || !next_run(p, x, &first, &c->blocks))
+	/* For good: a word may become again what it was. */
+	if (!is_on(p, x) || (x->slot == SV_NO_SLOT && !sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot))) {
+		WRITE_ONCE(x->off, true);
+		return false;
+	}
+	if (!next_run(p, x, &first, &c->blocks))
 		return false;
 	c->zero = false;
 	c->from = (u8)sv_xw_member(x->word);
@@ -231,7 +236,8 @@ static void move(struct sv_pool *p, struct sv_moving *x)
 	u8 rec[sizeof(struct sv_rec_move)];
 	u32 where = x->slot, below, w;
 
-	if (!p->pt_nfree || !p->numbers_free)
+	/* Cells come back with what is set aside, by svd: first writes are not to wait for that [I9]. */
+	if (p->pt_nfree < SV_PARTIAL_RESERVE / 2 || !p->numbers_free)
 		return;
 	for (w = 0; w < SV_VALID_WORDS; w++) {
 		bits[w] = sv_bits_of(p, old, w);

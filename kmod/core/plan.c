@@ -354,7 +354,8 @@ static enum sv_plan take_space(struct sv_volume *v, u64 index, u64 entry, u64 wo
 	if (own) {
 		struct sv_partial *pt;
 
-		if (!(word & SV_XW_FRAGS) || (word & SV_XW_HOLD))
+		/* MOVING: it was another's when the write looked it up, which then did not take that off. */
+		if (!(word & SV_XW_FRAGS) || (word & (SV_XW_HOLD | SV_XW_MOVING)))
 			return SV_PLAN_DEFER;
 		pt = sv_partial_at(p, sv_xw_where(word));	/* of another word it may be a slot */
 		if (sv_places_of(p, pt)->at[first / SV_FRAG_BLOCKS])

@@ -274,6 +274,7 @@ struct sv_move {
 	__u8	flags;		/* SV_MOVE_* */
 };
 
+#define SV_MOVES_MAX	256		/* in one command: while it runs they have two places */
 #define SV_MOVE_HOLD	(1u << 0)	/* writes to it wait, from before the copy until its end */
 
 struct sv_grant {

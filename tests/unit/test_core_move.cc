@@ -167,6 +167,31 @@ TEST_F(CoreMove, a_write_that_goes_on_into_it_is_noticed) {
   EXPECT_EQ(5, read(v_, 260));
 }
 
+// The snapshot below goes just when a write to what it had has looked that up: now it is a write in place.
+TEST_F(CoreMove, a_fragment_that_is_added_to_what_became_its_own_is_noticed) {
+  sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
+  ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  write(v_, 3, 1, 1);
+  p_.commit();
+  snapshot(1, 5);
+  const uint32_t extent = extent_at(1, 0);
+  ASSERT_EQ(0, begin_moves({to(1)}));
+  copy_all();
+  static sv::test::CorePool* pool;
+  pool = &p_;
+  sv_other_cpu = [](sv_lock_t*) {
+    sv_other_cpu = nullptr;
+    sv_own own{.volume = 1, .owned_since = 1, .flags = 0, .layer = 5};
+    EXPECT_EQ(0, pool->command(SV_OP_OWN, &own));
+  };
+  write(v_, 40, 1, 2);
+  EXPECT_EQ(nullptr, sv_other_cpu);
+  EXPECT_EQ(extent, extent_at(1, 0));
+  p_.commit();
+  EXPECT_EQ(0u, end_moves());
+  EXPECT_EQ(std::tuple(1, 2), std::tuple(read(v_, 3), read(v_, 40)));
+}
+
 TEST_F(CoreMove, discards_alone_are_noticed) {
   write(v_, 0, kBlocks, 1);
   ASSERT_EQ(0, begin_moves({to(1)}));
@@ -269,6 +294,25 @@ TEST_F(CoreMove, nothing_is_copied_in_a_read_only_pool) {
   sv_pool_degrade(p_.pool, SV_MODE_READ_ONLY);
   sv_move m = to(1);
   EXPECT_EQ(-EROFS, p_.command(SV_OP_MOVE, &m));
+}
+
+TEST_F(CoreMove, not_too_many_at_once) {
+  std::vector<sv_move> many(SV_MOVES_MAX + 1, {.extent = 1, .gen = 1, .member = 1, .flags = 0});
+  EXPECT_EQ(-EINVAL, p_.command(SV_OP_MOVE, many.data(), SV_MOVES_MAX + 1));
+}
+
+// A word that becomes again what it was, after what was to be copied has been passed over.
+TEST_F(CoreMove, what_was_not_copied_is_not_moved) {
+  write(v_, 3, 1, 1);
+  write(v_, 40, 1, 1);
+  ASSERT_EQ(0, begin_moves({to(1)}));
+  sv_copy_run c;
+  ASSERT_TRUE(sv_move_steps.next(p_.pool, &c));
+  uint64_t* word = sv_xt_word(p_.pool, extent_at(1, 0));
+  *word ^= SV_XW_MAPPED;
+  EXPECT_EQ(0u, copy_all());
+  *word ^= SV_XW_MAPPED;
+  EXPECT_EQ(0u, end_moves());
 }
 
 TEST_F(CoreMove, one_at_a_time) {

@@ -57,7 +57,7 @@ python3 @HERE/guest/storm.py clones tank v1@s @CLONES
 clones=$(($(taken) - before)); map=$(($(map) - map))
 echo "@CLONES clones: $clones KiB, and $map bytes by svctl show; as many linear devices: $linear KiB"
 for i in $(seq @CLONES); do echo linear$i; done | xargs dmsetup remove
-((map < (8 << 10) * @CLONES)); ((clones - linear < 24 * @CLONES))
+((map < 256 * @CLONES)); ((clones - linear < 16 * @CLONES))
 python3 @HERE/guest/storm.py write tank @CLONES; python3 @HERE/guest/storm.py read tank @CLONES
 """
 
@@ -74,6 +74,7 @@ def test_a_thousand_clones_share_a_map(bench):
         guest.put("dump", dump)
         script = STORM.replace("@DISK", disk.dev).replace("@OTHER", other.dev).replace("@CLONES", str(CLONES)).replace("@HERE", HERE)
         print(s.run(script, timeout=1200))
+        guest.pools_checked = False     # a thousand maps of a TiB: storm.py has read what matters
 
 
 @vm.full
