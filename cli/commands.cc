@@ -125,6 +125,13 @@ Request long_work(Request request)
 	return request;
 }
 
+// What svd ends when svctl is gone: nobody would read what it finds.
+Request long_look(Request request)
+{
+	request.leaves_nothing = true;
+	return long_work(std::move(request));
+}
+
 void add_discard(const Values &v, Request &request)
 {
 	const std::string &discard = v.text("discard");
@@ -320,16 +327,14 @@ Request diff(const Values &v, const std::string &)
 	if (one["pool"] != two["pool"])
 		throw UsageError("what is compared is of one pool");
 	const auto without_pool = [](const std::string &name) { return name.substr(name.find('/') + 1); };
-	Request request{"Diff", {{"pool", one["pool"]}, {"from", without_pool(from)}, {"to", without_pool(other)}}};
-	request.long_work = request.leaves_nothing = true;
+	Request request = long_look({"Diff", {{"pool", one["pool"]}, {"from", without_pool(from)}, {"to", without_pool(other)}}});
 	request.view.header = !v.flag("no-header");
 	return request;
 }
 
 Request show_space(const Values &v, const std::string &)
 {
-	Request request{"ShowSpace"};
-	request.long_work = request.leaves_nothing = true;
+	Request request = long_look({"ShowSpace"});
 	request.view.bytes = request.view.chosen = v.flag("bytes");
 	bool all = false;
 	json of = json::array();
@@ -434,7 +439,7 @@ std::vector<Command> pool_commands()
 		{"dump", "dump", {"pool"}, "print a pool's catalogue as text",
 		 {{"POOL", "", ""}}, "dump tank > tank.dump", "",
 		 [](const Values &v, const std::string &) -> Request {
-			 return long_work({"Dump", {{"pool", v.text("POOL")}}}); }, false},
+			 return long_look({"Dump", {{"pool", v.text("POOL")}}}); }, false},
 		{"restore", "restore", {"pool"}, "fill the catalogue of a pool just created from a dump",
 		 {{"POOL", "", "must be up, without volumes"},
 		  {"FILE", "", "what dump printed; - for standard input"}},

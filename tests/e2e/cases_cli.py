@@ -331,6 +331,8 @@ def test_interrupted_command_says_that_svd_goes_on(host):
     assert code == -signal.SIGINT, code
     assert err == "\nsvctl: create-volume: interrupted; svd may still carry it out: see svctl status\n", err
     assert interrupted(host, "list") == (-signal.SIGINT, "\nsvctl: list: interrupted\n")
+    for words in (("dump", "tank"), ("show-space", "tank"), ("diff", "tank/v@none")):   # svd ends them with svctl
+        assert interrupted(host, *words)[1] == f"\nsvctl: {words[0]}: interrupted\n"
     assert interrupted(host, "delete-volume", "tank/v", "--dry-run")[1] == "\nsvctl: delete-volume: interrupted\n"
     assert interrupted(host, "list", ignored=True)[0] == 21
     host.svd.send_signal(signal.SIGCONT)
