@@ -377,8 +377,8 @@ void sv_commit_stop(struct sv_kpool *kp)
 	/* Tickets of a failed pool do not wait for flushes, but these use what is freed now. */
 	wait_event(kp->quiet_wait, sv_commit_quiet(kp));
 	/*
-	 * Who handed over the last I/O or bio may not have queued the worker yet: sv_io_ended(), sv_io_wait_commit(),
-	 * sv_defer_io().
+	 * Who handed over the last I/O or bio may not have queued the worker yet: sv_io_ended(), sv_io_flush_ended(),
+	 * sv_io_fua_ended(), sv_defer_io().
 	 */
 	synchronize_rcu();
 	flush_work(&kp->commit_work);

@@ -97,15 +97,20 @@ static bool sv_io_is_error(struct sv_io *io, blk_status_t status)
 	       !(sv_bio_of(io)->bi_opf & REQ_RAHEAD);
 }
 
-/* The piece has ended: what the plan took is given back. */
+/* The piece has ended: what the plan took is given back, first the space, then the member. */
+static __always_inline void sv_io_written(struct sv_io *io, blk_status_t status)
+{
+	io->planned = false;
+	if (io->write)
+		sv_write_done(io->target->vol->core, &io->piece, status == BLK_STS_OK);
+}
+
 static __always_inline void sv_io_release(struct sv_io *io, blk_status_t status)
 {
 	struct sv_kpool *kp = io->target->pool;
 	struct sv_disk *d = kp->disks[io->piece.member];
 
-	io->planned = false;
-	if (io->write)
-		sv_write_done(io->target->vol->core, &io->piece, status == BLK_STS_OK);
+	sv_io_written(io, status);
 	__acquire(&d->srcu);	/* from the io */
 	srcu_up_read(&d->srcu, io->srcu_idx);
 	if (unlikely(sv_io_is_error(io, status)))
@@ -392,29 +397,42 @@ static void sv_bio_keep(struct bio *bio)
 	atomic_set(&bio->__bi_remaining, 1);
 }
 
-static bool sv_io_must_commit(struct sv_io *io)
-{
-	struct sv_volume *v = io->target->vol->core;
-
-	if (io->pieces)
-		return sv_flush_ticket(v, &io->waiter.ticket);
-	return sv_fua_ticket(v, &io->piece, &io->waiter.ticket);
-}
-
 /*
- * True: the bio ends when a commit has, and may have by now, as may the last device of the pool be gone. What keeps kp
- * is the RCU section, which sv_commit_stop() waits for.
+ * Both are true if the bio ends when a commit has, and may have by now, as may the last device of the pool be gone. What
+ * keeps kp is the RCU section, which sv_commit_stop() waits for.
  */
-static noinline bool sv_io_wait_commit(struct sv_io *io, struct bio *bio)
+static noinline bool sv_io_flush_ended(struct sv_io *io, struct bio *bio)
 {
 	struct sv_kpool *kp = io->target->pool;
 	bool waits;
 
 	sv_bio_keep(bio);
 	rcu_read_lock();
-	waits = sv_io_must_commit(io);
+	waits = sv_flush_ticket(io->target->vol->core, &io->waiter.ticket);
 	if (waits)
 		sv_commit_queue(kp);	/* io may be gone */
+	rcu_read_unlock();
+	return waits;
+}
+
+/* The only piece of a FUA write. The member's SRCU keeps its partial until the ticket has looked at the own bits. */
+static noinline bool sv_io_fua_ended(struct sv_io *io, struct bio *bio)
+{
+	struct sv_kpool *kp = io->target->pool;
+	struct sv_disk *d = kp->disks[io->piece.member];
+	int srcu_idx = io->srcu_idx;
+	bool waits, resv = io->piece.resv;
+
+	sv_bio_keep(bio);
+	rcu_read_lock();
+	sv_io_written(io, BLK_STS_OK);
+	waits = sv_fua_ticket(io->target->vol->core, &io->piece, &io->waiter.ticket);
+	__acquire(&d->srcu);	/* from the io, which may be gone */
+	srcu_up_read(&d->srcu, srcu_idx);
+	if (waits)
+		sv_commit_queue(kp);
+	else if (resv)
+		sv_commit_arm(kp);
 	rcu_read_unlock();
 	return waits;
 }
@@ -455,6 +473,8 @@ static int sv_io_ended_once(struct sv_io *io, struct bio *bio, blk_status_t *err
 			io->zero_by_hand = true;
 			return sv_io_again(io, bio);
 		}
+		if (io->fua && !io->pieces && !*error)
+			return sv_io_fua_ended(io, bio) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
 		sv_io_release(io, *error);
 	}
 	if (*error)
@@ -462,7 +482,7 @@ static int sv_io_ended_once(struct sv_io *io, struct bio *bio, blk_status_t *err
 	if (io->iter.bi_size)
 		return sv_io_again(io, bio);
 	if (io->fua)
-		return sv_io_wait_commit(io, bio) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
+		return sv_io_flush_ended(io, bio) ? DM_ENDIO_INCOMPLETE : DM_ENDIO_DONE;
 	return DM_ENDIO_DONE;
 }
 
