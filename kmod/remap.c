@@ -398,8 +398,8 @@ static void sv_bio_keep(struct bio *bio)
 }
 
 /*
- * Both are true if the bio ends when a commit has, and may have by now, as may the last device of the pool be gone. What
- * keeps kp is the RCU section, which sv_commit_stop() waits for.
+ * Both are true if the bio ends when a commit has, and may have by now, as may the last device of the pool be gone.
+ * What keeps kp is the RCU section, which sv_commit_stop() waits for.
  */
 static noinline bool sv_io_flush_ended(struct sv_io *io, struct bio *bio)
 {

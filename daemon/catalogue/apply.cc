@@ -47,6 +47,7 @@ class Applier {
 	Status snapdone(const sv_rec &r);
 	Status own(const sv_rec &r);
 	Status fold(const sv_rec &r);
+	Result<std::optional<ValidBits>> written_of_both(uint32_t extent, uint32_t parent);
 	Status take_over(const sv_rec &r, const ExtentEntry &parent);
 	Status leave_fragments(uint32_t extent, ExtentEntry &entry);
 	Status set_extent(const sv_rec &r);
@@ -136,7 +137,7 @@ Status Applier::set_extent(const sv_rec &r)
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
 	const bool partial = (r.flags & SV_MAP_PARTIAL) != 0, fragments = (r.flags & SV_MAP_FRAGS) != 0;
 	if (partial)
-		pages_.set_partial(r.extent, {r.parent, ValidBits(), Places()});
+		pages_.set_partial(r.extent, {r.parent, ValidBits(), Places(), {}});
 	else if (entry->partial())
 		pages_.drop_partial(r.extent);
 	entry->slot = r.slot;
@@ -322,6 +323,17 @@ Status Applier::own(const sv_rec &r)
 	return damage(r, fmt::format("volume {} does not own layer {}", r.volume, r.layer));
 }
 
+// Of both, as an extent over what the parent lies over: what the child has copied from the parent is what it is there.
+Result<std::optional<ValidBits>> Applier::written_of_both(uint32_t extent, uint32_t parent)
+{
+	SV_ASSIGN(const Partial *above, pages_.look(extent));
+	const std::optional<ValidBits> own = above->written;
+	if (!own)
+		return own;
+	SV_ASSIGN(const Partial *below, pages_.look(parent));
+	return std::optional(both(*own, below->changed()));
+}
+
 // The extent gets the blocks and the parent that its parent has; and its slot, if it has swapped with it.
 Status Applier::take_over(const sv_rec &r, const ExtentEntry &parent)
 {
@@ -333,21 +345,23 @@ Status Applier::take_over(const sv_rec &r, const ExtentEntry &parent)
 		child->slot = parent.slot;
 		child->member = parent.member;
 	}
-	Partial both;
-	both.valid.word.fill(~uint64_t{0});
+	Partial merged;
+	merged.valid.word.fill(~uint64_t{0});
 	if (parent.partial()) {
 		SV_ASSIGN(const ValidBits *own, pages_.valid(r.extent));
 		SV_ASSIGN(const ValidBits *below, pages_.valid(r.parent));
-		for (size_t i = 0; i < both.valid.word.size(); i++)
-			both.valid.word[i] = own->word[i] | below->word[i];
-		SV_ASSIGN(both.parent, pages_.parent(r.parent));
+		merged.valid = both(*own, *below);
+		SV_ASSIGN(merged.parent, pages_.parent(r.parent));
+	}
+	if (merged.parent != 0) {
+		SV_ASSIGN(merged.written, written_of_both(r.extent, r.parent));
 	}
 	SV_ASSIGN(const Places *places, pages_.places(r.extent));
-	both.places = *places;
-	if (child->fragments() && !covers(both.places, both.valid))
+	merged.places = *places;
+	if (child->fragments() && !covers(merged.places, merged.valid))
 		return damage(r, fmt::format("extent {} has valid blocks nowhere", r.extent));
-	if (!both.valid.all()) {
-		pages_.set_partial(r.extent, both);
+	if (!merged.valid.all()) {
+		pages_.set_partial(r.extent, merged);
 		return {};
 	}
 	pages_.drop_partial(r.extent);

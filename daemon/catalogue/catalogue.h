@@ -147,6 +147,7 @@ struct FoldStep {
 	uint64_t blocks = 0;  // that are to be copied for them, or cost as much
 	uint32_t after = 0;   // where the next step goes on
 	bool done = false;    // that was the last one
+	bool wait = false;    // nothing can be filled before the next checkpoint
 };
 
 // Of a step, each up to one family more.
@@ -304,14 +305,15 @@ class Catalogue {
 	// freeing() has been told: the kernel leaves alone what has changed since, and what it has done the journal says.
 	Result<FoldStep> fold_step(uint32_t after, const FoldLimits &limits = FoldLimits());
 	Result<FoldStep> fold_step(std::span<const uint32_t> parents);	// of these, as many as they are
+	Status note_fills(std::span<const sv_fold> fills);	// before the kernel is asked for them
 
 	// What is applied, as if what is being deleted were gone, merged and folded. Long; at its steps others may read this
 	// catalogue, and nobody may change it.
 	Result<SnapshotSpaces> snapshot_spaces(std::span<const uint32_t> ids, Pace &pace = NoPace::instance());
 
 	// What a volume or snapshot had written or discarded where another one has it not, or the other way round: in blocks, merged,
-	// in order, up to the larger one's end. They need not be of one volume. A block may have been written with what was there;
-	// and where chains were shortened (SV_FOLD_FILL) others of its 64 KiB may be told with it. Long, as snapshot_spaces().
+	// in order, up to the larger one's end. They need not be of one volume. A block may have been written with what was there.
+	// Long, as snapshot_spaces().
 	Status for_each_change(uint32_t from, uint32_t to, const std::function<Status(const ChangedRange &)> &fn,
 			       Pace &pace = NoPace::instance());
 

@@ -29,6 +29,7 @@ class Checker {
 	void places(const sv_partial_bits &p);
 	void place(uint32_t extent, uint32_t member, uint32_t place);
 	void partial(const sv_partial_bits &p);
+	void written(const sv_partial_bits &p, const ValidBits &bits);
 	void circles();
 	Status maps();
 	void map_entry(uint32_t layer, uint64_t index, const LayerFacts &facts, uint32_t extent);
@@ -36,7 +37,7 @@ class Checker {
 	Status freeing();
 
 	static constexpr uint64_t kBreath = 16384;
-	static constexpr uint8_t kLive = 1, kPartial = 2, kMapped = 4, kOrphan = 8, kParent = 16, kOwned = 32;
+	static constexpr uint8_t kLive = 1, kPartial = 2, kMapped = 4, kOrphan = 8, kParent = 16, kCopies = 32;
 
 	uint8_t &state(uint32_t extent)
 	{
@@ -158,11 +159,26 @@ void Checker::partial(const sv_partial_bits &p)
 		found("partial extent {}: its parent {} is not there", p.extent, p.parent);
 }
 
+void Checker::written(const sv_partial_bits &p, const ValidBits &bits)
+{
+	state(p.extent) |= kCopies;
+	uint64_t more = 0;
+	for (size_t i = 0; i < bits.word.size(); i++)
+		more |= bits.word[i] & ~p.valid[i];
+	if (more != 0 || p.parent == 0)
+		found("partial extent {}: what was written to it is not as its valid bits and parent say", p.extent);
+}
+
 Status Checker::partials()
 {
+	SV_ASSIGN(WrittenRows rows, WrittenRows::open(db_));
 	SV_TRY(catalogue_.for_each_partial([&](std::span<const sv_partial_bits> batch) -> Status {
-		for (const sv_partial_bits &p : batch)
+		for (const sv_partial_bits &p : batch) {
 			partial(p);
+			SV_ASSIGN(const ValidBits *bits, rows.of(p.extent));
+			if (bits != nullptr)
+				written(p, *bits);
+		}
 		return pace_.breathe();
 	}));
 	for (uint32_t e = 0; e < state_.size(); e++)
@@ -201,6 +217,8 @@ void Checker::map_entry(uint32_t layer, uint64_t index, const LayerFacts &facts,
 		found("layer {} index {}: extent {} is mapped elsewhere too", layer, index, extent);
 	if (facts.head && is(extent, kParent))
 		found("layer {} index {}: extent {} may be written, and is a parent", layer, index, extent);
+	if (facts.head && is(extent, kCopies))
+		found("layer {} index {}: extent {} may be written, and has copies of what is below", layer, index, extent);
 	state_[extent] |= kMapped;
 }
 

@@ -3,9 +3,7 @@
 //
 // Only indexes count at which a layer has an entry that one of the views has in its chain and the other has not. There each
 // view shows a chain of extents. What is at the end of both chains both show; blocks that are valid in an extent before that were
-// written since, or are not there any more.
-//
-// A block that is valid in an upper extent was written there, but for those that SV_FOLD_FILL copied.
+// written since, or are not there any more; but for those that SV_FOLD_FILL copied from below (Partial::written).
 #include <algorithm>
 #include <vector>
 
@@ -29,7 +27,7 @@ class Differ {
  private:
 	struct Link {
 		uint32_t extent = 0;
-		ValidBits valid;
+		ValidBits valid, changed;
 	};
 	using Links = std::vector<Link>;
 	struct Side {
@@ -44,7 +42,7 @@ class Differ {
 	Status page();
 	Status index(size_t i);
 	Result<Links> links(uint32_t extent);
-	static ValidBits shown_by(const Links &links);
+	static ValidBits all(const Links &links, ValidBits Link::*bits);
 	Status put(uint64_t offset, bool data);
 	Status end() { return pending_.length != 0 ? each_(pending_) : Status(); }
 
@@ -114,22 +112,24 @@ Result<Differ::Links> Differ::links(uint32_t extent)
 		if (!entry->live() || links.size() == SV_MAX_CHAIN)	// perhaps they go in a circle
 			return Error(Code::kNeedsCheck, "read", "catalogue", fmt::format("extent {} cannot be where it is", extent),
 				     "run 'svctl check' on the pool");
-		links.push_back({extent, {}});
+		links.push_back({extent, {}, {}});
 		links.back().valid.word.fill(~uint64_t{0});
+		links.back().changed = links.back().valid;
 		if (!entry->partial())
 			break;
 		SV_ASSIGN(const Partial *partial, pages_.look(extent));
 		links.back().valid = partial->valid;
+		links.back().changed = partial->changed();
 		extent = partial->parent;
 	}
 	return links;
 }
 
-ValidBits Differ::shown_by(const Links &links)
+ValidBits Differ::all(const Links &links, ValidBits Link::*bits)
 {
 	ValidBits all;
 	for (const Link &link : links)
-		all = both(all, link.valid);
+		all = both(all, link.*bits);
 	return all;
 }
 
@@ -151,12 +151,12 @@ Status Differ::index(size_t i)
 		return {};
 	SV_ASSIGN(Links was, links(one));
 	SV_ASSIGN(Links is, links(other));
-	const ValidBits data = shown_by(is);
+	const ValidBits data = all(is, &Link::valid);
 	while (!was.empty() && !is.empty() && was.back().extent == is.back().extent) {
 		was.pop_back();
 		is.pop_back();
 	}
-	const ValidBits changed = both(shown_by(was), shown_by(is));
+	const ValidBits changed = both(all(was, &Link::changed), all(is, &Link::changed));
 	const uint64_t first = (to_.page.first + i) << SV_EXTENT_SHIFT, end = std::max(from_.size, to_.size);
 	for (uint64_t block = 0; block < SV_EXTENT_BLOCKS && first + (block << SV_BLOCK_SHIFT) < end; block++) {
 		const uint64_t offset = first + (block << SV_BLOCK_SHIFT);

@@ -14,13 +14,15 @@
 //	wanted ID VOLUME NAME SIZE LAYER NEXT_LAYER CREATED
 //	orphan EXTENT GEN MEMBER SLOT               no layer maps it, partial ones have it as parent
 //	fragment EXTENT NUMBER SLOT PART            where one of its 16 is: which 16th of a slot
-//	partial EXTENT VALID [PARENT]               64 hexadecimal digits, block 0 last
+//	partial EXTENT VALID [PARENT [WRITTEN]]     64 hexadecimal digits, block 0 last
 //	freeing EXTENT GEN                          the kernel has not heard yet that it is free
 //	end                                         the last line: a text without it was cut off
 //
 // pass: discards are passed down to members. manual: the volume does not come up with its pool. Which volumes are up now is
 // not in it: a pool that is restored comes up anew. A volume's line may end with schedule RULES (base/schedule.h), a snapshot's
 // with scheduled: such a schedule made it.
+//
+// WRITTEN: the valid blocks but for those that were copied from PARENT.
 //
 // LAYER is what the snapshot froze or the volume writes, with all from LOWEST or OWNED_SINCE on that was merged into it; it
 // lies over PARENT, the layer of a snapshot that has its line before. map and hole: what that one layer has. wanted: a
@@ -235,13 +237,21 @@ Status Dumper::fragments()
 	});
 }
 
+template <typename Words>
+std::string hex(const Words &bits)
+{
+	return fmt::format("{:016x}{:016x}{:016x}{:016x}", bits[3], bits[2], bits[1], bits[0]);
+}
+
 Status Dumper::partials()
 {
+	SV_ASSIGN(WrittenRows rows, WrittenRows::open(db_));
 	return catalogue_.for_each_partial([&](std::span<const sv_partial_bits> batch) -> Status {
-		for (const sv_partial_bits &p : batch)
-			out_ << fmt::format("partial {} {:016x}{:016x}{:016x}{:016x}{}\n", p.extent, p.valid[3],
-					    p.valid[2], p.valid[1], p.valid[0],
-					    p.parent == 0 ? "" : fmt::format(" {}", p.parent));
+		for (const sv_partial_bits &p : batch) {
+			SV_ASSIGN(const ValidBits *written, rows.of(p.extent));
+			out_ << fmt::format("partial {} {}{}{}\n", p.extent, hex(p.valid), p.parent == 0 ? "" : fmt::format(" {}", p.parent),
+					    written == nullptr ? "" : " " + hex(written->word));
+		}
 		return pace_.breathe();
 	});
 }

@@ -5,6 +5,11 @@
 // Where the parent is needed, and a read of a block that the extent lacks would go through more than kNear extents below it,
 // the fragments in which it has others are filled: that takes no space. Fragments of 64 KiB that are written at random
 // between snapshots are then found in the first extent that has any of it, or kNear below that.
+//
+// Copies must not pass for writes: `svctl diff` tells what was written. So only what nobody writes to any more is filled, and
+// note_fills() keeps what was written there before the kernel is asked: whatever becomes valid then was copied. Until the
+// catalogue has the last records of all snapshots that would not be true. And no extent is filled to the last block, for then it
+// would lose its parent, and nobody could say what it has in common with that.
 #include <bit>
 #include <optional>
 
@@ -151,8 +156,15 @@ Status Folder::fill(uint32_t parent, const Row &child)
 		if (own == 0 || (asked_of(child.extent) >> i & 1) != 0 || valid_in(*found, i) == SV_FRAG_BITS)
 			continue;
 		fragments |= 1u << i;
+		ValidBits filled = child.partial.valid;
+		add_fragments(filled, fragments | asked_of(child.extent));
+		if (filled.all())
+			fragments &= ~(1u << i);
 	}
 	if (fragments == 0)
+		return {};
+	SV_ASSIGN(const bool frozen, pages_.is_frozen(child.extent));
+	if (!frozen)
 		return {};
 	SV_ASSIGN(const uint64_t members, members_of_chain(child.extent));
 	if (members == 0)
@@ -224,8 +236,31 @@ Result<FoldStep> Folder::run(std::span<const uint32_t> parents)
 
 Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 {
+	if (limits.filling) {
+		SV_ASSIGN(const uint64_t to_come, impl_->db->number("SELECT EXISTS (SELECT 1 FROM snapshots WHERE state = 1 OR next_layer <> 0)"));
+		if (to_come != 0) {
+			FoldStep step;
+			step.wait = true;
+			return step;
+		}
+	}
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
 	return Folder(*impl_->db, limits, rows).run(after);
+}
+
+Status Catalogue::note_fills(std::span<const sv_fold> fills)
+{
+	return transaction([&]() -> Status {
+		PageStore pages(*impl_->db);
+		for (const sv_fold &f : fills) {
+			SV_ASSIGN(const Partial *partial, pages.look(f.extent));
+			if (partial->written)
+				continue;
+			SV_ASSIGN(std::optional<ValidBits> *written, pages.written(f.extent));
+			*written = partial->valid;
+		}
+		return pages.flush();
+	});
 }
 
 Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents)

@@ -11,6 +11,10 @@
 //   above may get records meanwhile: apply.cc knows that it may have entries which the kernel has further down;
 // - while the layer above is that of a pending snapshot: what the kernel hears of owned_since is about the head;
 // - while it is the head of a volume that is being deleted: soon it is gone.
+//
+// What moves up into a head the volume may write to, and the catalogue does not hear of each write: what was written there and what
+// copied from below (SV_FOLD_FILL) is known no longer. Where an orphan has such copies, those into which it will be folded keep what
+// they had written till then; but in a head.
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
@@ -30,6 +34,8 @@ class Merger {
 	Result<bool> choose();
 	Result<bool> page();
 	Status entry(uint64_t index, uint32_t extent);
+	Status move_up(uint64_t index, uint32_t extent);
+	Status keep_copies(uint32_t above, uint32_t extent);
 	Result<bool> hides(uint64_t index);
 	Status remove();
 	Status raise();
@@ -41,13 +47,15 @@ class Merger {
 	uint64_t entries_ = 0;  // dealt with; a layer that is read counts as one
 	LayerRow from_;
 	uint32_t into_ = 0;  // 0: no layer is above it
+	bool into_head_ = false;  // that a volume writes
 	std::optional<std::vector<uint32_t>> below_;  // from_, newest first; once it is asked for
 };
 
 // The newest one, so that an entry moves once however many layers below it go too. False: none, for now.
 Result<bool> Merger::choose()
 {
-	SV_ASSIGN(Query q, db_.query("SELECT s.layer, c.layer FROM snapshots s LEFT JOIN layers c ON c.parent = s.layer "
+	SV_ASSIGN(Query q, db_.query("SELECT s.layer, c.layer, EXISTS (SELECT 1 FROM volumes v WHERE v.layer = c.layer) "
+				     "FROM snapshots s LEFT JOIN layers c ON c.parent = s.layer "
 				     "WHERE s.state = 2 AND s.next_layer = 0 "
 				     "AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.layer = s.layer AND o.state <> 2) "
 				     "AND NOT EXISTS (SELECT 1 FROM volumes v WHERE v.layer = s.layer) "
@@ -60,6 +68,7 @@ Result<bool> Merger::choose()
 		return false;
 	SV_ASSIGN(from_, layer_row(db_, q.u32(0)));
 	into_ = q.u32(1);
+	into_head_ = q.u64(2) != 0;
 	below_.reset();
 	return true;
 }
@@ -79,22 +88,65 @@ Result<bool> Merger::hides(uint64_t index)
 	return false;
 }
 
+Status Merger::move_up(uint64_t index, uint32_t extent)
+{
+	SV_ASSIGN(uint32_t *above, pages_.map_entry(into_, index, true));
+	*above = extent;
+	if (!into_head_ || extent == kTombstone)
+		return {};
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+	if (!entry->partial())
+		return {};
+	SV_ASSIGN(const Partial *partial, pages_.look(extent));
+	if (!partial->written)
+		return {};
+	SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(extent));
+	written->reset();
+	return {};
+}
+
+// That one hides the extent, and lies over it, perhaps with others that it has outgrown between them.
+Status Merger::keep_copies(uint32_t above, uint32_t extent)
+{
+	SV_ASSIGN(const ExtentEntry *hidden, pages_.extent(extent, false));
+	if (!hidden->partial())
+		return {};
+	SV_ASSIGN(const Partial *copies, pages_.look(extent));
+	if (!copies->written)
+		return {};
+	for (uint32_t at = above; at != 0 && at != kTombstone && at != extent;) {
+		SV_ASSIGN(const ExtentEntry *entry, pages_.extent(at, false));
+		if (!entry->partial())
+			return {};
+		SV_ASSIGN(const Partial *partial, pages_.look(at));
+		if (!partial->written) {
+			SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(at));
+			*written = partial->valid;
+		}
+		at = partial->parent;
+	}
+	return {};
+}
+
 Status Merger::entry(uint64_t index, uint32_t extent)
 {
 	bool moves = false;
+	uint32_t hiding = 0;
 	if (into_ != 0) {
 		SV_ASSIGN(const uint32_t *above, pages_.map_entry(into_, index, false));
-		moves = *above == 0;
+		hiding = *above;
+		moves = hiding == 0;
 	}
 	if (moves && extent == kTombstone) {
 		SV_ASSIGN(moves, hides(index));
 	}
-	if (moves) {
-		SV_ASSIGN(uint32_t *above, pages_.map_entry(into_, index, true));
-		*above = extent;
+	if (moves)
+		return move_up(index, extent);
+	if (extent == kTombstone)
 		return {};
-	}
-	return extent == kTombstone ? Status() : reclaim_.let_go(extent);
+	if (!into_head_)
+		SV_TRY(keep_copies(hiding, extent));
+	return reclaim_.let_go(extent);
 }
 
 // False: the layer has no page left.

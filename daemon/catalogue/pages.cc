@@ -113,16 +113,40 @@ static std::vector<uint8_t> encode_places(const Partial &p)
 	return out;
 }
 
+Result<WrittenRows> WrittenRows::open(Database &db)
+{
+	SV_ASSIGN(Query q, db.query("SELECT extent, written FROM partials WHERE written <> x'' ORDER BY extent"));
+	WrittenRows rows(std::move(q));
+	SV_TRY(rows.next());
+	return rows;
+}
+
+Status WrittenRows::next()
+{
+	SV_ASSIGN(const bool row, rows_.step());
+	extent_ = row ? rows_.u64(0) : ~uint64_t{0};
+	return row ? decode_blob(rows_.blob(1), "partials", extent_, bits_) : Status();
+}
+
+Result<const ValidBits *> WrittenRows::of(uint32_t extent)
+{
+	while (extent_ < extent)
+		SV_TRY(next());
+	return extent_ == extent ? &bits_ : nullptr;
+}
+
 Result<PageStore::CachedPartial *> PageStore::partial(uint32_t extent)
 {
 	auto it = partials_.find(extent);
 	if (it == partials_.end()) {
 		CachedPartial fresh;
-		SV_ASSIGN(Query q, db_.query("SELECT parent, valid, places FROM partials WHERE extent = ?"));
+		SV_ASSIGN(Query q, db_.query("SELECT parent, valid, places, written FROM partials WHERE extent = ?"));
 		SV_ASSIGN(fresh.present, q.bind(extent).step());
 		if (fresh.present) {
 			fresh.partial.parent = q.u32(0);
 			SV_TRY(decode_partial(q.blob(1), q.blob(2), extent, fresh.partial));
+			if (!q.blob(3).empty())
+				SV_TRY(decode_blob(q.blob(3), "partials", extent, fresh.partial.written.emplace()));
 		}
 		replace_partial(extent, fresh);
 		it = partials_.find(extent);
@@ -146,6 +170,13 @@ Result<Places *> PageStore::places(uint32_t extent)
 	SV_ASSIGN(CachedPartial *cached, partial(extent));
 	cached->dirty = true;
 	return &cached->partial.places;
+}
+
+Result<std::optional<ValidBits> *> PageStore::written(uint32_t extent)
+{
+	SV_ASSIGN(CachedPartial *cached, partial(extent));
+	cached->dirty = true;
+	return &cached->partial.written;
 }
 
 Result<uint32_t> PageStore::parent(uint32_t extent)
@@ -188,6 +219,13 @@ Result<bool> PageStore::is_parent(uint32_t extent)
 	}
 }
 
+// What lies over it was made by a newer layer. Not so what lies over an orphan: its volume's extent may have outgrown it.
+Result<bool> PageStore::is_frozen(uint32_t number)
+{
+	SV_ASSIGN(const ExtentEntry *entry, extent(number, false));
+	return entry->live() && !entry->orphan() ? is_parent(number) : Result<bool>(false);
+}
+
 template <typename Page>
 Status PageStore::flush_pages(Table<Page> &table)
 {
@@ -219,15 +257,16 @@ Status PageStore::flush_partials()
 		if (cached.dirty)
 			keys.push_back(extent);
 	std::sort(keys.begin(), keys.end());
-	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, ?, ?, ?)"));
+	SV_ASSIGN(Query store, db_.query("INSERT OR REPLACE INTO partials VALUES (?, ?, ?, ?, ?)"));
 	SV_ASSIGN(Query remove, db_.query("DELETE FROM partials WHERE extent = ?"));
 	for (const uint32_t extent : keys) {
 		const CachedPartial &cached = partials_[extent];
 		const Partial &p = cached.partial;
 		const std::vector<uint8_t> places = encode_places(p);
 		const auto valid = places.empty() ? bytes_of(p.valid) : std::span<const uint8_t>();
+		const auto written = p.written ? bytes_of(*p.written) : std::span<const uint8_t>();
 		if (cached.present)
-			SV_TRY(store.bind(extent).bind(p.parent).bind(valid).bind(std::span<const uint8_t>(places)).run());
+			SV_TRY(store.bind(extent).bind(p.parent).bind(valid).bind(std::span<const uint8_t>(places)).bind(written).run());
 		else
 			SV_TRY(remove.bind(extent).run());
 		SV_TRY(pace_.breathe());

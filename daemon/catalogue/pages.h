@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <unordered_map>
 
@@ -128,14 +129,34 @@ struct Partial {
 	uint32_t parent = 0;  // the extent that has the blocks which are not valid; 0: they are zeroes
 	ValidBits valid;
 	Places places;        // of an extent with fragments
+	// Those of the valid blocks that have other contents than below; the others were copied from there. None: all of them. Only of
+	// an extent that nobody writes to any more (fold.cc), and that has a parent.
+	std::optional<ValidBits> written;
+	const ValidBits &changed() const { return written ? *written : valid; }
 };
 
 // Copies a blob of exactly the right size; otherwise the database is damaged.
 template <typename Page>
 Status decode_blob(std::span<const uint8_t> blob, const char *table, uint64_t key, Page &out);
 
-// Columns valid and places of partials. Of an extent with fragments the former is empty, and the latter says both.
+// Columns valid and places of partials, as a query has them. Of an extent with fragments the former is empty, and the latter
+// says both.
 Status decode_partial(std::span<const uint8_t> valid, std::span<const uint8_t> places, uint64_t extent, Partial &out);
+
+// Partial::written of all extents that have it, asked for in ascending order.
+class WrittenRows {
+ public:
+	static Result<WrittenRows> open(Database &db);
+	Result<const ValidBits *> of(uint32_t extent);  // null: none; until the next one
+
+ private:
+	explicit WrittenRows(Query rows) : rows_(std::move(rows)) {}
+	Status next();
+
+	Query rows_;
+	uint64_t extent_ = 0;  // of bits_
+	ValidBits bits_;
+};
 
 class PageStore {
  public:
@@ -147,11 +168,14 @@ class PageStore {
 	Result<ExtentEntry *> extent(uint32_t extent, bool write);
 	Result<ValidBits *> valid(uint32_t extent);  // of an existing partial extent, to be changed
 	Result<Places *> places(uint32_t extent);    // likewise
+	Result<std::optional<ValidBits> *> written(uint32_t extent);  // likewise
 	Result<uint32_t> parent(uint32_t extent);    // likewise; 0: none
 	Result<const Partial *> look(uint32_t extent);  // at all of it, not to be changed
 	void set_partial(uint32_t extent, const Partial &partial);
 	void drop_partial(uint32_t extent);
 	Result<bool> is_parent(uint32_t extent);  // of any partial extent
+	// True: no volume writes to it, until a layer is merged into that volume's. False says nothing.
+	Result<bool> is_frozen(uint32_t extent);
 	// Writes what changed, in key order, and forgets everything.
 	Status flush();
 	// The same if much has gathered. Pointers given out before are then gone.

@@ -68,6 +68,7 @@ class Restorer {
 	Result<ExtentEntry> space();
 	Status claim_place(uint32_t member, uint32_t slot, uint32_t part);
 	Status parent_of(uint32_t extent, Partial &partial);
+	Result<ValidBits> bits();
 	Status claim_parent(uint32_t extent, uint32_t parent);
 	Status freeing();
 	Status keep(const Promise &promise);
@@ -527,30 +528,41 @@ Status Restorer::fragment()
 	return {};
 }
 
+Result<ValidBits> Restorer::bits()
+{
+	SV_ASSIGN(const std::string_view hex, text_.word());
+	ValidBits bits;
+	bool sound = hex.size() == 64;
+	for (size_t w = 0; sound && w < 4; w++) {
+		const char *p = hex.data() + (3 - w) * 16;
+		const auto [end, ec] = std::from_chars(p, p + 16, bits.word[w], 16);
+		sound = ec == std::errc() && end == p + 16;
+	}
+	return sound ? Result<ValidBits>(bits) : bad("its valid bits are not 64 hexadecimal digits");
+}
+
 Status Restorer::partial()
 {
 	SV_ASSIGN(const uint32_t extent, text_.number32(kTombstone - 1));
-	SV_ASSIGN(const std::string_view hex, text_.word());
 	Partial partial;
-	ValidBits &bits = partial.valid;
-	if (hex.size() != 64)
-		return bad("its valid bits are not 64 hexadecimal digits");
-	for (size_t w = 0; w < 4; w++) {
-		const char *p = hex.data() + (3 - w) * 16;
-		const auto [end, ec] = std::from_chars(p, p + 16, bits.word[w], 16);
-		if (ec != std::errc() || end != p + 16)
-			return bad("its valid bits are not 64 hexadecimal digits");
-	}
+	SV_ASSIGN(partial.valid, bits());
 	SV_TRY(pages_.relieve());
 	if (text_.more())
 		SV_TRY(parent_of(extent, partial));
+	if (text_.more()) {
+		SV_ASSIGN(partial.written, bits());
+		if (count(without(*partial.written, partial.valid)) != 0)
+			return bad(fmt::format("extent {} has blocks that were written and are not valid", extent));
+		if (extent < written_.size() && written_[extent])
+			return bad(fmt::format("a volume writes extent {}: what was copied there is not known", extent));
+	}
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(extent, true));
-	if (!entry->live() || entry->partial() || bits.all())
+	if (!entry->live() || entry->partial() || partial.valid.all())
 		return bad(fmt::format("extent {} is not mapped, or named twice, or not partial", extent));
 	if (entry->fragments()) {
 		partial.places = fragments_[extent];
 		fragments_.erase(extent);
-		if (!covers(partial.places, bits))
+		if (!covers(partial.places, partial.valid))
 			return bad(fmt::format("extent {} has valid blocks in fragments that are nowhere", extent));
 	}
 	SV_TRY(claim_parent(extent, partial.parent));

@@ -124,7 +124,12 @@ ALTER TABLE volumes ADD COLUMN schedule TEXT NOT NULL DEFAULT 'none';
 ALTER TABLE snapshots ADD COLUMN scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled IN (0, 1));
 )sql";
 
-static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5};
+// written: 32 bytes, those of the valid blocks that were not copied from below (SV_FOLD_FILL); empty: all are written.
+static const char kVersion6[] = R"sql(
+ALTER TABLE partials ADD COLUMN written BLOB NOT NULL DEFAULT x'';
+)sql";
+
+static const char *const kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5, kVersion6};
 
 uint32_t schema_version() { return static_cast<uint32_t>(std::size(kSteps)); }
 

@@ -531,6 +531,12 @@ Status Pool::fill_step()
 	FoldLimits limits;
 	limits.filling = &fill_.asked;
 	SV_ASSIGN(FoldStep step, catalogue_->fold_step(fill_.after, limits));
+	if (step.wait) {
+		fill_.on = false;
+		fill_.later = true;
+		fill_.after = 0;
+		return {};
+	}
 	if (fill_.after == 0)
 		fill_.filled = 0;
 	fill_.after = step.after;
@@ -538,6 +544,8 @@ Status Pool::fill_step()
 		fill_.later = std::erase_if(pairs, [this](const sv_fold &f) { return fold_.touched.contains(f.extent); }) != 0 || fill_.later;
 		if (pairs.empty())
 			continue;
+		SV_TRY(catalogue_->note_fills(pairs));
+		kill_point("fills-in-catalogue");
 		SV_ASSIGN(const auto result, tell_fold(pairs));
 		fill_.filled += result.done;
 	}

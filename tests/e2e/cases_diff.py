@@ -103,10 +103,24 @@ def test_changes_are_exact_at_random(host):
     host.svctl("check", "tank")
 
 
-def test_changes_of_long_chains_are_told_with_those_beside_them(host):
-    seed = int(os.environ.get("SEED", "0")) or random.randrange(1 << 30)
-    print(f"seed {seed}")
-    r = random.Random(seed)
+def copied(host):
+    """Blocks that are valid in an extent because they were copied there from below."""
+    blocks = 0
+    for line in host.svctl("dump", "tank").splitlines():
+        words = line.split()
+        if words[0] == "partial" and len(words) == 5:
+            assert int(words[4], 16) & ~int(words[2], 16) == 0, line
+            blocks += (int(words[2], 16) & ~int(words[4], 16)).bit_count()
+    return blocks
+
+
+def settle(host):
+    for _ in range(30):
+        host.checkpoint("tank/v")
+        time.sleep(0.02)
+
+
+def long_chain(host, r):
     host.pool()
     writes = Writes(host, "tank/v", 8 * BLOCKS)
     for extent in range(8):
@@ -116,18 +130,71 @@ def test_changes_of_long_chains_are_told_with_those_beside_them(host):
         for _ in range(30):
             writes.write("tank/v", r.randrange(8 * BLOCKS), 1)
         host.checkpoint("tank/v")
-    filled = 0
-    for _ in range(30):
-        host.checkpoint("tank/v")
-        time.sleep(0.02)
+    writes.snapshot("tank/v", "last")
+    writes.write("tank/v", 5, 1)
+    settle(host)
+    assert copied(host) > 100, "no chain was long enough: this shows nothing"
+    return writes
+
+
+def all_exact(host, writes, r):
     for one in writes.snapshots():
-        for other in ("tank/v", r.choice(writes.snapshots())):
-            told, written = diff(host, one, other), writes.changed(one, other)
-            assert written.items() <= told.items(), (one, other)
-            fragments = {block // FRAGMENT for block in written}
-            assert all(block // FRAGMENT in fragments for block in told), (one, other)
-            filled += len(told) - len(written)
-    assert filled > 0, "no chain was long enough: this shows nothing"
+        for other in ("tank/v", r.choice(list(writes.all))):
+            assert diff(host, one, other) == writes.changed(one, other), (one, other)
+
+
+def test_changes_of_long_chains_are_exact(host):
+    """Though they were shortened, and snapshots go from their midst, and clones are written."""
+    seed = int(os.environ.get("SEED", "0")) or random.randrange(1 << 30)
+    print(f"seed {seed}")
+    r = random.Random(seed)
+    writes = long_chain(host, r)
+    all_exact(host, writes, r)
+    writes.clone("tank/c", "tank/v@s9")
+    for step in range(12):
+        gone = r.choice([name for name in writes.snapshots() if name not in ("tank/v@last", "tank/v@s9")])
+        host.svctl("delete-snapshot", gone, "--yes")
+        del writes.all[gone]
+        for _ in range(10):
+            writes.write(r.choice(["tank/v", "tank/c"]), r.randrange(8 * BLOCKS), 1)
+        if step == 6:
+            writes.snapshot("tank/c", "own")
+        settle(host)
+        all_exact(host, writes, r)
+    text = host.svctl("dump", "tank")
+    host.svctl("check", "tank")
+    assert copied(host) > 0
+    host.svctl("rollback-volume", "tank/v@s9", "--yes")
+    writes.all["tank/v"] = list(writes.all["tank/v@s9"])
+    for _ in range(30):
+        writes.write("tank/v", r.randrange(8 * BLOCKS), 1)
+    all_exact(host, writes, r)
+    assert text != host.svctl("dump", "tank")
+
+
+def test_what_was_copied_into_what_a_volume_writes_is_told_as_written(host):
+    """The newest snapshots are deleted, and so what was copied becomes the volume's own, or goes into what is: nobody hears of each write
+    there. Then others of the 64 KiB may be told, and never less than was written."""
+    seed = int(os.environ.get("SEED", "0")) or random.randrange(1 << 30)
+    print(f"seed {seed}")
+    r = random.Random(seed)
+    writes = long_chain(host, r)
+    for name in ["last"] + [f"s{n}" for n in range(15, 8, -1)]:
+        host.svctl("delete-snapshot", f"tank/v@{name}", "--yes")
+        del writes.all[f"tank/v@{name}"]
+        settle(host)
+        for _ in range(20):
+            writes.write("tank/v", r.randrange(8 * BLOCKS), 1)
+        for one in writes.snapshots():
+            told, written = diff(host, one, "tank/v"), writes.changed(one, "tank/v")
+            assert written.items() <= told.items(), one
+            ever = {block // FRAGMENT for block in range(8 * BLOCKS) if writes.all["tank/v"][block] > 8}
+            assert all(block // FRAGMENT in ever for block in told), one
+        older = writes.snapshots()
+        for one in older:
+            other = r.choice(older)
+            assert diff(host, one, other) == writes.changed(one, other), (one, other)
+    host.svctl("check", "tank")
 
 
 def test_output_of_diff(host):

@@ -32,6 +32,25 @@ inline sv_rec small_rec(uint8_t type, uint32_t volume, uint32_t layer)
 
 inline sv_rec snapdone_rec(const SnapshotRow &s) { return small_rec(SV_REC_SNAPDONE, s.volume, s.layer); }
 
+inline sv_rec fold_rec(uint8_t flags, uint32_t extent = 2, uint32_t parent = 1)
+{
+	sv_rec r = {};
+	r.type = SV_REC_FOLD;
+	r.flags = flags;
+	r.extent = extent;
+	r.gen = static_cast<uint16_t>(extent);
+	r.parent = parent;
+	return r;
+}
+
+inline std::vector<sv_fold> all_pairs(const FoldStep &step)
+{
+	std::vector<sv_fold> all;
+	for (const auto &[members, some] : step.pairs)
+		all.insert(all.end(), some.begin(), some.end());
+	return all;
+}
+
 // Extent n lies in slot n of member 0 and has generation n.
 struct SnapshotBench : Bench {
 	using Bench::Bench;

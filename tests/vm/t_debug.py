@@ -344,36 +344,35 @@ def test_svctl_with_failing_allocations(bench):
     """Single allocations of the module fail under svd's feet: its commands pass or are refused, and then nothing has
     changed."""
     disks = [bench.disk("fast", "256M"), bench.disk("slow", "512M")]
-    spare = bench.disk("more", "128M")
-    with bench.boot(disks + [spare], cpus=1, **NO_MEMORY) as guest:
-        s = Svctl(guest, disks + [spare])
+    with bench.boot(disks, cpus=1, **NO_MEMORY) as guest:
+        s = Svctl(guest, disks)
         s.run(f"svctl create-pool tank --tier fast={disks[0].dev} --tier slow={disks[1].dev}\n"
               "svctl create-volume tank/kept --size 64M; svctl create-volume tank/other --size 64M\n"
               "dd if=/dev/urandom of=/dev/sv/tank/kept bs=1M count=8 oflag=direct conv=fsync status=none\n"
               "sha256sum /dev/sv/tank/kept > /tmp/sums")
-        path = guest.put("svctl.py", f"import json, sys\n{FAILING}" + f"spare = {spare.dev!r}\n" + """
+        path = guest.put("svctl.py", f"import sys\n{FAILING}" + """
+from api import Svd
+svd = Svd()
+
 def svctl(*words):
     done = subprocess.run(["svctl", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return done.returncode, done.stdout
 
-def must(*words):
-    code, output = svctl(*words)
-    assert not code, f"svctl {words}: exit code {code}: {output}"
-    return output
-
 # Numbers that were given out are not used again, and undoing is journalled too.
 def dump():
-    if json.loads(must("--json", "list"))["pools"][0]["state"] == "down":
+    if svd.call("List")["pools"][0]["state"] == "down":
         return "down"
-    must("check", "tank")
-    return [line for line in must("dump", "tank").splitlines() if line.split()[0] not in ("journal", "next")]
+    svd.call("Check", pool="tank")
+    return [line for line in svd.dump("tank").splitlines() if line.split()[0] not in ("journal", "next")]
 
-def trial(words, undo):
+def create(volume):
+    svd.call("CreateVolume", pool="tank", volume=volume, size=64 << 20)
+
+def trial(words, undo=lambda: None):
     refused = passed = 0
     space, (code, output) = failing.consumption(lambda: svctl(*words))
     assert not code, output
-    for u in undo:
-        must(*u)
+    undo()
     for i in range(failing.STEPS):
         before = dump()
         with failing.failing(spare=[n * i // failing.STEPS for n in space], times=1) as failures:
@@ -384,20 +383,20 @@ def trial(words, undo):
             assert dump() == before, f"{words} was refused but changed the pool: {output}"
         else:
             passed += failures.count > 0
-            for u in undo:
-                must(*u)
-    print(f"{' '.join(words)}: {refused} times refused, {passed} times done all the same; last said: {output.strip()}")
+            undo()
+    print(f"{' '.join(words)}: {refused} times refused, {passed} times done all the same; last said: {output.strip()}", flush=True)
     return refused
 
-refused = [trial(["create-volume", "tank/new", "--size", "64M"], [["delete-volume", "tank/new", "--yes"]]),
-           trial(["deactivate", "tank"], [["activate", "tank"]]),
-           trial(["delete-volume", "tank/other", "--yes"], [["create-volume", "tank/other", "--size", "64M"]]),
-           trial(["check", "tank"], []), trial(["show", "tank"], [])]
+down, up = (lambda: svd.call("Deactivate", pool="tank")), (lambda: svd.call("Activate", pool="tank"))
+refused = [trial(["create-volume", "tank/new", "--size", "64M"], lambda: svd.call("DeleteVolume", pool="tank", volume="new")),
+           trial(["deactivate", "tank"], up),
+           trial(["delete-volume", "tank/other", "--yes"], lambda: create("other")),
+           trial(["check", "tank"]), trial(["show", "tank"])]
 kept = dump()
-must("deactivate", "tank")
-refused.append(trial(["activate", "tank"], [["deactivate", "tank"]]))
+down()
+refused.append(trial(["activate", "tank"], down))
 assert all(refused[i] for i in (0, 3, 5)), refused
-must("activate", "tank")
+up()
 assert dump() == kept, "activations that were refused changed the pool"
 """)
         print(s.run(f"python3 {path}; svctl check tank; sha256sum -c /tmp/sums", timeout=160))

@@ -6,29 +6,13 @@ usage: storm.py clones POOL VOLUME@SNAPSHOT COUNT    makes POOL/c1 and so on, by
        storm.py read POOL COUNT                      is that so?
 """
 
-import json
 import mmap
 import os
-import socket
 import sys
 
+from api import Svd
+
 BLOCK, EXTENT, STRIDE = 4096, 1 << 20, 1021  # extents from one clone's block to the next one's
-
-
-class Svd:
-    def __init__(self):
-        self.connection = socket.socket(socket.AF_UNIX)
-        self.connection.connect("/run/svctl/svd.sock")
-
-    def call(self, method, **parameters):
-        self.connection.sendall(json.dumps({"method": f"io.svctl.{method}", "parameters": parameters}).encode() + b"\0")
-        answer = b""
-        while not answer.endswith(b"\0"):
-            part = self.connection.recv(65536)
-            assert part, "svd has closed the connection"
-            answer += part
-        answer = json.loads(answer[:-1])
-        assert "error" not in answer, answer
 
 
 def opened(pool, device):
