@@ -129,6 +129,25 @@ TEST_F(CoreMove, an_extent_with_fragments_gets_a_slot) {
   EXPECT_EQ(free, free_slots()) << "a slot was taken, and the one that had the fragments is empty";
 }
 
+// What it has is overwritten where it is, by way of the one that lies over it.
+TEST_F(CoreMove, what_is_overwritten_meanwhile_in_an_outgrown_extent_stays) {
+  sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
+  ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  for (uint32_t i = 0; i <= SV_FRAGS_MAX; i++) write(v_, i * SV_FRAG_BLOCKS, 1, 1);
+  p_.commit();
+  const uint32_t old = sv_partial_at(p_.pool, sv_xw_where(*sv_xt_word(p_.pool, extent_at(1, 0))))->parent;
+  ASSERT_NE(0u, old);
+  const sv_move m{.extent = old, .gen = gen_of(old), .member = 1, .flags = 0};
+  ASSERT_EQ(0, begin_moves({m}));
+  EXPECT_EQ(SV_FRAGS_MAX, copy_all());
+  write(v_, 0, 1, 5);
+  EXPECT_EQ(0u, end_moves());
+  EXPECT_EQ(5, read(v_, 0));
+  EXPECT_EQ(1u, move({m})) << "if nothing is written to it";
+  EXPECT_EQ(std::tuple(5, 1, 0), std::tuple(read(v_, 0), read(v_, SV_FRAG_BLOCKS), read(v_, 1)));
+  expect_nothing_held();
+}
+
 // What happens while it is copied, and must leave it where it is.
 TEST_F(CoreMove, what_is_written_meanwhile_stays) {
   const std::function<void()> kinds[] = {
