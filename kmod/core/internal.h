@@ -400,6 +400,15 @@ int sv_pool_have_number(struct sv_pool *p, u32 extent);
 bool sv_pool_more_numbers(const struct sv_pool *p);			/* a refill may bring some */
 bool sv_pool_spare_cells(const struct sv_pool *p);			/* beyond one for each free slot */
 
+#define SV_FREED_MANY	64u		/* freed extents that make svd look before its usual time */
+
+/* Under pool->lock: one more that waits for RECYCLE. */
+static inline void sv_count_freed(struct sv_pool *p)
+{
+	if (++p->freed >= SV_FREED_MANY)
+		sv_pool_raise(p, SV_EVENT_FREED);
+}
+
 /* frag.c: places, under pool->lock */
 u32 sv_frag_member(struct sv_volume *v, enum sv_write_class c);		/* for a new extent; SV_MAX_MEMBERS: none */
 u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c);	/* a place on it; 0: none, or no node */

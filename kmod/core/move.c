@@ -152,12 +152,21 @@ static bool next_run(const struct sv_pool *p, struct sv_moving *x, u32 *first, u
 	return *blocks;
 }
 
+/*
+ * Until RECYCLE an extent that was moved takes two slots. The last ones, as many again as are kept back for FUA and
+ * metadata, are for first writes alone, which would have to wait for it.
+ */
+static bool take_slot(struct sv_pool *p, struct sv_moving *x)
+{
+	return p->free_slots > 2 * p->reserve && sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot);
+}
+
 static bool next_copy(struct sv_pool *p, struct sv_moving *x, struct sv_copy_run *c)
 {
 	u32 first;
 
 	/* For good: a word may become again what it was. */
-	if (!is_on(p, x) || (x->slot == SV_NO_SLOT && !sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot))) {
+	if (!is_on(p, x) || (x->slot == SV_NO_SLOT && !take_slot(p, x))) {
 		WRITE_ONCE(x->off, true);
 		return false;
 	}

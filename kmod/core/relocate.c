@@ -34,7 +34,7 @@ void sv_set_aside(struct sv_pool *p, u64 old)
 
 	/* pairs with sv_look_up() */
 	smp_store_release(word, sv_xw_make(sv_xw_where(old), sv_xw_member(old), (u16)(sv_xw_gen(*word) + 1), flags));
-	p->freed++;
+	sv_count_freed(p);
 }
 
 u32 sv_partial_instead(struct sv_pool *p, u32 extent, u32 slot, u32 below, const u64 *bits)

@@ -6,7 +6,6 @@
 #include "plan.h"
 
 #define SV_UNMAP_MAX	64u		/* extents that one discard unmaps under one hold of the lock */
-#define SV_FREED_MANY	64u		/* freed extents that make svd look before its usual time */
 #define SV_DISCARD_MAX	4096u		/* extents that one discard looks at under one hold of the lock */
 
 struct target {				/* a live extent */
@@ -46,8 +45,7 @@ static void unmap(struct sv_volume *v, u64 index, const struct target *t)
 	drop_entry(v, index, t->extent);
 	/* pairs with sv_look_up() */
 	smp_store_release(sv_xt_word(v->pool, t->extent), (t->word & ~(SV_XW_HOLD | SV_XW_MAPPED)) | SV_XW_FREED);
-	if (++v->pool->freed >= SV_FREED_MANY)
-		sv_pool_raise(v->pool, SV_EVENT_FREED);
+	sv_count_freed(v->pool);
 }
 
 /* Has a write on its way, or one that has ended, something in an extent that has just got HOLD? */

@@ -281,6 +281,42 @@ TEST_F(CoreMove, without_room_it_stays) {
   expect_nothing_held();
 }
 
+TEST_F(CoreMove, the_last_slots_are_for_writes) {
+  write(v_, 0, kBlocks, 1);
+  p_.pool->reserve = 2;
+  std::vector<uint32_t> taken;
+  const auto take = [&](uint64_t left) {
+    while (free_slots() > left) {
+      sv_lock_flags_t f;
+      uint32_t slot;
+      sv_lock(&p_.pool->lock, f);
+      const uint32_t member = p_.pool->members[0]->free ? 0 : 1;
+      ASSERT_TRUE(sv_slot_on(p_.pool, member, SV_WRITE_META, &slot));
+      sv_unlock(&p_.pool->lock, f);
+    }
+  };
+  take(5);
+  EXPECT_EQ(1u, move({to(1)})) << "one is more than twice the reserve";
+  EXPECT_EQ(4u, free_slots());
+  write(v_, kBlocks, 1, 2);
+  EXPECT_EQ(2, read(v_, kBlocks)) << "a first write takes one of them";
+  p_.checkpoint();
+  take(4);
+  EXPECT_EQ(0u, move({to(1, 1)}));
+  expect_nothing_held();
+}
+
+TEST_F(CoreMove, many_that_were_moved_are_told) {
+  write(v_, 0, kBlocks, 1);
+  p_.commit();
+  sv_pool_events(p_.pool);
+  for (uint8_t n = 1; n <= SV_FREED_MANY; n++) {
+    EXPECT_FALSE(sv_pool_events(p_.pool) & SV_EVENT_FREED) << int{n};
+    EXPECT_EQ(1u, move({to(n % 2)}));
+  }
+  EXPECT_TRUE(sv_pool_events(p_.pool) & SV_EVENT_FREED) << "before its usual time svd is to give their slots back";
+}
+
 TEST_F(CoreMove, what_is_not_as_said_stays) {
   write(v_, 0, kBlocks, 1);
   sv_move old = to(1);
