@@ -4,7 +4,8 @@
 //
 // Where the parent is needed, and a read of a block that the extent lacks would go through more than kNear extents below it,
 // the fragments in which it has others are filled: that takes no space. Fragments of 64 KiB that are written at random
-// between snapshots are then found in the first extent that has any of it, or kNear below that.
+// between snapshots are then found in the first extent that has any of it, or kNear below that; but where that is a volume's, or
+// nothing lies over it yet.
 //
 // Copies must not pass for writes: `svctl diff` tells what was written. So only what nobody writes to any more is filled, and
 // note_fills() keeps what was written there before the kernel is asked: whatever becomes valid then was copied. Until the

@@ -13,8 +13,8 @@
 // - while it is the head of a volume that is being deleted: soon it is gone.
 //
 // What moves up into a head the volume may write to, and the catalogue does not hear of each write: what was written there and what
-// copied from below (SV_FOLD_FILL) is known no longer. Where an orphan has such copies, those into which it will be folded keep what
-// they had written till then; but in a head.
+// copied from below (SV_FOLD_FILL) is known no longer. Where an orphan has such copies, what it will be folded into keeps what was
+// written there till then; but in a head, and not before the catalogue has all that was.
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
@@ -48,13 +48,15 @@ class Merger {
 	LayerRow from_;
 	uint32_t into_ = 0;  // 0: no layer is above it
 	bool into_head_ = false;  // that a volume writes
+	bool into_all_ = false;  // of which the catalogue has all records, as there will be no more of them
 	std::optional<std::vector<uint32_t>> below_;  // from_, newest first; once it is asked for
 };
 
 // The newest one, so that an entry moves once however many layers below it go too. False: none, for now.
 Result<bool> Merger::choose()
 {
-	SV_ASSIGN(Query q, db_.query("SELECT s.layer, c.layer, EXISTS (SELECT 1 FROM volumes v WHERE v.layer = c.layer) "
+	SV_ASSIGN(Query q, db_.query("SELECT s.layer, c.layer, EXISTS (SELECT 1 FROM volumes v WHERE v.layer = c.layer), "
+				     "EXISTS (SELECT 1 FROM snapshots o WHERE o.layer = c.layer AND o.next_layer <> 0) "
 				     "FROM snapshots s LEFT JOIN layers c ON c.parent = s.layer "
 				     "WHERE s.state = 2 AND s.next_layer = 0 "
 				     "AND NOT EXISTS (SELECT 1 FROM snapshots o WHERE o.layer = s.layer AND o.state <> 2) "
@@ -69,6 +71,7 @@ Result<bool> Merger::choose()
 	SV_ASSIGN(from_, layer_row(db_, q.u32(0)));
 	into_ = q.u32(1);
 	into_head_ = q.u64(2) != 0;
+	into_all_ = !into_head_ && q.u64(3) == 0;
 	below_.reset();
 	return true;
 }
@@ -105,26 +108,22 @@ Status Merger::move_up(uint64_t index, uint32_t extent)
 	return {};
 }
 
-// That one hides the extent, and lies over it, perhaps with others that it has outgrown between them.
+// That one hides the extent. If it lies over it, and not over one that it has outgrown: that may be overwritten where it is, should the
+// volume get all of them.
 Status Merger::keep_copies(uint32_t above, uint32_t extent)
 {
 	SV_ASSIGN(const ExtentEntry *hidden, pages_.extent(extent, false));
-	if (!hidden->partial())
+	if (above == kTombstone || !hidden->partial())
+		return {};
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(above, false));
+	if (!entry->partial())
 		return {};
 	SV_ASSIGN(const Partial *copies, pages_.look(extent));
-	if (!copies->written)
+	SV_ASSIGN(const Partial *partial, pages_.look(above));
+	if (!copies->written || partial->parent != extent || partial->written)
 		return {};
-	for (uint32_t at = above; at != 0 && at != kTombstone && at != extent;) {
-		SV_ASSIGN(const ExtentEntry *entry, pages_.extent(at, false));
-		if (!entry->partial())
-			return {};
-		SV_ASSIGN(const Partial *partial, pages_.look(at));
-		if (!partial->written) {
-			SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(at));
-			*written = partial->valid;
-		}
-		at = partial->parent;
-	}
+	SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(above));
+	*written = partial->valid;
 	return {};
 }
 
@@ -144,7 +143,7 @@ Status Merger::entry(uint64_t index, uint32_t extent)
 		return move_up(index, extent);
 	if (extent == kTombstone)
 		return {};
-	if (!into_head_)
+	if (into_all_)
 		SV_TRY(keep_copies(hiding, extent));
 	return reclaim_.let_go(extent);
 }

@@ -540,12 +540,17 @@ Status Pool::fill_step()
 	if (fill_.after == 0)
 		fill_.filled = 0;
 	fill_.after = step.after;
+	std::vector<sv_fold> all;
 	for (auto &[members, pairs] : step.pairs) {
 		fill_.later = std::erase_if(pairs, [this](const sv_fold &f) { return fold_.touched.contains(f.extent); }) != 0 || fill_.later;
+		all.insert(all.end(), pairs.begin(), pairs.end());
+	}
+	if (!all.empty())
+		SV_TRY(catalogue_->note_fills(all));
+	kill_point("fills-in-catalogue");
+	for (auto &[members, pairs] : step.pairs) {
 		if (pairs.empty())
 			continue;
-		SV_TRY(catalogue_->note_fills(pairs));
-		kill_point("fills-in-catalogue");
 		SV_ASSIGN(const auto result, tell_fold(pairs));
 		fill_.filled += result.done;
 	}

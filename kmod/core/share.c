@@ -125,16 +125,28 @@ struct mapping {
 	u64 reach;			/* of its map */
 	struct sv_node *leaf;
 	u64 index;
+	u32 newest;			/* of the leaf */
 };
+
+static bool in_leaf(const struct mapping *m, u64 index)
+{
+	return m->leaf && !((m->index ^ index) >> SV_NODE_SHIFT);
+}
+
+static u64 entry_now(const struct mapping *m, u64 index)
+{
+	return in_leaf(m, index) ? m->leaf->entry[sv_node_slot(index, 0)] : sv_map_lookup(m->v, index);
+}
 
 /* Where the index has its entry, to be of this layer; NULL: the reserve lacks nodes. */
 static u64 *entry_at(struct mapping *m, u64 index, u32 layer)
 {
-	if (!m->leaf || (m->index ^ index) >> SV_NODE_SHIFT || sv_node_newest(m->leaf) < layer) {
+	if (!in_leaf(m, index) || m->newest < layer) {
 		if (sv_map_nodes_needed(m->v, index) > m->v->pool->nr_nodes)
 			return NULL;
 		m->leaf = sv_map_leaf(m->v, index, layer);
 		m->index = index;
+		m->newest = sv_node_newest(m->leaf);
 	}
 	return &m->leaf->entry[sv_node_slot(index, 0)];
 }
@@ -171,7 +183,7 @@ static int map_one(struct mapping *m, const struct sv_map_entry *e)
 		r = check_extent(v, word, own);
 	if (r)
 		return r;
-	if (sv_map_lookup(v, e->index) != entry) {
+	if (entry_now(m, e->index) != entry) {
 		at = entry_at(m, e->index, e->layer);
 		if (!at)
 			return -ENOMEM;

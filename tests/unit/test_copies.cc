@@ -90,17 +90,53 @@ TEST(Copies, are_none_where_the_parent_they_come_from_is_folded)
 		EXPECT_EQ("0+2", b.changes(b.s[1].id, b.s[3].id)) << "0 was written in 2, 1 in 3";
 		EXPECT_TRUE(b.has(fmt::format("partial 3 {:064x} 1 {:064x}\n", parent_copied ? 0xf3 : 0x33, 3))) << b.dump();
 	}
-	// Nothing was copied into the child, which a snapshot shows; nor into the one that it has outgrown.
-	for (const bool outgrown : {false, true}) {
-		CopyBench b(outgrown);
-		b.copy(2, 0xf0);
-		b.remove(b.s[2]);
-		EXPECT_TRUE(b.has(fmt::format("partial 3 {:064x} 2 {:064x}\n", 2, 2))) << b.dump();
-		EXPECT_EQ(outgrown, b.has(fmt::format("partial 9 {:064x} 3 {:064x}\n", 0x200, 0x200))) << b.dump();
-		b.must({fold_rec(0, 3, 2)});
-		expect_sound(*b.c);
-		EXPECT_EQ(outgrown ? "0+2 9+1" : "0+2", b.changes(b.s[1].id, b.s[3].id));
-	}
+	CopyBench b;	// nothing was copied into the child, which a snapshot shows
+	b.copy(2, 0xf0);
+	b.remove(b.s[2]);
+	EXPECT_TRUE(b.has(fmt::format("partial 3 {:064x} 2 {:064x}\n", 2, 2))) << b.dump();
+	b.must({fold_rec(0, 3, 2)});
+	EXPECT_EQ("0+2", b.changes(b.s[1].id, b.s[3].id));
+}
+
+// It may be overwritten where it is, if its layer becomes the volume's: nothing may be said of it then.
+TEST(Copies, are_not_kept_apart_in_what_was_outgrown)
+{
+	CopyBench b(true);
+	b.copy(2, 0xf0);
+	b.remove(b.s[2]);
+	EXPECT_TRUE(b.has(fmt::format("partial 3 {:064x} 2\n", 2))) << b.dump();
+	EXPECT_TRUE(b.has(fmt::format("partial 9 {:064x} 3\n", 0x200))) << b.dump();
+	b.must({fold_rec(0, 3, 2)});
+	expect_sound(*b.c);
+	EXPECT_EQ("0+2 4+4 9+1", b.changes(b.s[1].id, b.s[3].id));
+}
+
+// The volume has discarded what was there, and written anew.
+TEST(Copies, that_are_hidden_by_what_does_not_lie_over_them_are_forgotten)
+{
+	CopyBench b;
+	b.copy(2, 0xf0);
+	b.must({b.hole(b.v, 0, 4)});
+	b.must({b.map(b.v, 0, 5, true), CopyBench::bits(5, 1)});
+	const SnapshotRow s = b.snapshot(b.v, "s");
+	for (const SnapshotRow &gone : {b.s[3], b.s[2]})
+		b.remove(gone);
+	EXPECT_TRUE(b.has(fmt::format("partial 5 {:064x}\n", 1))) << b.dump();
+	std::istringstream in(without_journal(b.dump()));
+	EXPECT_TRUE(SnapshotBench().c->restore(in).ok());
+	EXPECT_EQ("0+1 1+7", b.changes(b.s[1].id, s.id)) << "data, and zeroes";
+}
+
+// Snapshots wait for their last records, and what comes then was written.
+TEST(Copies, are_kept_apart_only_once_all_that_was_written_is_known)
+{
+	CopyBench b;
+	b.copy(3, 0x30);
+	const SnapshotRow s = b.begin(b.v, "s");
+	ASSERT_TRUE(b.c->finish_snapshots(std::span(&s.id, 1)).ok());
+	b.remove(b.s[3]);
+	b.must({CopyBench::bits(4, 0x1000)});
+	EXPECT_EQ("1+1 8+1 12+1", b.changes(b.s[2].id, s.id));
 }
 
 TEST(Copies, count_as_written_in_what_a_volume_writes)
@@ -123,6 +159,18 @@ TEST(Copies, count_as_written_in_what_a_volume_writes)
 	moved.remove(above);
 	EXPECT_EQ("256+3", moved.changes(below.id, moved.v.id));
 	EXPECT_TRUE(moved.has(fmt::format("partial 6 {:064x} 5\n", 7))) << moved.dump();
+}
+
+// It has no parent any more.
+TEST(Copies, count_as_written_in_what_a_fold_leaves_whole)
+{
+	CopyBench b;
+	b.must({bits_rec(SV_REC_VALID, 2, 2, 1, ~0ull), bits_rec(SV_REC_VALID, 2, 2, 2, ~0ull), bits_rec(SV_REC_VALID, 2, 2, 3, ~0ull)});
+	b.copy(3, ~0ull);
+	b.remove(b.s[2]);
+	b.must({fold_rec(0, 3, 2)});
+	expect_sound(*b.c);
+	EXPECT_EQ("0+256", b.changes(b.s[1].id, b.s[3].id));
 }
 
 TEST(Copies, need_all_records_of_snapshots_and_a_parent_that_stays)
