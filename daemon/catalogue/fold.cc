@@ -152,15 +152,18 @@ Status Folder::fill(uint32_t parent, const Row &child)
 {
 	SV_ASSIGN(const std::optional<ValidBits> found, near(parent, child));
 	uint32_t fragments = 0;
+	ValidBits filled = child.partial.valid;
+	add_fragments(filled, asked_of(child.extent));
 	for (size_t i = 0; found && i < SV_FRAGS; i++) {
 		const auto own = valid_in(child.partial.valid, i);
 		if (own == 0 || (asked_of(child.extent) >> i & 1) != 0 || valid_in(*found, i) == SV_FRAG_BITS)
 			continue;
+		ValidBits more = filled;
+		add_fragments(more, 1u << i);
+		if (more.all())
+			break;
+		filled = more;
 		fragments |= 1u << i;
-		ValidBits filled = child.partial.valid;
-		add_fragments(filled, fragments | asked_of(child.extent));
-		if (filled.all())
-			fragments &= ~(1u << i);
 	}
 	if (fragments == 0)
 		return {};

@@ -34,6 +34,7 @@ class Merger {
 	Result<bool> choose();
 	Result<bool> page();
 	Status entry(uint64_t index, uint32_t extent);
+	Result<const Partial *> partial(uint32_t extent);
 	Status move_up(uint64_t index, uint32_t extent);
 	Status keep_copies(uint32_t above, uint32_t extent);
 	Result<bool> hides(uint64_t index);
@@ -91,17 +92,23 @@ Result<bool> Merger::hides(uint64_t index)
 	return false;
 }
 
+// Null: it is whole, or none.
+Result<const Partial *> Merger::partial(uint32_t extent)
+{
+	if (extent == kTombstone)
+		return nullptr;
+	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
+	return entry->partial() ? pages_.look(extent) : Result<const Partial *>(nullptr);
+}
+
 Status Merger::move_up(uint64_t index, uint32_t extent)
 {
 	SV_ASSIGN(uint32_t *above, pages_.map_entry(into_, index, true));
 	*above = extent;
-	if (!into_head_ || extent == kTombstone)
+	if (!into_head_)
 		return {};
-	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(extent, false));
-	if (!entry->partial())
-		return {};
-	SV_ASSIGN(const Partial *partial, pages_.look(extent));
-	if (!partial->written)
+	SV_ASSIGN(const Partial *copies, partial(extent));
+	if (copies == nullptr || !copies->written)
 		return {};
 	SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(extent));
 	written->reset();
@@ -112,18 +119,12 @@ Status Merger::move_up(uint64_t index, uint32_t extent)
 // volume get all of them.
 Status Merger::keep_copies(uint32_t above, uint32_t extent)
 {
-	SV_ASSIGN(const ExtentEntry *hidden, pages_.extent(extent, false));
-	if (above == kTombstone || !hidden->partial())
-		return {};
-	SV_ASSIGN(const ExtentEntry *entry, pages_.extent(above, false));
-	if (!entry->partial())
-		return {};
-	SV_ASSIGN(const Partial *copies, pages_.look(extent));
-	SV_ASSIGN(const Partial *partial, pages_.look(above));
-	if (!copies->written || partial->parent != extent || partial->written)
+	SV_ASSIGN(const Partial *copies, partial(extent));
+	SV_ASSIGN(const Partial *over, partial(above));
+	if (copies == nullptr || !copies->written || over == nullptr || over->parent != extent || over->written)
 		return {};
 	SV_ASSIGN(std::optional<ValidBits> *written, pages_.written(above));
-	*written = partial->valid;
+	*written = over->valid;
 	return {};
 }
 

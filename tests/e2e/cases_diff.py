@@ -166,7 +166,6 @@ def test_changes_of_long_chains_are_exact(host):
             writes.snapshot("tank/c", "own")
         settle(host)
         all_exact(host, writes, r)
-    text = host.svctl("dump", "tank")
     host.svctl("check", "tank")
     assert copied(host) > 0
     host.svctl("rollback-volume", "tank/v@s9", "--yes")
@@ -174,7 +173,6 @@ def test_changes_of_long_chains_are_exact(host):
     for _ in range(30):
         writes.write("tank/v", some_block(r), 1)
     all_exact(host, writes, r)
-    assert text != host.svctl("dump", "tank")
 
 
 def test_what_was_copied_into_what_a_volume_writes_is_told_as_written(host):

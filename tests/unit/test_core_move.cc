@@ -284,7 +284,6 @@ TEST_F(CoreMove, without_room_it_stays) {
 TEST_F(CoreMove, the_last_slots_are_for_writes) {
   write(v_, 0, kBlocks, 1);
   p_.pool->reserve = 2;
-  std::vector<uint32_t> taken;
   const auto take = [&](uint64_t left) {
     while (free_slots() > left) {
       sv_lock_flags_t f;
