@@ -228,6 +228,7 @@ static void sv_after(struct sv_kpool *kp, const struct sv_cmd *c, void *payload)
 	case SV_OP_VOLUME_DROP:
 		sv_kpool_check_mode(kp);
 		break;
+	case SV_OP_CLOSE:
 	case SV_OP_GRANT:
 	case SV_OP_TRIM:
 	case SV_OP_RECYCLE:

@@ -43,6 +43,7 @@ class Applier {
 	Status unmap(const sv_rec &r);
 	Status frag(const sv_rec &r);
 	Status move(const sv_rec &r);
+	Status move_fragments(const sv_rec &r, const ExtentEntry &entry);
 	Status layer(const sv_rec &r);
 	Status snapdone(const sv_rec &r);
 	Status own(const sv_rec &r);
@@ -257,19 +258,34 @@ Status Applier::leave_fragments(uint32_t extent, ExtentEntry &entry)
 	return {};
 }
 
+// They lie one behind the other now. What has no valid block may be left behind, and others not.
+Status Applier::move_fragments(const sv_rec &r, const ExtentEntry &entry)
+{
+	if (!entry.fragments())
+		return damage(r, fmt::format("extent {} has no fragments to be moved", r.extent));
+	SV_ASSIGN(Places *places, pages_.places(r.extent));
+	*places = Places();
+	uint32_t place = r.slot;
+	for (uint32_t i = 0; i < SV_FRAGS; i++)
+		if ((r.arg >> i & 1) != 0)
+			places->at[i] = place++;
+	SV_ASSIGN(const ValidBits *bits, pages_.valid(r.extent));
+	return covers(*places, *bits) ? Status() : damage(r, fmt::format("extent {} has valid blocks nowhere", r.extent));
+}
+
 Status Applier::move(const sv_rec &r)
 {
-	SV_TRY(check_slot(r));
+	sv_rec where = r;
 	if (r.arg != 0)
-		return Error(Code::kMissingFeature, "apply", "journal", "it has records of moved fragments",
-			     "install the newer svctl");
+		where.slot = slot_of_place(r.slot);
+	SV_TRY(check_slot(where));
 	SV_ASSIGN(ExtentEntry *entry, pages_.extent(r.extent, true));
 	if (!entry->live()) {
 		stats_.ignored++;
 		return {};
 	}
-	SV_TRY(leave_fragments(r.extent, *entry));
-	entry->slot = r.slot;
+	SV_TRY(r.arg != 0 ? move_fragments(r, *entry) : leave_fragments(r.extent, *entry));
+	entry->slot = r.arg != 0 ? 0 : r.slot;
 	entry->member = static_cast<uint8_t>(r.member);
 	entry->gen = r.gen;
 	return {};

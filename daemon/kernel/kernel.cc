@@ -14,8 +14,8 @@ const char *op_name(uint32_t op)
 	static const char *const kNames[] = {"?", "HELLO", "ATTACH", "STATE", "MEMBERS", "JOURNAL", "EXTENTS",
 		"PARTIALS", "VOLUME_CREATE", "VOLUME_RESIZE", "VOLUME_DROP", "VOLUMES", "MAP", "GRANT", "ACTIVATE",
 		"COMMIT", "TRIM", "LIST_FREED", "RECYCLE", "POLICY", "WAIT", "DUMP_EXTENTS", "DUMP_PARTIALS",
-		"DUMP_MAP", "HISTOGRAMS", "SNAPSHOT", "OWN", "FREE", "FOLD", "SHARE", "DUMP_NEWER", "MOVE"};
-	static_assert(std::size(kNames) == SV_OP_MOVE + 1);
+		"DUMP_MAP", "HISTOGRAMS", "SNAPSHOT", "OWN", "FREE", "FOLD", "SHARE", "DUMP_NEWER", "MOVE", "CLOSE"};
+	static_assert(std::size(kNames) == SV_OP_CLOSE + 1);
 	return op < std::size(kNames) ? kNames[op] : "?";
 }
 

@@ -33,6 +33,28 @@ static void update_room(struct sv_member *m, u32 word)
 		sv_bit_clear(m->room, word);
 }
 
+static void count_free(struct sv_pool *p, struct sv_member *m, s64 n)
+{
+	m->free += (u32)n;
+	WRITE_ONCE(p->free_slots, p->free_slots + (u64)n);
+	if (!m->closed)
+		WRITE_ONCE(p->room, p->room + (u64)n);
+}
+
+/* Every number and cell that its free slots are owed stays theirs (pool.c, plan.c): it may be open again. */
+void sv_member_close(struct sv_pool *p, u32 member, bool closed)
+{
+	struct sv_member *m = p->members[member];
+
+	sv_lock_assert(&p->lock);
+	if (m->closed == closed)
+		return;
+	m->closed = closed;
+	p->open_slots += closed ? -(u64)m->g.nr_slots : m->g.nr_slots;
+	WRITE_ONCE(p->room, p->room + (closed ? -(u64)m->free : m->free));
+	WRITE_ONCE(p->reserve, sv_reserve_for(p->open_slots));
+}
+
 void sv_slot_take(struct sv_pool *p, u32 member, u32 slot)
 {
 	struct sv_member *m = p->members[member];
@@ -40,8 +62,7 @@ void sv_slot_take(struct sv_pool *p, u32 member, u32 slot)
 	sv_lock_assert(&p->lock);
 	if (!sv_bit(m->used, slot)) {
 		sv_bit_set(m->used, slot);
-		m->free--;
-		WRITE_ONCE(p->free_slots, p->free_slots - 1);
+		count_free(p, m, -1);
 		update_room(m, slot / 64);
 	}
 	sv_bit_set(m->live, slot);
@@ -50,12 +71,10 @@ void sv_slot_take(struct sv_pool *p, u32 member, u32 slot)
 void sv_slots_grant(struct sv_pool *p, u32 member, u32 word, u64 slots)
 {
 	struct sv_member *m = p->members[member];
-	u32 n = (u32)hweight64(slots);
 
 	sv_lock_assert(&p->lock);
 	m->used[word] &= ~slots;
-	m->free += n;
-	WRITE_ONCE(p->free_slots, p->free_slots + n);
+	count_free(p, m, hweight64(slots));
 	sv_bit_set(m->room, word);
 }
 
@@ -108,7 +127,8 @@ static bool go_on(struct sv_volume *v, u64 index, u32 tier, u32 *member, u32 *sl
 	if (index != v->stream_index || v->stream_slot == SV_NO_SLOT)
 		return false;
 	m = v->pool->members[v->stream_member];
-	if (m->g.tier != tier || v->stream_slot + 1 >= m->g.nr_slots || sv_bit(m->used, v->stream_slot + 1))
+	if (m->closed || m->g.tier != tier || v->stream_slot + 1 >= m->g.nr_slots ||
+	    sv_bit(m->used, v->stream_slot + 1))
 		return false;
 	*member = v->stream_member;
 	*slot = v->stream_slot + 1;
@@ -123,7 +143,7 @@ static bool in_tier(struct sv_volume *v, u64 index, u32 tier, u32 *member, u32 *
 	if (go_on(v, index, tier, member, slot))
 		return true;
 	for (i = 0; i < p->nr_members; i++) {
-		if (p->members[i]->g.tier != tier || !p->members[i]->free)
+		if (p->members[i]->closed || p->members[i]->g.tier != tier || !p->members[i]->free)
 			continue;
 		if (best == SV_MAX_MEMBERS || p->members[i]->free > p->members[best]->free)
 			best = i;
@@ -148,7 +168,7 @@ static u64 kept_back(const struct sv_pool *p, enum sv_write_class c)
 
 bool sv_slots_left(const struct sv_pool *p, enum sv_write_class c)
 {
-	return p->free_slots > kept_back(p, c);
+	return p->room > kept_back(p, c);
 }
 
 /*
@@ -167,7 +187,7 @@ bool sv_slot_on(struct sv_pool *p, u32 member, enum sv_write_class c, u32 *slot)
 	struct sv_member *m = p->members[member];
 
 	sv_lock_assert(&p->lock);
-	if (!m->free || !sv_slots_left(p, c) || !find_room(m, slot))
+	if (m->closed || !m->free || !sv_slots_left(p, c) || !find_room(m, slot))
 		return false;
 	sv_slot_take(p, member, *slot);
 	return true;

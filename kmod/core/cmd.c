@@ -25,7 +25,8 @@ static int op_hello(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	memset(h, 0, sizeof(*h));
 	h->abi = SV_ABI_VERSION;
 	h->features = SV_FEATURE_KNOWN | SV_FEATURE_HISTOGRAMS | SV_FEATURE_SNAPSHOT | SV_FEATURE_FOLD |
-		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL | SV_FEATURE_SHARE | SV_FEATURE_MOVE;
+		      SV_FEATURE_FRAGMENTS | SV_FEATURE_FILL | SV_FEATURE_SHARE | SV_FEATURE_MOVE |
+		      SV_FEATURE_CLOSE;
 	memcpy(h->pool_uuid, p->uuid, 16);
 	*count = 1;
 	return 0;
@@ -72,8 +73,8 @@ static int op_state(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	s->ring_bytes = p->ring_len;
 	s->ring_reserved = (u64)max_t(s64, atomic64_read(&p->resv), 0) + p->head - p->durable;
 	s->ring_used = p->ring_head - p->ring_tail + s->ring_reserved;
-	s->total_slots = p->total_slots;
-	s->free_slots = p->free_slots;
+	s->total_slots = p->open_slots;
+	s->free_slots = p->room;
 	s->freed_extents = p->freed;
 	s->partials = p->pt_live;
 	s->commits = p->commits;
@@ -109,6 +110,8 @@ static int op_members(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 			s[i].flags |= SV_MEMBER_RING_LOST;
 		if (m->known)
 			s[i].flags |= SV_MEMBER_KNOWN;
+		if (m->closed)
+			s[i].flags |= SV_MEMBER_CLOSED;
 	}
 	sv_unlock(&p->lock, f);
 	*count = i;
@@ -587,6 +590,28 @@ static int op_grant(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 	return r;
 }
 
+static int close_member(struct sv_pool *p, const struct sv_close *c)
+{
+	sv_lock_flags_t f;
+
+	if (c->member >= p->nr_members || c->closed > 1)
+		return -EINVAL;
+	sv_lock(&p->lock, f);
+	sv_member_close(p, c->member, c->closed);
+	sv_unlock(&p->lock, f);
+	return 0;
+}
+
+static int op_close(struct sv_pool *p, void *payload, u32 *count, u32 *done)
+{
+	const struct sv_close *c = payload;
+	int r = 0;
+
+	for (; !r && *done < *count; *done += !r)
+		r = close_member(p, &c[*done]);
+	return r;
+}
+
 static int op_activate(struct sv_pool *p, void *payload, u32 *count, u32 *done)
 {
 	const struct sv_activate *a = payload;
@@ -955,6 +980,7 @@ static const struct {
 	[SV_OP_SHARE]		= { sizeof(struct sv_share), false, ANY, op_share },
 	[SV_OP_DUMP_NEWER]	= { sizeof(struct sv_map_entry), true, ANY, op_dump_newer },
 	[SV_OP_MOVE]		= { sizeof(struct sv_move), false, ACTIVE, NULL },
+	[SV_OP_CLOSE]		= { sizeof(struct sv_close), false, ANY, op_close },
 };
 
 u32 sv_op_size(u32 op)

@@ -280,7 +280,7 @@ static bool add_places(struct sv_pool *p, struct sv_folding *x)
 			continue;
 		if (have++ >= SV_FRAGS_MAX)
 			return false;
-		x->places.at[i] = sv_frag_take(p, member, SV_WRITE_NORMAL);
+		x->places.at[i] = sv_frags_take(p, member, SV_WRITE_NORMAL, 1);
 		if (!x->places.at[i])
 			return false;
 		x->fresh |= 1u << i;

@@ -168,7 +168,8 @@ struct sv_rec_move {
 	struct sv_rec_head h;		/* gen: the new one */
 	__le32	slot;
 	__le32	member;
-	__le64	frag_mask;		/* which fragments; 0: the whole extent */
+	/* 0: it has that slot. Otherwise these fragments, in one slot, and slot is the place of the first one. */
+	__le64	frag_mask;
 };
 
 struct sv_rec_layer {

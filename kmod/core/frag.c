@@ -28,11 +28,6 @@
  */
 #include "internal.h"
 
-static u32 lowest_zero(u32 mask)
-{
-	return (u32)__builtin_ctz(~mask);
-}
-
 int sv_frags_init(struct sv_member *m)
 {
 	u32 words = DIV_ROUND_UP(m->g.nr_slots, 64) + 1;
@@ -101,12 +96,12 @@ static u32 find_gap(struct sv_member *m)
 /* One gap is left for those who may take slots of the reserve, and have opened it. */
 static bool has_gap(const struct sv_member *m, bool slots_left)
 {
-	return m->nr_gaps > (slots_left ? 0 : 1);
+	return !m->closed && m->nr_gaps > (slots_left ? 0 : 1);
 }
 
 static bool has_room(const struct sv_member *m, bool slots_left)
 {
-	return has_gap(m, slots_left) || (slots_left && m->free);
+	return has_gap(m, slots_left) || (slots_left && !m->closed && m->free);
 }
 
 /* The one with most free slots of the first tier that has room. */
@@ -134,18 +129,33 @@ static u16 never(u32 slot)
 	return slot == SV_MAX_SLOTS - 1 ? 1u << (SV_FRAGS - 1) : 0;
 }
 
-u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c)
+/* Where @n free 16ths of a slot begin, or SV_FRAGS. */
+static u32 find_run(u16 frags, u32 n)
+{
+	u32 run = (1u << n) - 1, i;
+
+	for (i = 0; i + n <= SV_FRAGS; i++)
+		if (!(frags & run << i))
+			return i;
+	return SV_FRAGS;
+}
+
+u32 sv_frags_take(struct sv_pool *p, u32 member, enum sv_write_class c, u32 n)
 {
 	struct sv_member *m = p->members[member];
-	u32 slot, i;
+	u32 slot, i = SV_FRAGS;
 
 	sv_lock_assert(&p->lock);
-	if (has_gap(m, sv_slots_left(p, c)))
+	if (has_gap(m, sv_slots_left(p, c))) {
 		slot = find_gap(m);
-	else if (!p->nr_nodes || !sv_slot_on(p, member, c, &slot))
-		return 0;
-	i = lowest_zero(frags_of(m, slot));
-	set_frags(p, m, slot, frags_of(m, slot) | (u16)(1u << i) | never(slot));
+		i = find_run(frags_of(m, slot), n);
+	}
+	if (i == SV_FRAGS) {
+		if (!p->nr_nodes || !sv_slot_on(p, member, c, &slot))
+			return 0;
+		i = 0;
+	}
+	set_frags(p, m, slot, frags_of(m, slot) | (u16)(((1u << n) - 1) << i) | never(slot));
 	return slot * SV_FRAGS + i + 1;
 }
 

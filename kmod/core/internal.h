@@ -124,6 +124,7 @@ struct sv_member {
 	u32 nr_gaps;
 	u32 gap_hint;			/* no word of gap_words before it has a bit set */
 	u32 free;
+	bool closed;			/* none of it may be taken; pool->lock */
 	bool known;			/* what of it is free was granted; pool->lock */
 	u32 rotor;			/* word where the next search for an empty word starts */
 	u32 dirty;			/* first of the partials with new valid bits here, 0: none; listing */
@@ -155,6 +156,8 @@ struct sv_pool {
 	struct sv_member *members[SV_MAX_MEMBERS];
 	u64 total_slots;
 	u64 free_slots;
+	u64 open_slots;			/* of all slots those on members that are not closed; pool->lock */
+	u64 room;			/* likewise of the free ones; READ_ONCE */
 	u64 reserve;			/* slots that NORMAL writes may not take */
 	bool fragments;			/* small writes may take fragments: svd knows them; READ_ONCE */
 
@@ -393,7 +396,7 @@ bool sv_tier_of_choice(const struct sv_volume *v, u32 i, u32 *tier);	/* the i-th
 u32 sv_alloc_number(struct sv_pool *p);					/* 0: none */
 void sv_number_take(struct sv_pool *p, u32 extent);			/* it is free */
 void sv_number_release(struct sv_pool *p, u32 extent);
-u64 sv_reserve_for(u64 total_slots);
+void sv_member_close(struct sv_pool *p, u32 member, bool closed);
 
 /* pool.c: words for extents numbers up to @extent, which there may be; may sleep; -ENOMEM */
 int sv_pool_have_number(struct sv_pool *p, u32 extent);
@@ -411,7 +414,8 @@ static inline void sv_count_freed(struct sv_pool *p)
 
 /* frag.c: places, under pool->lock */
 u32 sv_frag_member(struct sv_volume *v, enum sv_write_class c);		/* for a new extent; SV_MAX_MEMBERS: none */
-u32 sv_frag_take(struct sv_pool *p, u32 member, enum sv_write_class c);	/* a place on it; 0: none, or no node */
+/* @n places on it, one behind the other, SV_FRAGS_MAX at most: the first one; 0: none, or no node. */
+u32 sv_frags_take(struct sv_pool *p, u32 member, enum sv_write_class c, u32 n);
 bool sv_frag_is_free(const struct sv_pool *p, u32 member, u32 place);	/* of a pool that is being loaded */
 void sv_frag_claim(struct sv_pool *p, u32 member, u32 place);		/* it is; takes a node at most */
 void sv_frag_release(struct sv_pool *p, u32 member, u32 place);

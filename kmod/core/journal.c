@@ -106,6 +106,20 @@ static const char *read_unmap(const struct sv_rec_unmap *d, struct sv_rec *r)
 	return check_volume(r);
 }
 
+/* They lie in one slot, from this place on. */
+static const char *check_fragments(const struct sv_rec *r)
+{
+	u32 n = (u32)hweight64(r->arg);
+
+	if (!r->extent)
+		return "record names extent 0";
+	if (r->member >= SV_MAX_MEMBERS)
+		return "record names a member out of range";
+	if (!r->slot || n > SV_FRAGS_MAX || (r->slot - 1) % SV_FRAGS + n > SV_FRAGS)
+		return "MOVE names places out of range";
+	return NULL;
+}
+
 static const char *read_move(const struct sv_rec_move *d, struct sv_rec *r)
 {
 	r->extent = le32_to_cpu(d->h.extent);
@@ -114,9 +128,9 @@ static const char *read_move(const struct sv_rec_move *d, struct sv_rec *r)
 	r->arg = le64_to_cpu(d->frag_mask);
 	if (r->flags)
 		return "MOVE has an unknown flag";
-	if (r->arg >> (1u << (SV_EXTENT_SHIFT - SV_FRAG_SHIFT)))
+	if (r->arg >> SV_FRAGS)
 		return "MOVE names a fragment out of range";
-	return check_place(r);
+	return r->arg ? check_fragments(r) : check_place(r);
 }
 
 static const char *read_layer(const struct sv_rec_layer *d, struct sv_rec *r)

@@ -25,7 +25,7 @@ u32 sv_rec_size(u8 type);
  *	UNFRAG		flags gen extent arg
  *	VALID CLEAR	flags gen extent word bits; VALID of every block: flags SV_VALID_ALL, word 0, bits ~0
  *	UNMAP		flags volume index layer extent (the old one, 0: none of this layer's own)
- *	MOVE		gen extent slot member arg (fragment mask, 0: all)
+ *	MOVE		gen extent slot member arg (fragment mask, 0: all; otherwise slot is the place of the first one)
  *	LAYER		volume layer parent arg (job)
  *	SNAPDONE	volume layer
  *	OWN		volume layer (owned_since)

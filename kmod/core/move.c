@@ -24,8 +24,10 @@
  * left alone, so that no VALID of the old place is under way.
  *
  * Readers go by the word that they found; the old slot keeps its bytes until RECYCLE has waited for them. What was
- * there, slot or fragments, is freed under a number of its own that nothing else names, as FOLD does with GROW; an
- * extent with fragments has a slot from then on.
+ * there, slot or fragments, is freed under a number of its own that nothing else names, as FOLD does with GROW.
+ *
+ * An extent with fragments has a slot from then on; or, with SV_MOVE_FRAGS, fragments on the other member. They lie one
+ * behind the other there, in one slot, so that one record says where, and no crash can come between two of them.
  *
  * Crashes. Before the record is durable the copy is in a slot where nobody looks. After it the catalogue's extent lies
  * in the new slot, which was flushed before the record was appended; what its volume was told is durable in the old
@@ -39,6 +41,8 @@ struct sv_moving {
 	struct sv_move m;
 	u64 word;		/* as it must still be; after finish the new one */
 	u32 slot;		/* the new one, once copies have begun; SV_NO_SLOT */
+	struct sv_places places;	/* or these, then slot is the first one */
+	u16 frags;		/* which it has of them; 0: it gets a slot */
 	u32 pos;		/* block where the next run is looked for */
 	bool marked;		/* by begin */
 	bool off;		/* it comes to nothing */
@@ -60,7 +64,7 @@ void sv_move_spoil(struct sv_pool *p, u32 extent)
 
 static bool makes_sense(const struct sv_pool *p, const struct sv_move *m)
 {
-	return sv_xt_has(p, m->extent) && m->member < p->nr_members && !(m->flags & ~SV_MOVE_HOLD);
+	return sv_xt_has(p, m->extent) && m->member < p->nr_members && !(m->flags & ~(SV_MOVE_HOLD | SV_MOVE_FRAGS));
 }
 
 static u64 reserved(const struct sv_pool *p)
@@ -156,9 +160,49 @@ static bool next_run(const struct sv_pool *p, struct sv_moving *x, u32 *first, u
  * Until RECYCLE an extent that was moved takes two slots. The last ones, as many again as are kept back for FUA and
  * metadata, are for first writes alone, which would have to wait for it.
  */
-static bool take_slot(struct sv_pool *p, struct sv_moving *x)
+static u16 fragments_of(const struct sv_pool *p, u64 word)
 {
-	return p->free_slots > 2 * p->reserve && sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot);
+	const struct sv_places *places = sv_word_places(p, word);
+	u16 mask = 0;
+	u32 i;
+
+	for (i = 0; places && i < SV_FRAGS; i++)
+		if (places->at[i])
+			mask |= (u16)(1u << i);
+	return mask;
+}
+
+static bool take_places(struct sv_pool *p, struct sv_moving *x)
+{
+	u32 n = (u32)hweight64((u64)x->frags), i;
+	u32 first = sv_frags_take(p, x->m.member, SV_WRITE_NORMAL, n);
+
+	if (!first)
+		return false;
+	x->slot = first;
+	for (i = 0; i < SV_FRAGS; i++)
+		if (x->frags >> i & 1)
+			x->places.at[i] = first++;
+	return true;
+}
+
+static bool take_space(struct sv_pool *p, struct sv_moving *x)
+{
+	if (p->room <= 2 * p->reserve)
+		return false;
+	if (x->m.flags & SV_MOVE_FRAGS)
+		x->frags = fragments_of(p, x->word);
+	return x->frags ? take_places(p, x) : sv_slot_on(p, x->m.member, SV_WRITE_NORMAL, &x->slot);
+}
+
+static void drop_space(struct sv_pool *p, struct sv_moving *x)
+{
+	if (x->slot == SV_NO_SLOT)
+		return;
+	if (x->frags)
+		sv_frags_release(p, x->m.member, &x->places);
+	else
+		sv_slot_release(p, x->m.member, x->slot);
 }
 
 static bool next_copy(struct sv_pool *p, struct sv_moving *x, struct sv_copy_run *c)
@@ -166,7 +210,7 @@ static bool next_copy(struct sv_pool *p, struct sv_moving *x, struct sv_copy_run
 	u32 first;
 
 	/* For good: a word may become again what it was. */
-	if (!is_on(p, x) || (x->slot == SV_NO_SLOT && !take_slot(p, x))) {
+	if (!is_on(p, x) || (x->slot == SV_NO_SLOT && !take_space(p, x))) {
 		WRITE_ONCE(x->off, true);
 		return false;
 	}
@@ -176,7 +220,8 @@ static bool next_copy(struct sv_pool *p, struct sv_moving *x, struct sv_copy_run
 	c->from = (u8)sv_xw_member(x->word);
 	c->from_sector = sv_sector_in(p, x->word, sv_word_places(p, x->word), first);
 	c->to = x->m.member;
-	c->to_sector = sv_sector_of(p, c->to, x->slot, first);
+	c->to_sector = x->frags ? sv_sector_in_place(p, c->to, x->places.at[first / SV_FRAG_BLOCKS], first) :
+				  sv_sector_of(p, c->to, x->slot, first);
 	return true;
 }
 
@@ -252,12 +297,17 @@ static void move(struct sv_pool *p, struct sv_moving *x)
 		bits[w] = sv_bits_of(p, old, w);
 		all &= bits[w];
 	}
+	if (x->frags) {
+		where = sv_places_new(p);
+		sv_cell_at(p, where)->places = x->places;
+		flags |= SV_XW_FRAGS;
+	}
 	if (~all) {
 		below = sv_partial_at(p, sv_xw_where(old))->parent;
-		where = sv_partial_instead(p, x->m.extent, x->slot, below, bits);
+		where = sv_partial_instead(p, x->m.extent, where, below, bits);
 		flags |= SV_XW_PARTIAL;
 	}
-	sv_stream_append(p, rec, sv_put_move(rec, x->m.gen, x->m.extent, x->m.member, x->slot, 0));
+	sv_stream_append(p, rec, sv_put_move(rec, x->m.gen, x->m.extent, x->m.member, x->slot, x->frags));
 	x->word = sv_xw_make(where, x->m.member, x->m.gen, flags);
 	x->moved = true;
 	sv_may_be_owned_on(p, x->m.member);
@@ -299,8 +349,8 @@ static u32 move_end(struct sv_pool *p)
 		if (!x->marked)
 			continue;
 		sv_lock(&p->lock, f);
-		if (!x->moved && x->slot != SV_NO_SLOT)
-			sv_slot_release(p, x->m.member, x->slot);
+		if (!x->moved)
+			drop_space(p, x);
 		sv_let_go(sv_xt_word(p, x->m.extent));
 		sv_unlock(&p->lock, f);
 		moved += x->moved;

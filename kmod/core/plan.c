@@ -279,7 +279,7 @@ static bool add_places(struct sv_volume *v, u32 extent, u64 word, struct sv_part
 	u32 frag = first / SV_FRAG_BLOCKS, last = (first + n - 1) / SV_FRAG_BLOCKS, member = sv_xw_member(word), before;
 
 	for (before = 0; frag <= last && !places->at[frag]; frag++) {
-		u32 place = sv_places_count(places) < SV_FRAGS_MAX ? sv_frag_take(p, member, c) : 0;
+		u32 place = sv_places_count(places) < SV_FRAGS_MAX ? sv_frags_take(p, member, c, 1) : 0;
 
 		if (!place || (before && place != before + 1)) {
 			if (place)

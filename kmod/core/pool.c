@@ -191,7 +191,8 @@ static int add_members(struct sv_pool *p, u32 nr, const struct sv_member_geometr
 		p->members[p->nr_members] = m;
 		smp_store_release(&p->nr_members, p->nr_members + 1);	/* pairs with sv_pool_nr_members() */
 		p->total_slots += g[i].nr_slots;
-		p->reserve = sv_reserve_for(p->total_slots);
+		p->open_slots += g[i].nr_slots;
+		p->reserve = sv_reserve_for(p->open_slots);
 		sv_unlock(&p->lock, f);
 	}
 	return r;
@@ -400,7 +401,7 @@ enum sv_mode sv_pool_mode(const struct sv_pool *p)
 	u32 mode = READ_ONCE(p->mode);
 
 	if (mode == SV_MODE_WRITE && READ_ONCE(p->state) == SV_STATE_ACTIVE &&
-	    READ_ONCE(p->free_slots) <= READ_ONCE(p->reserve))
+	    READ_ONCE(p->room) <= READ_ONCE(p->reserve))
 		return SV_MODE_OUT_OF_SPACE;
 	return mode;
 }

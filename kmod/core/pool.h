@@ -139,6 +139,9 @@ const u8 *sv_pool_uuid(const struct sv_pool *p);
 u32 sv_pool_nr_members(const struct sv_pool *p);
 u64 sv_pool_ring_members(const struct sv_pool *p);	/* mask of members whose ring copy is in use */
 
+/* Of so many slots those that only writes with FUA or of metadata may take. */
+u64 sv_reserve_for(u64 slots);
+
 /* --- volumes --- */
 struct sv_volume *sv_volume_find(struct sv_pool *p, u32 id);
 /*

@@ -44,6 +44,7 @@
 #define SV_FEATURE_FRAGMENTS	(1ull << 7)	/* extents may have fragments, and there are FRAG records */
 #define SV_FEATURE_FILL		(1ull << 8)	/* FOLD knows SV_FOLD_FILL */
 #define SV_FEATURE_SHARE	(1ull << 9)	/* there are SHARE and DUMP_NEWER */
+#define SV_FEATURE_CLOSE	(1ull << 10)	/* there are CLOSE, SV_MEMBER_CLOSED and SV_MOVE_FRAGS */
 
 struct sv_cmd {
 	__u32	op;
@@ -121,6 +122,11 @@ enum sv_op {
 	 * could not be copied, is where it was; and the journal tells which.
 	 */
 	SV_OP_MOVE,
+	/*
+	 * In sv_close[]: nothing new is put on a member, by whatever means, until it is open again. What lies there
+	 * stays, and is overwritten in place. Its free slots count neither as free nor as slots of the pool.
+	 */
+	SV_OP_CLOSE,
 };
 
 struct sv_hello {
@@ -147,8 +153,8 @@ struct sv_state {
 	__u64	ring_bytes;
 	__u64	ring_used;	/* with what is reserved */
 	__u64	ring_reserved;
-	__u64	total_slots;	/* data slots of all members */
-	__u64	free_slots;
+	__u64	total_slots;	/* data slots of all members that are not closed */
+	__u64	free_slots;	/* likewise */
 	__u64	freed_extents;	/* unmapped, not yet recycled */
 	__u64	partials;
 	__u64	commits;
@@ -171,6 +177,7 @@ struct sv_member_state {
 
 #define SV_MEMBER_RING_LOST	(1ull << 32)	/* its journal copy was dropped */
 #define SV_MEMBER_KNOWN		(1ull << 33)	/* slots of it were granted or loaded with extents */
+#define SV_MEMBER_CLOSED	(1ull << 34)
 
 struct sv_journal_pos {
 	__u64	next_seq;
@@ -276,6 +283,12 @@ struct sv_move {
 
 #define SV_MOVES_MAX	256		/* in one command: while it runs they have two places */
 #define SV_MOVE_HOLD	(1u << 0)	/* writes to it wait, from before the copy until its end */
+#define SV_MOVE_FRAGS	(1u << 1)	/* of SV_FEATURE_CLOSE: one that has fragments keeps them, and gets no slot */
+
+struct sv_close {
+	__u32	member;
+	__u32	closed;		/* 1, or 0: it is open, as at first */
+};
 
 struct sv_grant {
 	__u32	member;

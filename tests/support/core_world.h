@@ -528,6 +528,19 @@ class World {
     return true;
   }
 
+  void move_extent(Ext& x, const sv_rec_move& m) {
+    x.member = m.member;
+    if (!m.frag_mask) {
+      x.slot = m.slot, x.fragments = false, grown_++;
+      return;
+    }
+    ASSERT_TRUE(x.fragments);
+    x.places.assign(SV_FRAGS, 0);
+    for (uint32_t i = 0, place = m.slot; i < SV_FRAGS; i++)
+      if (m.frag_mask >> i & 1) x.places[i] = place++;
+    moved_fragments_++;
+  }
+
   void apply(State& s, const uint8_t* batch) {
     auto* b = reinterpret_cast<const sv_batch_disk*>(batch);
     for (uint32_t at = SV_BATCH_HEAD; at < b->bytes;) {
@@ -542,7 +555,7 @@ class World {
       } else if (h->type == SV_REC_MOVE) {
         auto* m = reinterpret_cast<const sv_rec_move*>(h);
         if (auto it = s.exts.find(h->extent); it != s.exts.end() && it->second.gen == h->gen)
-          it->second.member = m->member, it->second.slot = m->slot, it->second.fragments = false, grown_++;
+          move_extent(it->second, *m);
       } else if (h->type == SV_REC_FRAG) {
         auto* f = reinterpret_cast<const sv_rec_small*>(h);
         auto it = s.exts.find(h->extent);
@@ -750,12 +763,18 @@ class World {
     else if (fold_.step == Step::kCommitting && !fold_.tickets) end_folds();
   }
 
+  void close_or_open() {
+    sv_close c{.member = static_cast<uint32_t>(r_() % shape_.members), .closed = static_cast<uint32_t>(r_() % 2)};
+    command(SV_OP_CLOSE, &c, 1, sizeof(c));
+  }
+
   // By what the catalogue has, which the kernel may be ahead of.
   void begin_moves() {
     std::vector<sv_move> moves;
+    if (r_() % 8 == 0) close_or_open();
     for (auto& [number, x] : catalogue_.exts)
       if (r_() % 3 == 0)
-        moves.push_back({.extent = number, .gen = x.gen, .member = static_cast<uint8_t>(r_() % shape_.members), .flags = static_cast<uint8_t>(r_() % 2)});
+        moves.push_back({.extent = number, .gen = x.gen, .member = static_cast<uint8_t>(r_() % shape_.members), .flags = static_cast<uint8_t>(r_() % 4)});
     if (!moves.empty()) begin_steps(SV_OP_MOVE, &sv_move_steps, moves);
   }
 
@@ -857,7 +876,8 @@ class World {
   uint64_t recycled_ = 0;
   uint64_t seen_snapshots_ = 0;  // after crashes
   uint64_t folded_ = 0, moved_ = 0;
-  uint64_t fragments_ = 0, outgrown_ = 0, grown_ = 0;  // extents with them, with a slot over those, and moved to one, in replays
+  // Extents with them, with a slot over those, and moved to one, or with them, in replays.
+  uint64_t fragments_ = 0, outgrown_ = 0, grown_ = 0, moved_fragments_ = 0;
 };
 
 inline uint64_t runs() {
@@ -871,7 +891,7 @@ inline uint64_t runs() {
 }
 
 inline void explore(Shape shape, uint64_t seed0) {
-  uint64_t recycled = 0, snapshots = 0, folded = 0, moved = 0, fragments = 0, outgrown = 0, grown = 0;
+  uint64_t recycled = 0, snapshots = 0, folded = 0, moved = 0, fragments = 0, outgrown = 0, grown = 0, moved_fragments = 0;
   for (uint64_t seed = seed0; seed < seed0 + runs(); seed++) {
     World w(seed, shape);
     for (int i = 0; i < (shape.folds || shape.moves ? 320 : 160); i++) {
@@ -888,6 +908,7 @@ inline void explore(Shape shape, uint64_t seed0) {
     fragments += w.fragments_;
     outgrown += w.outgrown_;
     grown += w.grown_;
+    moved_fragments += w.moved_fragments_;
     ASSERT_EQ("", w.crash_and_check()) << "seed " << seed << " settled";
     ASSERT_EQ("", w.check_reads()) << "seed " << seed << " settled";
   }
@@ -898,6 +919,7 @@ inline void explore(Shape shape, uint64_t seed0) {
   EXPECT_EQ(shape.fragments, fragments > 0);
   EXPECT_EQ(shape.fragments, outgrown > 0);
   EXPECT_EQ((shape.fragments && shape.folds) || shape.moves, grown > 0);
+  EXPECT_EQ(shape.fragments && shape.moves, moved_fragments > 0);
 }
 
 }  // namespace sv::test

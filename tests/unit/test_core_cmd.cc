@@ -15,7 +15,7 @@ using sv::test::CorePool;
 
 constexpr uint32_t kOps[] = {SV_OP_JOURNAL, SV_OP_EXTENTS, SV_OP_PARTIALS, SV_OP_VOLUME_CREATE, SV_OP_VOLUME_RESIZE, SV_OP_VOLUME_DROP,
                              SV_OP_MAP, SV_OP_GRANT, SV_OP_ACTIVATE, SV_OP_TRIM, SV_OP_RECYCLE, SV_OP_POLICY, SV_OP_SNAPSHOT, SV_OP_OWN, SV_OP_FREE, SV_OP_FOLD, SV_OP_SHARE,
-                             SV_OP_MOVE};
+                             SV_OP_MOVE, SV_OP_CLOSE};
 
 // A field's value: small, at a limit, or anything.
 uint64_t nasty(std::mt19937_64& r) {
@@ -61,8 +61,9 @@ std::vector<uint8_t> right(std::mt19937_64& r, uint32_t op, uint32_t count) {
                       count);
     case SV_OP_MOVE:
       return bytes_of(sv_move{.extent = 3 + n % 3, .gen = static_cast<uint16_t>(std::array{5, 9, 7}[n % 3]), .member = static_cast<uint8_t>(n / 4 % 2),
-                              .flags = static_cast<uint8_t>(n / 8)},
+                              .flags = static_cast<uint8_t>(n / 3)},
                       count);
+    case SV_OP_CLOSE: return bytes_of(sv_close{.member = n % 2, .closed = n / 2 % 2}, count);
     case SV_OP_POLICY: return bytes_of(sv_policy{.no_space_ms = n, .commit_ms = 100 + n, .flags = n % 2, .pad = 0}, count);
     default: return bytes_of(sv_activate{.read_only = n % 2, .pad = 0}, count);
   }

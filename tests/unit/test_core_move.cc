@@ -61,6 +61,11 @@ class CoreMove : public sv::test::CoreVolumes {
   }
 
   uint64_t free_slots() { return p_.state().free_slots; }
+
+  void with_fragments() {
+    sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
+    ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  }
 };
 
 TEST_F(CoreMove, a_whole_extent_gets_another_members_slot) {
@@ -113,8 +118,7 @@ TEST_F(CoreMove, a_partial_extent_takes_along_what_is_valid_and_its_parent) {
 }
 
 TEST_F(CoreMove, an_extent_with_fragments_gets_a_slot) {
-  sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
-  ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  with_fragments();
   write(v_, 3, 1, 1);
   write(v_, 40, 20, 2);
   ASSERT_TRUE(*sv_xt_word(p_.pool, extent_at(1, 0)) & SV_XW_FRAGS);
@@ -129,10 +133,74 @@ TEST_F(CoreMove, an_extent_with_fragments_gets_a_slot) {
   EXPECT_EQ(free, free_slots()) << "a slot was taken, and the one that had the fragments is empty";
 }
 
+TEST_F(CoreMove, an_extent_keeps_its_fragments_if_it_is_asked_to) {
+  with_fragments();
+  for (const uint64_t index : {1, 2, 3}) write(v_, index * kBlocks + 3, 1, 7);
+  write(w_, 3, 1, 8);
+  for (const uint32_t f : {0, 4, 2}) write(v_, f * SV_FRAG_BLOCKS + 3, 5, f + 1);
+  const uint64_t free = free_slots();
+  ASSERT_EQ(0, begin_moves({to(1, 0, SV_MOVE_FRAGS), to(1, 1, SV_MOVE_FRAGS), to(1, 0, SV_MOVE_FRAGS, 2)}));
+  EXPECT_EQ(17u, copy_all());
+  sv_move_steps.hold(p_.pool);
+  ASSERT_EQ(0, sv_move_steps.finish(p_.pool, 0));
+  const auto all = records();
+  ASSERT_EQ(3u, all.size());
+  EXPECT_EQ(std::tuple(1u, 1u, 0x15ull), std::tuple(all[0].member, all[0].slot, all[0].arg)) << "from the first place on";
+  EXPECT_EQ(std::tuple(1u, 4u, 1ull), std::tuple(all[1].member, all[1].slot, all[1].arg));
+  EXPECT_EQ(3u, sv_move_steps.end(p_.pool));
+  const uint64_t word = *sv_xt_word(p_.pool, extent_at(1, 0));
+  EXPECT_TRUE(word & SV_XW_FRAGS && word & SV_XW_PARTIAL);
+  EXPECT_EQ(1u, member_at(0));
+  for (const int64_t f : {0, 2, 4}) EXPECT_EQ(std::pair(f + 1, int64_t{0}), std::pair(read(v_, f * SV_FRAG_BLOCKS + 3), read(v_, f * SV_FRAG_BLOCKS + 9)));
+  EXPECT_EQ(7, read(v_, kBlocks + 3));
+  EXPECT_EQ(8, read(w_, 3));
+  p_.checkpoint();
+  EXPECT_EQ(free - 1, free_slots()) << "one slot has the fragments of all three; the other one still has those of two";
+  write(v_, 6 * SV_FRAG_BLOCKS, 1, 9);
+  EXPECT_EQ(1u, member_at(0));
+  EXPECT_EQ(9, read(v_, 6 * SV_FRAG_BLOCKS));
+  expect_nothing_held();
+  EXPECT_EQ(2u, move({to(1, 2, SV_MOVE_FRAGS), to(1, 3, SV_MOVE_FRAGS)}));
+  p_.checkpoint();
+  EXPECT_EQ(free, free_slots());
+}
+
+// They are not torn apart: a gap that is too small is left for others.
+TEST_F(CoreMove, fragments_lie_in_one_slot) {
+  with_fragments();
+  const auto scatter = [&](sv_volume* v, uint64_t index, uint32_t count, int64_t value) {
+    for (uint32_t f = 0; f < count; f++) write(v, index * kBlocks + f * SV_FRAG_BLOCKS + 3, 1, value);
+  };
+  for (uint64_t index = 0; index < 3; index++) scatter(v_, index, 6, static_cast<int64_t>(index) + 1);
+  scatter(v_, 3, 3, 4);
+  EXPECT_EQ(4u, move({to(1, 0, SV_MOVE_FRAGS), to(1, 1, SV_MOVE_FRAGS), to(1, 2, SV_MOVE_FRAGS), to(1, 3, SV_MOVE_FRAGS)}));
+  const auto slot_of = [&](uint64_t index) {
+    return (sv_places_of(p_.pool, sv_partial_at(p_.pool, sv_xw_where(*sv_xt_word(p_.pool, extent_at(1, index)))))->at[0] - 1) / SV_FRAGS;
+  };
+  EXPECT_EQ(slot_of(0), slot_of(1));
+  EXPECT_NE(slot_of(0), slot_of(2)) << "4 are left";
+  EXPECT_EQ(slot_of(0), slot_of(3));
+  for (uint64_t index = 0; index < 3; index++) EXPECT_EQ(static_cast<int64_t>(index) + 1, read(v_, index * kBlocks + 5 * SV_FRAG_BLOCKS + 3));
+  EXPECT_EQ(4, read(v_, 3 * kBlocks + 2 * SV_FRAG_BLOCKS + 3));
+}
+
+TEST_F(CoreMove, places_of_what_is_written_meanwhile_are_given_back) {
+  with_fragments();
+  write(v_, 3, 1, 1);
+  const uint64_t free = free_slots();
+  ASSERT_EQ(0, begin_moves({to(1, 0, SV_MOVE_FRAGS)}));
+  copy_all();
+  EXPECT_EQ(free - 1, free_slots());
+  write(v_, 3 * SV_FRAG_BLOCKS, 1, 2);
+  EXPECT_EQ(0u, end_moves());
+  EXPECT_EQ(free, free_slots());
+  EXPECT_EQ(std::tuple(1, 2), std::tuple(read(v_, 3), read(v_, 3 * SV_FRAG_BLOCKS)));
+  expect_nothing_held();
+}
+
 // What it has is overwritten where it is, by way of the one that lies over it.
 TEST_F(CoreMove, what_is_overwritten_meanwhile_in_an_outgrown_extent_stays) {
-  sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
-  ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  with_fragments();
   for (uint32_t i = 0; i <= SV_FRAGS_MAX; i++) write(v_, i * SV_FRAG_BLOCKS, 1, 1);
   p_.commit();
   const uint32_t old = sv_partial_at(p_.pool, sv_xw_where(*sv_xt_word(p_.pool, extent_at(1, 0))))->parent;
@@ -188,8 +256,7 @@ TEST_F(CoreMove, a_write_that_goes_on_into_it_is_noticed) {
 
 // The snapshot below goes just when a write to what it had has looked that up: now it is a write in place.
 TEST_F(CoreMove, a_fragment_that_is_added_to_what_became_its_own_is_noticed) {
-  sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
-  ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
+  with_fragments();
   write(v_, 3, 1, 1);
   p_.commit();
   snapshot(1, 5);
@@ -324,7 +391,7 @@ TEST_F(CoreMove, what_is_not_as_said_stays) {
   EXPECT_EQ(1u, move({to(1), to(1)})) << "named twice";
   EXPECT_EQ(1u, member_at(0));
   for (const sv_move& bad : {sv_move{.extent = 0, .gen = 0, .member = 1, .flags = 0}, sv_move{.extent = 1, .gen = 1, .member = 2, .flags = 0},
-                             sv_move{.extent = 1, .gen = 1, .member = 1, .flags = 2}, sv_move{.extent = ~0u, .gen = 1, .member = 1, .flags = 0}}) {
+                             sv_move{.extent = 1, .gen = 1, .member = 1, .flags = 4}, sv_move{.extent = ~0u, .gen = 1, .member = 1, .flags = 0}}) {
     sv_move m = bad;
     EXPECT_EQ(-EINVAL, p_.command(SV_OP_MOVE, &m));
   }

@@ -121,6 +121,40 @@ protected:
 	std::vector<uint32_t> outgrown_;
 };
 
+TEST_F(Fragments, they_move_to_another_member)
+{
+	const auto moved = [](uint32_t member, uint32_t first, uint64_t mask, uint32_t number = 1) {
+		sv_rec r = {};
+		r.type = SV_REC_MOVE;
+		r.extent = number;
+		r.gen = 1;
+		r.member = member;
+		r.slot = first;
+		r.arg = mask;
+		return r;
+	};
+	applies(two_fragments(5, 1, 7, 3));
+	applies({frag_rec(1, 0, 9, place(8, 0))});	// without a valid block: it may be left behind
+	applies({moved(1, place(2, 4), 3)});
+	EXPECT_EQ((std::pair{1, static_cast<uint32_t>(SV_EXTENT_PARTIAL | SV_EXTENT_FRAGS)}), (std::pair{int{extent(1).member}, extent(1).flags}));
+	EXPECT_EQ(place(2, 4), partial(1).place[0]);
+	EXPECT_EQ(place(2, 5), partial(1).place[1]);
+	EXPECT_EQ(0u, partial(1).place[9]);
+	EXPECT_EQ((std::vector<FreeRange>{{0, 0, kSlots}, {1, 0, 2}, {1, 3, kSlots - 3}}), *b_.c->free_ranges());
+	expect_sound(*b_.c);
+	applies({frag_rec(1, 1, 2, place(2, 6)), bits_rec(SV_REC_VALID, 1, 1, 0, 1ull << 32)});
+	EXPECT_EQ(place(2, 6), partial(1).place[2]);
+	applies({moved(0, place(3, 0), 7, 99)});	// it is gone
+	is_damage({moved(0, place(3, 0), 3)});	// which leaves a valid block nowhere
+	is_damage({moved(0, place(kSlots, 0), 7)});
+	is_damage({moved(2, place(3, 0), 7)});
+	applies({map_rec(v_, 6, 2, 1, 0, 0, true)});
+	is_damage({moved(1, place(3, 0), 1, 2)});	// it has a slot
+	applies({moved(0, 5, 0)});
+	EXPECT_EQ(static_cast<uint32_t>(SV_EXTENT_PARTIAL), extent(1).flags);
+	expect_sound(*b_.c);
+}
+
 TEST_F(Fragments, records_say_where_they_are)
 {
 	applies(two_fragments(5, 1, 7, 3));

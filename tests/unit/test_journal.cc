@@ -54,8 +54,10 @@ std::vector<Golden> goldens() {
   r = &add("UNMAP", SV_REC_UNMAP, "06010000cbba0a00" "2423222114131211" "0504030201000000");
   r->flags = SV_UNMAP_TOMBSTONE, r->volume = 0x0abacb, r->layer = 0x21222324, r->extent = 0x11121314;
   r->index = 0x0102030405;
-  r = &add("MOVE", SV_REC_MOVE, "0700020114131211" "444342013f000000" "0180000000000000");
-  r->gen = 0x0102, r->extent = 0x11121314, r->slot = 0x01424344, r->member = 63, r->arg = 0x8001;
+  r = &add("MOVE", SV_REC_MOVE, "0700020114131211" "444342013f000000" "0000000000000000");
+  r->gen = 0x0102, r->extent = 0x11121314, r->slot = 0x01424344, r->member = 63;
+  r = &add("MOVE of fragments", SV_REC_MOVE, "0700020114131211" "443342113f000000" "0180000000000000");
+  r->gen = 0x0102, r->extent = 0x11121314, r->slot = 0x11423344, r->member = 63, r->arg = 0x8001;
   r = &add("LAYER", SV_REC_LAYER, "08000000cbba0a00" "2423222134333231" "1122334455667788");
   r->volume = 0x0abacb, r->layer = 0x21222324, r->parent = 0x31323334, r->arg = 0x8877665544332211;
   r = &add("SNAPDONE", SV_REC_SNAPDONE, "09000000cbba0a00" "2423222100000000");
@@ -136,7 +138,10 @@ Bytes random_record(Rng& rng, sv_rec& r) {
     case 7:
       extent();
       place(8);
-      put_le(b, 16, 8, r.arg = rng() >> 48);
+      if (rng() % 2) break;
+      for (uint64_t n = 1 + rng() % SV_FRAGS_MAX; n; n--) r.arg |= 1ull << rng() % SV_FRAGS;
+      put_le(b, 16, 8, r.arg);
+      put_le(b, 8, 4, r.slot = static_cast<uint32_t>(between(rng, 0, (1u << 28) - 1) * SV_FRAGS + 1 + rng() % (SV_FRAGS - SV_FRAGS_MAX + 1)));
       break;
     case 8:
       volume();
@@ -262,7 +267,6 @@ const Limit kLimits[] = {
     {"MOVE flags", 7, 1, 1, 0, 1},
     {"MOVE slot", 7, 8, 4, 0, 1u << 28},
     {"MOVE member", 7, 12, 4, 63, 64},
-    {"MOVE fragments", 7, 16, 8, 0xffff, 0x10000},
     {"LAYER volume low", 8, 4, 4, 1, 0},
     {"LAYER volume high", 8, 4, 4, 0xffffff, 0x1000000},
     {"LAYER flags", 8, 1, 1, 0, 0x80},
@@ -276,7 +280,7 @@ TEST(Record, checks_every_field_against_its_limits) {
   for (const Limit& l : kLimits) {
     for (bool bad : {false, true}) {
       for (const Golden& g : goldens()) {
-        if (g.rec.type != l.type || g.rec.flags == SV_VALID_ALL || g.rec.flags & SV_MAP_FRAGS) continue;
+        if (g.rec.type != l.type || g.rec.flags == SV_VALID_ALL || g.rec.flags & SV_MAP_FRAGS || (l.type == SV_REC_MOVE && g.rec.arg)) continue;
         Bytes b(32);
         uint32_t size = sv_rec_encode(&g.rec, b.data());
         put_le(b, l.at, l.size, bad ? l.bad : l.good);
@@ -290,6 +294,25 @@ TEST(Record, checks_every_field_against_its_limits) {
         EXPECT_EQ(text(out), text(before)) << l.name;
       }
     }
+  }
+}
+
+TEST(Record, moved_fragments_lie_in_one_slot_and_are_not_too_many) {
+  struct Case {
+    uint32_t extent, place, member;
+    uint64_t mask;
+    bool good;
+  };
+  for (const Case& c : {Case{1, 1, 0, 1, true}, Case{1, 0, 0, 1, false}, Case{0, 1, 0, 1, false}, Case{1, 1, 63, 1, true}, Case{1, 1, 64, 1, false},
+                        Case{1, 1, 0, 0xff, true}, Case{1, 1, 0, 0x1ff, false}, Case{1, 1, 0, 0x8000, true}, Case{1, 1, 0, 0x10000, false},
+                        Case{1, 9, 0, 0xff, true}, Case{1, 10, 0, 0xff, false}, Case{1, 16, 0, 1, true}, Case{1, 16, 0, 3, false}, Case{1, 17, 0, 3, true},
+                        Case{1, ~0u, 0, 1, true}}) {
+    Bytes b(32);
+    sv_rec r = record(SV_REC_MOVE);
+    r.extent = c.extent, r.slot = c.place, r.member = c.member, r.arg = c.mask;
+    const uint32_t size = sv_rec_encode(&r, b.data());
+    const char* why = nullptr;
+    EXPECT_EQ(c.good ? 0 : -EBADMSG, sv_rec_decode(b.data(), size, &r, &why)) << c.place << " " << c.mask;
   }
 }
 

@@ -36,7 +36,7 @@ EVENT_RING, EVENT_SPACE, EVENT_MODE, EVENT_FREED, EVENT_COPY_LOST = 1, 2, 4, 8, 
 
 OPS = ("HELLO ATTACH STATE MEMBERS JOURNAL EXTENTS PARTIALS VOLUME_CREATE VOLUME_RESIZE VOLUME_DROP VOLUMES MAP "
        "GRANT ACTIVATE COMMIT TRIM LIST_FREED RECYCLE POLICY WAIT DUMP_EXTENTS DUMP_PARTIALS DUMP_MAP HISTOGRAMS "
-       "SNAPSHOT OWN FREE FOLD SHARE DUMP_NEWER MOVE").split()
+       "SNAPSHOT OWN FREE FOLD SHARE DUMP_NEWER MOVE CLOSE").split()
 OP = {name: i + 1 for i, name in enumerate(OPS)}
 
 
@@ -82,6 +82,7 @@ OWN = Struct("4I", "volume owned_since flags layer")
 SHARE = Struct("4I", "volume source layer pad")
 FOLD = Struct("IIHHI", "extent parent gen parent_gen flags")
 MOVE = Struct("IHBB", "extent gen member flags")
+CLOSE = Struct("2I", "member closed")
 LABEL = Struct("8sII3Q16s16s16s32s16s9Q6I", "magic version crc compat ro_compat incompat pool_uuid member_uuid "
                "host_id pool_name tier_name generation incarnation size copy_off ring_off ring_len cat_off cat_len "
                "slot_off nr_slots member nr_members tier flags extent_shift")
@@ -91,7 +92,7 @@ TYPES = {"HELLO": HELLO, "ATTACH": ATTACH, "STATE": STATE, "MEMBERS": MEMBER, "J
          "VOLUMES": VOLUME, "MAP": MAP, "GRANT": GRANT, "ACTIVATE": ACTIVATE, "COMMIT": STATE, "TRIM": TRIM,
          "LIST_FREED": FREED, "RECYCLE": FREED, "POLICY": POLICY, "WAIT": EVENT, "DUMP_EXTENTS": EXTENT,
          "DUMP_PARTIALS": PARTIAL, "DUMP_MAP": MAP, "HISTOGRAMS": HISTOGRAM, "SNAPSHOT": SNAPSHOT, "OWN": OWN, "FREE": FREED,
-         "FOLD": FOLD, "SHARE": SHARE, "DUMP_NEWER": MAP, "MOVE": MOVE}
+         "FOLD": FOLD, "SHARE": SHARE, "DUMP_NEWER": MAP, "MOVE": MOVE, "CLOSE": CLOSE}
 
 
 def crc32c_table():

@@ -122,15 +122,37 @@ pool.attach()
 asked, moved = collections.Counter(), collections.Counter()
 while not os.path.exists("/tmp/stop"):
     extents = [x for x in pool.dump("DUMP_EXTENTS") if not x["flags"] & sv.EXTENT_FREED]
-    flags = r.randrange(2)
+    flags = r.randrange(4)   # with or without writes that wait, and fragments that stay such
     some = [{{{{"extent": x["extent"], "gen": x["gen"], "member": 1 - x["member"], "flags": flags}}}}
             for x in r.sample(extents, min(len(extents), r.choice([1, 4, 24])))]
     if some:
-        moved[flags] += pool.count("MOVE", some)
-        asked[flags] += len(some)
+        moved[flags & 1] += pool.count("MOVE", some)
+        asked[flags & 1] += len(some)
     pool.recycle()
 print("moved", dict(moved), "of", dict(asked), "with writes held (1) or not")
 assert moved[0] > 20 and moved[1] > 20, "this shows nothing"
+"""
+# One member is emptied.
+EMPTY = f"""
+import sys
+sys.path.insert(0, {vm.HERE!r})
+import sv_ioctl as sv
+pool = sv.Pool()
+pool.attach()
+pool.ask_nothing("CLOSE", member=0, closed=1)
+turns = []
+while there := [x for x in pool.dump("DUMP_EXTENTS") if x["member"] == 0 and not x["flags"] & sv.EXTENT_FREED]:
+    flags = 2 | (len(turns) >= 2)
+    moves = [{{"extent": x["extent"], "gen": x["gen"], "member": 1, "flags": flags}} for x in there[:256]]
+    turns.append((len(there), pool.count("MOVE", moves)))
+    pool.recycle()
+    assert len(turns) < 20, turns
+pool.recycle()
+pool.recycle()
+one, other = pool.call("MEMBERS", [], 2)
+print("left of how many:", turns, one, other)
+assert turns and one["free_slots"] == one["nr_slots"], one
+assert pool.ask("STATE")["total_slots"] == other["nr_slots"]
 """
 
 
@@ -142,6 +164,7 @@ def test_extents_move_under_load(bench):
     with bench.boot(disks) as guest:
         pool_up(guest, devs(disks))
         sv(guest, "create 1 128M")
+        sv(guest, "policy 1000 1000 1")
         path = guest.put("move.py", MOVE.format(seed=seed))
         moves = guest.start(f"python3 {path}")
         guest.run("fio --name=v --filename=/dev/mapper/v1 --rw=randwrite --bsrange=4k-512k --blockalign=4k --ioengine=libaio --iodepth=8 "
@@ -154,6 +177,11 @@ def test_extents_move_under_load(bench):
         sv(guest, "checkpoint")
         used = sum(m["nr_slots"] - m["free_slots"] for m in sv(guest, "members"))
         assert used == 128, f"{used} slots are used: what extents left is free again"
+        fio = guest.start("fio --name=v --filename=/dev/mapper/v1 --rw=randwrite --bsrange=4k-256k --blockalign=4k --ioengine=libaio --iodepth=4 "
+                          "--direct=1 --size=128M --io_size=96M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=32 >/dev/null")
+        path = guest.put("empty.py", EMPTY)
+        print(guest.run(f"python3 {path}", timeout=60))
+        fio.wait(120)
 
 
 @vm.full
