@@ -167,6 +167,11 @@ Request add_device(const Values &v, const std::string &)
 		{"devices", tier["devices"]}, {"wipe", wipe_argument(v)}}, !v.all("wipe").empty()};
 }
 
+Request evacuate_device(const Values &v, const std::string &)
+{
+	return {"EvacuateDevice", {{"pool", v.text("POOL")}, {"device", device_argument(v.text("DEVICE"))}, {"undo", v.flag("undo")}}};
+}
+
 Request restore(const Values &v, const std::string &)
 {
 	Request request{"Restore", {{"pool", v.text("POOL")}, {"fd", 0}}};
@@ -404,6 +409,10 @@ std::vector<Command> pool_commands()
 		{"add-device", "add", {"device"}, "add a device to a tier of a pool",
 		 {{"POOL", "", ""}, {"TIER=DEVICE", "", "a tier that the pool has, and the device; or several, separated by commas"}, kWipe},
 		 "add-device tank slow=/dev/sdd", "5: the device is in use or holds something", add_device},
+		{"evacuate-device", "evacuate", {"device"}, "move all data off a device, while everything on it is in use",
+		 {{"POOL", "", ""}, {"DEVICE", "", "of the pool; nothing new is put on it, also after a restart"},
+		  {"--undo", "", "have it used as before; what has moved stays where it is", Kind::kFlag, false}},
+		 "evacuate-device tank /dev/sdb", "6: the other devices have no room for it", evacuate_device},
 		{"set-pool", "set", {"pool"}, "change a pool's settings, while it is up",
 		 {{"POOL", "", ""}, kDiscard}, "set-pool tank --discard pass", "2: nothing is to be set", set_pool},
 		{"delete-pool", "delete", {"pool"}, "destroy a pool and all its volumes",

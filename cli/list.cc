@@ -62,7 +62,8 @@ json device_row(const json &device, const std::string &pool)
 	const std::string nowhere = fmt::format("member {}", device.value("member", 0));
 	json row = row_of(device, "device", pool, device.value("path", nowhere));
 	row["id"] = device.value("member", 0);
-	row["state"] = device.value("missing", false) ? "missing" : "present";
+	const bool leaving = device.value("leaving", false);
+	row["state"] = device.value("missing", false) ? "missing" : !leaving ? "present" : device.value("used", uint64_t(1)) == 0 ? "empty" : "leaving";
 	return row;
 }
 

@@ -50,6 +50,8 @@ const std::map<std::string, Method> kMethods = {
 	{"AddDevice", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.add_device(p.text("pool"), {p.text("tier"), p.texts("devices")}, p.texts("wipe"),
 				    p.flag("dry_run")); }}},
+	{"EvacuateDevice", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
+		return e.evacuate_device(p.text("pool"), p.text("device"), p.flag("undo"), p.flag("dry_run")); }}},
 	{"DeletePool", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {
 		return e.delete_pool(p.text("pool"), p.flag("dry_run")); }}},
 	{"Deactivate", {Kind::kChanges, [](Engine &e, const Parameters &p, const Fds &) {

@@ -69,6 +69,11 @@ constexpr CodeText kCodes[] = {
 	 "Reads, writes or flushes of the device failed. It ends when there was none for 24 hours, or the pool has been taken "
 	 "down. The number counts from the pool's activation.",
 	 "smartctl -a DEVICE and journalctl -k say what fails. Replace the device, or what it is connected by."},
+	{Id::kEvacuationStalled, "SV-EVACUATION-STALLED", Severity::kWarning, "a device does not become empty",
+	 "It was to be emptied, and for some time nothing could be moved off it: the other devices have too little room, or it cannot be "
+	 "read. Nothing new is put on it, and what lies there is used as before. svd tries again every now and then.",
+	 "svctl add-device POOL TIER=DEVICE, or delete files and run fstrim. Where SV-MEMBER-FAILING names it, too: journalctl -k says what "
+	 "cannot be read. svctl evacuate-device POOL DEVICE --undo has it used as before."},
 	{Id::kLabelDamaged, "SV-LABEL-DAMAGED", Severity::kCritical, "a device has a damaged label",
 	 "The label and its copy contradict their checksums, or the device is smaller than its label says. svd does not use "
 	 "the device; the pool that it belonged to misses a member.",

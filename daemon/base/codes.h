@@ -31,6 +31,7 @@ enum class Id {
 	kMemberWrong,
 	kMemberPending,
 	kMemberFailing,
+	kEvacuationStalled,
 	kLabelDamaged,
 	kLabelRepaired,
 	kDiscardFailed,

@@ -2,6 +2,8 @@
 // Life of a catalogue, and its rows of pool and members.
 #include "daemon/catalogue/catalogue.h"
 
+#include <cstdlib>
+
 #include <fmt/format.h>
 
 #include "daemon/catalogue/catalogue_impl.h"
@@ -32,6 +34,28 @@ static Result<bool> passes_discards(Database &db)
 	q.bind(kDiscard);
 	SV_ASSIGN(const bool row, q.step());
 	return row && q.text(0) == kPass;
+}
+
+// The members that are to be emptied, as a mask in hexadecimal digits.
+static constexpr std::string_view kLeaving = "leaving";
+
+Result<uint64_t> Catalogue::leaving()
+{
+	SV_ASSIGN(Query q, impl_->db->query("SELECT value FROM policies WHERE key = ?"));
+	q.bind(kLeaving);
+	SV_ASSIGN(const bool row, q.step());
+	return row ? std::strtoull(q.text(0).c_str(), nullptr, 16) : 0;
+}
+
+Status Catalogue::set_leaving(uint64_t members)
+{
+	return transaction([&]() -> Status {
+		SV_ASSIGN(Query q, impl_->db->query(members != 0 ? "INSERT OR REPLACE INTO policies VALUES (?, ?)" :
+								   "DELETE FROM policies WHERE key = ?"));
+		q.bind(kLeaving);
+		const std::string text = fmt::format("{:x}", members);
+		return members != 0 ? q.bind(std::string_view(text)).run() : q.run();
+	});
 }
 
 static Status insert_pool(Database &db, const PoolRow &pool)

@@ -184,6 +184,13 @@ struct SnapshotSpaces {
 constexpr uint32_t kMostVolumesInKernel = 16384;
 constexpr size_t kMostVolumes = 16000;	// some are on their way out, or take another's place
 
+// Extents that lie on some members.
+struct ExtentsOn {
+	std::vector<sv_extent> extents;	// ascending; there may be none in this step
+	uint32_t after = 0;		// where to go on
+	bool done = false;		// there are no more
+};
+
 struct Usage {
 	uint64_t db_bytes = 0;      // of the main database
 	uint64_t db_capacity = 0;   // bytes that the region has for it
@@ -241,6 +248,8 @@ class Catalogue {
 	Result<std::vector<MemberRow>> members();
 	Status add_member(const MemberRow &member);
 	Status update_member(const MemberRow &member);
+	Result<uint64_t> leaving();		// members that are to be emptied, a bit for each
+	Status set_leaving(uint64_t members);
 
 	// --- volumes ---
 	// Gives id and layer (never used before) and returns the row. Name taken: kBusy; size not a multiple of 4096
@@ -336,6 +345,8 @@ class Catalogue {
 	Result<std::vector<FreeRange>> free_ranges();  // derived: all slots but those of live extents
 	Result<uint64_t> mapped(uint32_t id);          // extents that for_each_map() tells
 	Result<uint64_t> highest_extent();             // number of a page's last one; what for_each_extent() goes up to
+	// Those behind extent `after`, `most` of them: a bounded step.
+	Result<ExtentsOn> extents_on(uint64_t members, uint32_t after, size_t most);
 	Result<Usage> usage();  // reads all of it
 	Result<CatalogueSpace> space();
 	void release_memory();  // what was kept in case it is read again

@@ -6,7 +6,7 @@
 //	pool NAME UUID CREATED INCARNATION GENERATION NO_SPACE_MS COMMIT_MS [pass]
 //	journal INCARNATION SEQ OFFSET CRC          how far the journal is contained; only compared with the pool's own
 //	next VOLUME LAYER                           numbers not used yet
-//	member INDEX UUID TIER TIER_NAME SLOTS FLAGS
+//	member INDEX UUID TIER TIER_NAME SLOTS FLAGS [leaving]
 //	snapshot ID VOLUME NAME SIZE done|pending|deleting LAYER LOWEST PARENT NEXT_LAYER CREATED [held]
 //	volume ID NAME SIZE active|deleting LAYER OWNED_SINCE CREATED FLAGS TIERS [manual] [over PARENT]
 //	map ID INDEX COUNT MEMBER SLOT [EXTENT GEN]
@@ -18,7 +18,7 @@
 //	freeing EXTENT GEN                          the kernel has not heard yet that it is free
 //	end                                         the last line: a text without it was cut off
 //
-// pass: discards are passed down to members. manual: the volume does not come up with its pool. Which volumes are up now is
+// pass: discards are passed down to members. leaving: it is to be emptied; that belongs to the device, as its UUID does. manual: the volume does not come up with its pool. Which volumes are up now is
 // not in it: a pool that is restored comes up anew. A volume's line may end with schedule RULES (base/schedule.h), a snapshot's
 // with scheduled: such a schedule made it.
 //
@@ -105,9 +105,10 @@ Status Dumper::head()
 	     << fmt::format("journal {} {} {} {}\n", p.incarnation, a.seq, a.off, a.prev_crc)
 	     << fmt::format("next {} {}\n", volume, layer);
 	SV_ASSIGN(const std::vector<MemberRow> members, catalogue_.members());
+	SV_ASSIGN(const uint64_t leaving, catalogue_.leaving());
 	for (const MemberRow &m : members)
-		out_ << fmt::format("member {} {} {} {} {} {}\n", m.member, m.uuid.str(), m.tier, m.tier_name, m.nr_slots,
-				    m.flags);
+		out_ << fmt::format("member {} {} {} {} {} {}{}\n", m.member, m.uuid.str(), m.tier, m.tier_name, m.nr_slots,
+				    m.flags, (leaving >> m.member & 1) != 0 ? " leaving" : "");
 	return {};
 }
 

@@ -67,17 +67,50 @@ Status each_extent(Database &db, const std::function<Status(uint32_t, const Exte
 }
 
 // Of a pool's activation this is a good part: there is no call for each extent.
+static sv_extent as_loaded(uint32_t number, const ExtentEntry &e)
+{
+	return {number, e.slot, e.member, e.gen, (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)};
+}
+
 Status Catalogue::for_each_extent(const std::function<Status(std::span<sv_extent>)> &fn)
 {
 	Batcher<sv_extent> batch(fn);
 	SV_TRY(each_extent_page(*impl_->db, [&](uint32_t first, const ExtentPage &page) {
 		for (uint32_t i = 0; i < ExtentPage::kEntries; i++)
 			if (const ExtentEntry &e = page.entry[i]; e.live())
-				batch.put({first + i, e.slot, e.member, e.gen,
-					   (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)});
+				batch.put(as_loaded(first + i, e));
 		return batch.flush_if_full();
 	}));
 	return batch.flush();
+}
+
+Result<ExtentsOn> Catalogue::extents_on(uint64_t members, uint32_t after, size_t most)
+{
+	constexpr uint32_t kPages = 256;	// in one step: some milliseconds
+	const uint32_t first_page = (after + 1) / ExtentPage::kEntries;
+	ExtentsOn found{{}, after, false};
+	SV_ASSIGN(Query q, impl_->db->query("SELECT page, data FROM extent_pages WHERE page >= ? ORDER BY page LIMIT ?"));
+	q.bind(first_page).bind(kPages);
+	for (uint32_t pages = 0;; pages++) {
+		SV_ASSIGN(const bool row, q.step());
+		if (!row) {
+			found.done = pages < kPages;
+			return found;
+		}
+		ExtentPage page;
+		SV_TRY(decode_blob(q.blob(1), "extent_pages", q.u64(0), page));
+		const uint32_t first = q.u32(0) * static_cast<uint32_t>(ExtentPage::kEntries);
+		for (uint32_t i = 0; i < ExtentPage::kEntries; i++) {
+			const ExtentEntry &e = page.entry[i];
+			if (first + i <= after || !e.live() || (members >> e.member & 1) == 0)
+				continue;
+			if (found.extents.size() == most)
+				return found;
+			found.extents.push_back(as_loaded(first + i, e));
+			found.after = first + i;
+		}
+		found.after = first + static_cast<uint32_t>(ExtentPage::kEntries) - 1;
+	}
 }
 
 Status Catalogue::for_each_partial(const std::function<Status(std::span<sv_partial_bits>)> &fn)

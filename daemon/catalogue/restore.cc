@@ -177,6 +177,11 @@ Status Restorer::member()
 	SV_TRY(text_.word());
 	SV_ASSIGN(const uint64_t slots, text_.number(SV_MAX_SLOTS));
 	SV_TRY(text_.number(UINT32_MAX));
+	if (text_.more()) {
+		SV_ASSIGN(const std::string_view leaving, text_.word());
+		if (leaving != "leaving")
+			return bad(fmt::format("'{}' is not 'leaving', which may stand there", leaving.substr(0, 20)));
+	}
 	if (index >= members_.size())
 		return bad(fmt::format("this pool has no member {}", index));
 	if (slots > members_[index].nr_slots)

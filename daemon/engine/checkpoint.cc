@@ -285,7 +285,7 @@ int Pool::discards_fd() const { return up() && trimmed_ ? discards_.event_fd() :
 
 bool Pool::owes() const
 {
-	return !to_drop_.empty() || merging_ || fold_.on || fill_.on || folds_wait() || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
+	return evacuation_.wants_checkpoint(Clock::now()) || !to_drop_.empty() || merging_ || fold_.on || fill_.on || folds_wait() || unresolved_ || !to_own_.empty() || std::any_of(members_.begin(), members_.end(), [](const auto &item) {
 		return !item.second.admitted; });
 }
 
@@ -300,6 +300,7 @@ Status Pool::do_what_is_owed()
 	SV_TRY(tell_freed());
 	SV_TRY(admit_members());
 	fold_some();
+	evacuation_.checkpointed(Clock::now());
 	return {};
 }
 
@@ -314,9 +315,10 @@ Pool::Clock::time_point Pool::due() const
 {
 	if (!up())
 		return Clock::time_point::max();
+	const auto moves = still_ || state_ != PoolState::kActive ? Clock::time_point::max() : evacuation_.due_at();
 	if (channel_->event_fd() < 0)
-		return last_tick_ + kAskEvery;
-	return std::min(look_due_, state_ == PoolState::kActive || asked_ ? checkpoint_due() : Clock::time_point::max());
+		return std::min(moves, last_tick_ + kAskEvery);
+	return std::min({moves, look_due_, state_ == PoolState::kActive || asked_ ? checkpoint_due() : Clock::time_point::max()});
 }
 
 int Pool::event_fd(Clock::time_point now) const
@@ -376,6 +378,7 @@ void Pool::tick(Clock::time_point now)
 		disturbed_ = disturbed_ || (asked_ && journal_is_half_full());
 	if (trimmed_)
 		note(give_back_discarded());
+	evacuate_some(now);
 	if (still_ || now < checkpoint_due())
 		return;
 	discards_.open();	// what was to take the pool down came to nothing

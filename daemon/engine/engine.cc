@@ -4,6 +4,7 @@
 #include "daemon/engine/engine.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include <fmt/core.h>
 
@@ -427,6 +428,36 @@ Result<Json> Engine::set_pool(const std::string &name, std::optional<bool> pass_
 	return done("set", "from now on " + does);
 }
 
+// By the path that the pool uses, by that which create-pool was given, or by any other one of the same device.
+static Result<uint32_t> member_named(const Pool &pool, const std::string &device)
+{
+	for (const auto &[index, member] : pool.members()) {
+		std::error_code ignored;
+		if (device == member.named || device == member.path ||
+		    std::filesystem::equivalent(device, member.path, ignored))
+			return index;
+	}
+	return Error{Code::kNotFound, "find device", device, "pool " + pool.name() + " has no such device",
+		     "svctl show " + pool.name() + " lists them"};
+}
+
+Result<Json> Engine::evacuate_device(const std::string &name, const std::string &device, bool undo, bool dry_run)
+{
+	SV_ASSIGN(Pool *const pool, pool_to_change(name));
+	SV_ASSIGN(const uint32_t member, member_named(*pool, device));
+	const std::string &path = pool->members().at(member).path;
+	if (pool->is_leaving(member) != undo)
+		return done("no change", fmt::format("{}: no change", path));
+	if (dry_run && !undo)
+		SV_TRY(pool->refuse_evacuation(member));
+	const std::string what = undo ? fmt::format("{} is used as before", path) :
+					fmt::format("nothing new is put on {}, and what lies there moves off", path);
+	if (dry_run)
+		return done("dry run", "from then on " + what);
+	SV_TRY(pool->evacuate(member, !undo));
+	return done(undo ? "undone" : "begun", "from now on " + what);
+}
+
 // ---- reports ----
 
 Json Engine::volume_json(Pool &pool, const VolumeRow &row, const std::map<uint32_t, uint64_t> &mapped)
@@ -462,26 +493,30 @@ Json Engine::pool_json(Pool &pool, bool with_volumes)
 {
 	Json json = {{"name", pool.name()}, {"uuid", pool.uuid().str()}, {"state", state_of(pool)},
 		     {"problems", problems_json(pool)}, {"tiers", Json::array()}, {"devices", Json::array()}};
-	std::map<uint32_t, sv_member_state> states = pool.member_states();
+	MemberStates states = pool.member_states();
 	std::map<uint32_t, Json> tiers;
 	uint64_t size = 0;
 	uint64_t free_bytes = 0;
 	for (const auto &[index, member] : pool.members()) {
 		const uint64_t bytes = static_cast<uint64_t>(member.label.nr_slots) << SV_EXTENT_SHIFT;
 		const uint64_t unused = static_cast<uint64_t>(states[index].free_slots) << SV_EXTENT_SHIFT;
+		const bool leaving = pool.up() && pool.is_leaving(index);	// the space that it still has is nobody's
+		const uint64_t counted = leaving ? bytes - unused : bytes;
 		Json &tier = tiers[member.label.tier];
 		if (tier.is_null())
 			tier = {{"name", member.label.tier_name}, {"members", 0}, {"size", 0u}, {"free", 0u}, {"used", 0u}};
 		tier["members"] = tier["members"].get<int>() + 1;
-		tier["size"] = tier["size"].get<uint64_t>() + bytes;
+		tier["size"] = tier["size"].get<uint64_t>() + counted;
 		json["devices"].push_back({{"member", index}, {"path", member.named}, {"device", member.path}, {"tier", member.label.tier_name},
 					   {"size", bytes}, {"journal", (member.label.flags & SV_LABEL_HAS_RING) != 0},
 					   {"catalogue", (member.label.flags & SV_LABEL_HAS_CATALOGUE) != 0}});
-		size += bytes;
-		free_bytes += unused;
+		size += counted;
+		free_bytes += leaving ? 0 : unused;
 		if (pool.up()) {
 			json["devices"].back()["errors"] = states[index].errors;
-			tier["free"] = tier["free"].get<uint64_t>() + unused;
+			json["devices"].back()["used"] = bytes - unused;
+			json["devices"].back()["leaving"] = leaving;
+			tier["free"] = tier["free"].get<uint64_t>() + (leaving ? 0 : unused);
 			tier["used"] = tier["size"].get<uint64_t>() - tier["free"].get<uint64_t>();
 		}
 	}

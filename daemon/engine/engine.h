@@ -107,6 +107,8 @@ public:
 	Result<Json> show_space(const std::string &pool, const std::vector<SnapshotName> &of, Job &job);
 	// schedules.cc. Of all pools: makes the snapshots that are due, and deletes those that are no longer kept.
 	Result<Json> run_schedules(bool dry_run);
+	// Nothing new is put on it, and what lies there moves to the others; or, with `undo`, it is used again.
+	Result<Json> evacuate_device(const std::string &pool, const std::string &device, bool undo, bool dry_run);
 	Result<Json> list();
 	Result<Json> show_pool(const std::string &pool);
 	Result<Json> show_volume(const std::string &pool, const std::string &volume);

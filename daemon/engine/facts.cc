@@ -16,16 +16,20 @@ constexpr auto kLookEvery = std::chrono::seconds(5);
 
 }	// namespace
 
-std::map<uint32_t, sv_member_state> Pool::member_states()
+Result<MemberStates> Pool::members_in_kernel()
 {
-	std::map<uint32_t, sv_member_state> by_member;
-	if (!up())
-		return by_member;
+	MemberStates by_member;
 	std::vector<sv_member_state> states(SV_MAX_MEMBERS);
-	const auto answer = channel_->command(SV_OP_MEMBERS, states.data(), sizeof(states[0]), SV_MAX_MEMBERS);
-	for (uint32_t i = 0; answer.ok() && i < answer.value().count; i++)
+	SV_ASSIGN(const auto answer, channel_->command(SV_OP_MEMBERS, states.data(), sizeof(states[0]), SV_MAX_MEMBERS));
+	for (uint32_t i = 0; i < answer.count; i++)
 		by_member[states[i].member] = states[i];
 	return by_member;
+}
+
+MemberStates Pool::member_states()
+{
+	const auto states = up() ? members_in_kernel() : MemberStates();
+	return states.ok() ? states.value() : MemberStates();
 }
 
 PoolFacts Pool::facts(const std::string &name)
@@ -59,6 +63,8 @@ PoolFacts Pool::facts(const std::string &name)
 		one.free = static_cast<uint64_t>(state->second.free_slots) << SV_EXTENT_SHIFT;
 		one.errors = state->second.errors;
 		one.journal_lost = (state->second.flags & SV_MEMBER_RING_LOST) != 0;
+		one.leaving = is_leaving(index);
+		one.stalled = one.leaving && one.free < one.size && evacuation_.stalled();
 	}
 	for (const auto &[index, row] : absent_)
 		facts.members.push_back({index, row.tier_name, {}, static_cast<uint64_t>(row.nr_slots) << SV_EXTENT_SHIFT, 0, 0,

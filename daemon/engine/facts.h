@@ -29,6 +29,8 @@ struct MemberFacts {
 	bool journal_lost = false;	// which is not written any more
 	bool catalogue = false;
 	bool catalogue_lost = false;
+	bool leaving = false;		// it is to be emptied
+	bool stalled = false;		// and nothing could be moved for a while
 };
 
 struct VolumeFacts {

@@ -189,6 +189,7 @@ Status Pool::admit_members()
 		SV_TRY(write_label(*member.file, member.label));
 		member.admitted = true;
 	}
+	evacuation_.try_again(Clock::now());
 	return {};
 }
 

@@ -18,6 +18,7 @@
 #include "daemon/base/unique_fd.h"
 #include "daemon/catalogue/catalogue.h"
 #include "daemon/engine/discards.h"
+#include "daemon/engine/evacuation.h"
 #include "daemon/engine/host.h"
 #include "daemon/engine/label_io.h"
 #include "daemon/engine/latency.h"
@@ -48,6 +49,7 @@ class MapSources;
 struct MapSource;
 class UsedSlots;
 
+using MemberStates = std::map<uint32_t, sv_member_state>;	// by member
 using SnapshotsByVolume = std::map<uint32_t, std::vector<SnapshotRow>>;	// by volume, the oldest first
 std::vector<ScheduledSnapshot> as_planned(const std::vector<SnapshotRow> &rows);	// as base/schedule.h takes them
 
@@ -106,6 +108,13 @@ public:
 	// Its label is on the device: that made it a member. What else is to do is repeated if it fails.
 	void add_member(const FoundMember &added);
 
+	// ---- members that are to be emptied (pool_evacuation.cc); the pool is up, and not read-only ----
+	Status refuse_evacuation(uint32_t member);	// kNoSpace: the others do not take what lies on it
+	// Nothing new gets onto it, and what lies there moves off in the background; or, not `leaves`, it is as it was before.
+	Status evacuate(uint32_t member, bool leaves);
+	bool is_leaving(uint32_t member) const;
+	const Evacuation &evacuation() const { return evacuation_; }
+
 	// ---- volumes; the pool is up ----
 	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);
 	Status grow_volume(const VolumeRow &volume, uint64_t size);
@@ -145,7 +154,7 @@ public:
 	void stop_discards() { discards_.close(); }	// of an svd that ends; does not wait
 
 	// ---- what is known of it, and its alerts (facts.cc) ----
-	std::map<uint32_t, sv_member_state> member_states();	// by member; none while the kernel does not say
+	MemberStates member_states();	// none while the kernel does not say
 	PoolFacts facts(const std::string &name);		// as commands call it; without volumes
 	std::vector<VolumeFacts> volume_facts(bool with_latency);
 	// Logs what began or ended. wall_clock: seconds since the epoch.
@@ -201,6 +210,7 @@ private:
 	// pool_snapshots.cc
 	VolumeSpec snapshot_spec(const VolumeRow &of, const SnapshotRow &snapshot) const;
 	Result<std::vector<VolumeSpec>> active_snapshots();
+	static Error old_module(const char *verb, const std::string &object, const char *than);
 	Status refuse_old_module(const std::string &object) const;
 	Status refuse_old_module_for_fragments();	// if any extent has them
 	Status refuse_old_module_for_snapshots();	// if there are any, or clones
@@ -234,6 +244,17 @@ private:
 	Status tell_owned();
 	Status tell_freed();
 	Status rename_snapshot_devices(const VolumeRow &of, const std::string &to);
+
+	Result<MemberStates> members_in_kernel();
+
+	// pool_evacuation.cc
+	Status refuse_old_module_for_evacuation() const;
+	Result<std::vector<MemberSpace>> room_elsewhere();
+	Status tell_closed();
+	Status set_leaving(uint64_t members);
+	Status find_leaving();
+	Status move_some();
+	void evacuate_some(Clock::time_point now);
 
 	// recovery.cc
 	Status refuse_activation(How how, const RunningPool &running) const;
@@ -369,6 +390,7 @@ private:
 		std::map<uint32_t, uint32_t> asked;	// FoldLimits::filling, since the last checkpoint
 	} fill_;
 	bool fragments_ = false;	// the kernel may use them
+	Evacuation evacuation_;
 	Discards discards_;
 	bool trimmed_ = false;		// since LIST_FREED: RECYCLE may come
 	bool left_freed_ = false;	// for want of room among the discards

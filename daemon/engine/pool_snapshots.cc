@@ -60,7 +60,7 @@ Result<std::vector<VolumeSpec>> Pool::active_snapshots()
 	return specs;
 }
 
-static Error old_module(const char *verb, const std::string &object, const char *than)
+Error Pool::old_module(const char *verb, const std::string &object, const char *than)
 {
 	return Error{Code::kMissingFeature, verb, object, std::string("the kernel module that runs is older than ") + than,
 		     "restart the machine, or unload and load dm-sv while no pool is up"}.with(Id::kModuleVersion);

@@ -508,6 +508,7 @@ Status Pool::catch_up()
 	log::notice("pool {}: the kernel serves it already{}", name_, read_only_ ? ", read-only" : ", catching up");
 	if (!read_only_) {
 		SV_TRY(tell_policy());
+		SV_TRY(tell_closed());
 		SV_TRY(checkpoint());
 		SV_TRY(catalogue_->resolve_pending());
 		SV_TRY(finish_deletions());
@@ -552,6 +553,7 @@ Status Pool::load_kernel(bool existed)
 	SV_ASSIGN(const sv_ring_cursor applied, catalogue_->applied());
 	SV_TRY(refuse_old_module_for_snapshots());
 	SV_TRY(refuse_old_module_for_fragments());
+	SV_TRY(find_leaving());
 	if (attach.state == SV_STATE_ACTIVE)
 		return catch_up();
 	if (existed)
@@ -569,6 +571,7 @@ Status Pool::load_kernel(bool existed)
 	SV_TRY(load_maps(&used));
 	SV_TRY(load_grants(used));
 	SV_TRY(tell_policy());
+	SV_TRY(tell_closed());
 	SV_TRY(channel_->tell(SV_OP_ACTIVATE, sv_activate{read_only_ ? 1u : 0u, 0}));
 	if (!read_only_) {
 		SV_TRY(find_unadmitted());

@@ -207,6 +207,10 @@ void Watch::look_at_member(const PoolFacts &facts, const MemberFacts &member, Cl
 		      fmt::format("one copy of the catalogue is {}: {}", facts.writable ? "lost" : "out of date", member.device),
 		      facts.writable ? "journalctl -u svd -k; " + again :
 				       fmt::format("svctl deactivate {0}; svctl activate {0} writes it anew", facts.name));
+	if (member.stalled)
+		alert(Id::kEvacuationStalled, fmt::format("{} is to be emptied, and {} cannot be moved off it", member.device,
+							  format_size(Bytes(member.size - member.free))),
+		      fmt::format("svctl show {0}; svctl add-device {0} TIER=DEVICE, or delete files and fstrim", facts.name));
 	Errors &errors = errors_[member.index];
 	if (member.errors > errors.known && !facts.found_up)	// when those were that are found there, nobody knows
 		errors.grew = now;

@@ -50,6 +50,9 @@ def test_answers_are_of_the_declared_types(host):
         call("CreateVolume", pool="tank", volume="v", size=64 * MIB)
     for _ in range(2):
         call("AddDevice", pool="tank", **new_disk)
+    for undo in (False, False, True, True):
+        call("EvacuateDevice", pool="tank", device=disks[1], undo=undo, dry_run=True)
+        call("EvacuateDevice", pool="tank", device=disks[1], undo=undo)
     call("CreateVolume", pool="tank", volume="w", size=MIB, dry_run=True)
     host.write("tank/v", 0, b"x" * 65536, fua=True)
     call("ResizeVolume", pool="tank", volume="v", size=128 * MIB)

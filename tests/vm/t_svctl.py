@@ -263,3 +263,33 @@ def test_mounts_of_svds_own_keep_no_volume_busy(bench):
         s.run("test $(readlink /proc/$(pidof svd)/ns/mnt) != $(readlink /proc/self/ns/mnt)\n"
               "svctl create-volume tank/b --size 64M; test -b /dev/sv/tank/b; refused svctl deactivate tank 2>&1\n"
               "umount /mnt; mkfs.ext4 -q /dev/sv/tank/b; mount /dev/sv/tank/b /mnt; umount /mnt; svctl deactivate tank; svctl activate tank")
+
+
+# state DISK: what the list of devices says of it; emptied DISK.
+EVACUATE = """state() { svctl list -H -t device -o name,state,used | awk -F '\t' -v disk=$1 '$1 == disk { print $2, $3 }'; }
+emptied() { for i in $(seq 300); do test "$(state $1)" = 'empty 0' && return; sleep 0.2; done; svctl list -t device; svctl status; return 1; }
+"""
+
+
+@vm.full
+@vm.limit(300)
+def test_a_device_is_emptied_under_load(bench):
+    """While fio writes, verifies and calls fsync; svd is killed in the middle of it; then one is emptied onto a slower tier."""
+    disks = fast, one, two = [bench.disk("fast", "128M"), bench.disk("one", "512M"), bench.disk("two", "512M")]
+    with bench.boot(disks) as guest:
+        s = Svctl(guest, disks)
+        pool_of(s, f"fast={fast.dev}", f"slow={one.dev},{two.dev}", size="160M")
+        s.run("dd if=/dev/urandom of=/dev/sv/tank/a bs=1M count=160 oflag=direct conv=fsync status=none; svctl create-snapshot tank/a@first\n"
+              "sha256sum < /dev/sv/tank/a > /tmp/first; svctl list -t device")
+        load = guest.start("fio --name=v --filename=/dev/sv/tank/a --rw=randwrite --bsrange=4k-256k --blockalign=4k --ioengine=libaio --iodepth=4 --direct=1 "
+                           "--size=160M --io_size=120M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=32 > /tmp/fio 2>&1 || { cat /tmp/fio; exit 1; }")
+        s.run(EVACUATE + f"test \"$(state {fast.dev} | cut -d ' ' -f 1)\" = present; svctl evacuate-device tank {fast.dev}; sleep 1")
+        s.kill()
+        s.start()
+        print(s.run(EVACUATE + f"emptied {fast.dev}; svctl list -t device; svctl check tank"))
+        load.wait(150)
+        print(s.run(EVACUATE + f"svctl evacuate-device tank {fast.dev} --undo; svctl evacuate-device tank {one.dev}; emptied {one.dev}; svctl list -t device; svctl check tank\n"
+                    f"svctl activate tank/a@first; sha256sum < /dev/sv/tank/a@first | cmp - /tmp/first; svctl deactivate tank/a@first\n"
+                    f"sha256sum < /dev/sv/tank/a > /tmp/now; svctl deactivate tank; svctl activate tank; sha256sum < /dev/sv/tank/a | cmp - /tmp/now\n"
+                    f"test \"$(state {one.dev})\" = 'empty 0'; svctl evacuate-device tank {one.dev} --undo; test \"$(state {one.dev})\" = 'present 0'",
+                    timeout=150))
