@@ -27,7 +27,8 @@ constexpr uint64_t kFragmentCosts = 64;	// as much as so many blocks that lie to
 
 class Folder {
  public:
-	Folder(Database &db, const FoldLimits &limits, const std::vector<MemberRow> &members) : db_(db), pages_(db), limits_(limits)
+	Folder(Database &db, const FoldLimits &limits, const std::vector<MemberRow> &members, uint64_t leaving)
+		: db_(db), pages_(db), limits_(limits), leaving_(leaving)
 	{
 		for (const MemberRow &m : members)
 			tier_[m.member] = m.tier;
@@ -60,6 +61,7 @@ class Folder {
 	uint64_t rows_ = 0;
 	size_t pairs_ = 0;
 	std::map<uint32_t, uint32_t> tier_;  // by member
+	uint64_t leaving_;
 };
 
 void add_fragments(ValidBits &bits, uint32_t fragments)
@@ -92,8 +94,9 @@ Status Folder::fold(uint32_t parent, const ExtentEntry &below, const Row &child)
 	if (below.partial()) {
 		SV_ASSIGN(under, pages_.look(parent));
 	}
-	const FoldChoice choice = choose_fold(fold_side(*entry, &child.partial, tier_.at(entry->member)),
-					      fold_side(below, under, tier_.at(below.member)));
+	const auto side = [this](const ExtentEntry &e, const Partial *partial) {
+		return fold_side(e, partial, tier_.at(e.member), (leaving_ & bit(e.member)) != 0); };
+	const FoldChoice choice = choose_fold(side(*entry, &child.partial), side(below, under));
 	if (choice.how == FoldHow::kNot)
 		return {};
 	const uint32_t flags = choice.how == FoldHow::kSwap ? SV_FOLD_SWAP : choice.how == FoldHow::kGrow ? SV_FOLD_GROW : 0u;
@@ -249,7 +252,8 @@ Result<FoldStep> Catalogue::fold_step(uint32_t after, const FoldLimits &limits)
 		}
 	}
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
-	return Folder(*impl_->db, limits, rows).run(after);
+	SV_ASSIGN(const uint64_t gone, leaving());
+	return Folder(*impl_->db, limits, rows, gone).run(after);
 }
 
 Status Catalogue::note_fills(std::span<const sv_fold> fills)
@@ -270,7 +274,8 @@ Status Catalogue::note_fills(std::span<const sv_fold> fills)
 Result<FoldStep> Catalogue::fold_step(std::span<const uint32_t> parents)
 {
 	SV_ASSIGN(const std::vector<MemberRow> rows, members());
-	return Folder(*impl_->db, {}, rows).run(parents);
+	SV_ASSIGN(const uint64_t gone, leaving());
+	return Folder(*impl_->db, {}, rows, gone).run(parents);
 }
 
 }  // namespace svd

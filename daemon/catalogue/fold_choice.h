@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 // How a partial extent and its parent, which nothing else needs, become one. By which copies less; but an extent is not moved
 // to a slower tier for that. One with fragments goes into the parent's slot, or takes over the fragments of a parent that has
-// no slot either; if together they are more than such an extent may have it gets a slot.
+// no slot either; if together they are more than such an extent may have it gets a slot. On a member that is leaving neither
+// gets any space: such a pair waits until one of them has moved.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@ struct FoldSide {
 	bool fragments = false;
 	uint32_t placed = 0;  // bits of fragments that have a place
 	ValidBits valid;      // of a whole one: all
+	bool closed = false;  // nothing new gets onto its member
 };
 
 // The child keeps its place, goes into the parent's slot, or gets a new slot. kNot: it is left as it is.
@@ -26,7 +28,7 @@ struct FoldChoice {
 	uint64_t blocks = 0;  // to be copied
 };
 
-FoldSide fold_side(const ExtentEntry &entry, const Partial *partial, uint32_t tier);  // null: it is whole
+FoldSide fold_side(const ExtentEntry &entry, const Partial *partial, uint32_t tier, bool closed = false);  // null: it is whole
 FoldChoice choose_fold(const FoldSide &child, const FoldSide &parent);
 
 }  // namespace svd

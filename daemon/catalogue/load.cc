@@ -66,12 +66,12 @@ Status each_extent(Database &db, const std::function<Status(uint32_t, const Exte
 	});
 }
 
-// Of a pool's activation this is a good part: there is no call for each extent.
 static sv_extent as_loaded(uint32_t number, const ExtentEntry &e)
 {
 	return {number, e.slot, e.member, e.gen, (e.partial() ? SV_EXTENT_PARTIAL : 0u) | (e.fragments() ? SV_EXTENT_FRAGS : 0u)};
 }
 
+// Of a pool's activation this is a good part: there is no call for each extent.
 Status Catalogue::for_each_extent(const std::function<Status(std::span<sv_extent>)> &fn)
 {
 	Batcher<sv_extent> batch(fn);

@@ -62,6 +62,10 @@ void Evacuation::stepped(uint32_t after, uint64_t found, uint64_t moved, Clock::
 	after_ = after;
 	found_ += found;
 	moved_ += moved;
+	if (moved != 0) {
+		wait_ = {};
+		failed_ = false;
+	}
 	const Clock::duration took = now - began;
 	due_ = now + std::max<Clock::duration>(took, kLeastPause);
 	if (found == 0)
@@ -80,11 +84,11 @@ void Evacuation::put_off(Clock::time_point now)
 
 void Evacuation::pass_ended(Clock::time_point now)
 {
-	on_ = false;
+	on_ = failed_ = false;
 	empty_ = found_ == 0;
-	if (empty_ || moved_ != 0)
+	if (empty_)
 		wait_ = {};
-	else if (tries_ >= kHoldFrom)
+	else if (moved_ == 0 && tries_ >= kHoldFrom)
 		put_off(now);
 	tries_ = moved_ == found_ ? tries_ : tries_ + 1;
 }
@@ -92,7 +96,11 @@ void Evacuation::pass_ended(Clock::time_point now)
 void Evacuation::failed(Clock::time_point now)
 {
 	on_ = false;
-	put_off(now);
+	if (moved_ == 0 && failed_)
+		put_off(now);
+	else
+		due_ = now + kAgain;
+	failed_ = moved_ == 0;
 }
 
 }	// namespace svd

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// Emptying members: which extents are asked for next, how many at once, and when. The pool (evacuation.cc) asks the catalogue
+// Emptying members: which extents are asked for next, how many at once, and when. The pool (pool_evacuation.cc) asks the catalogue
 // and tells the kernel; what is here knows neither, and no clock but what it is told.
 //
 // It goes in passes over the extents that lie on members which are leaving. A pass begins when the catalogue has all that lies
@@ -57,7 +57,7 @@ public:
 	// A step was taken: so many extents were found up to `after`, and so many of them have moved, from `began` to `now`.
 	void stepped(uint32_t after, uint64_t found, uint64_t moved, Clock::time_point began, Clock::time_point now);
 	void pass_ended(Clock::time_point now);
-	void failed(Clock::time_point now);			// the pass, for another reason
+	void failed(Clock::time_point now);			// the pass, by an error; the second one in a row stalls
 
 private:
 	void put_off(Clock::time_point now);
@@ -70,6 +70,7 @@ private:
 	uint32_t at_once_ = 8;
 	uint64_t found_ = 0;		// in this pass
 	uint64_t moved_ = 0;
+	bool failed_ = false;
 	Clock::time_point due_{};
 	Clock::duration wait_{};
 };

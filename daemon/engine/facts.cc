@@ -65,6 +65,8 @@ PoolFacts Pool::facts(const std::string &name)
 		one.journal_lost = (state->second.flags & SV_MEMBER_RING_LOST) != 0;
 		one.leaving = is_leaving(index);
 		one.stalled = one.leaving && one.free < one.size && evacuation_.stalled();
+		if (one.leaving)
+			facts.size -= one.free;		// nobody may take it
 	}
 	for (const auto &[index, row] : absent_)
 		facts.members.push_back({index, row.tier_name, {}, static_cast<uint64_t>(row.nr_slots) << SV_EXTENT_SHIFT, 0, 0,

@@ -64,7 +64,7 @@ struct PoolFacts {
 	bool found_up = false;		// svd found it up, and looks for the first time
 	uint32_t nr_members = 0;
 	uint32_t missing = 0;		// of those
-	uint64_t size = 0;
+	uint64_t size = 0;		// but for what is free on members that are leaving
 	std::vector<MemberFacts> members;
 	CheckpointFacts checkpoints;
 	// While it is up, and the kernel answers.

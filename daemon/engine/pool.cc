@@ -175,6 +175,7 @@ Status Pool::admit_members()
 	if (!all([](const auto &item) { return item.second.granted; })) {
 		SV_TRY(channel_->reload(spec()));
 		SV_TRY(stack_volumes_again());
+		SV_TRY(tell_closed());
 	}
 	kill_point("add-device-in-kernel");
 	for (auto &[index, member] : members_) {

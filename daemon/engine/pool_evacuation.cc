@@ -44,6 +44,8 @@ Status Pool::refuse_evacuation(uint32_t member)
 	const std::string &path = members_.at(member).path;
 	SV_TRY(refuse_old_module_for_evacuation());
 	SV_ASSIGN(const MemberStates states, members_in_kernel());
+	if (!states.contains(member))
+		return Error{Code::kBusy, attempt, path, "it was added and is not in use yet", "svctl status"};
 	uint64_t slots = 0;
 	uint64_t free = 0;
 	uint64_t used = 0;	// what lies on it, and on others that are leaving
@@ -102,7 +104,11 @@ bool Pool::is_leaving(uint32_t member) const { return (evacuation_.members() >> 
 Status Pool::find_leaving()
 {
 	SV_ASSIGN(const uint64_t members, catalogue_->leaving());
-	evacuation_.set(read_only_ ? 0 : members, Clock::now());
+	const bool closes = (features_ & SV_FEATURE_CLOSE) != 0;
+	evacuation_.set(read_only_ || !closes ? 0 : members, Clock::now());
+	if (members != 0 && !closes)
+		log::warning(Id::kModuleVersion, "pool {}: devices that are to be emptied are used as others: the kernel module is too old to keep "
+			     "new data off them", name_);
 	return {};
 }
 

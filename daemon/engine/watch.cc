@@ -148,7 +148,10 @@ void Watch::look_at_space(const PoolFacts &facts, const SpaceLimits &limits, Clo
 	const uint64_t free = facts.kernel->free_slots << SV_EXTENT_SHIFT;
 	const uint64_t used = size - std::min(size, free);
 	const double percent = size == 0 ? 0 : 100.0 * static_cast<double>(used) / static_cast<double>(size);
-	forecast_.add(now, used);
+	uint64_t leaving = 0;	// what lies on members that are to be emptied comes to the others, and is no growth
+	for (const MemberFacts &member : facts.members)
+		leaving += member.leaving ? member.size - member.free : 0;
+	forecast_.add(now, used + leaving);
 	seconds_to_full_ = forecast_.seconds_to_full(free);
 	const std::string what = fmt::format("{:.1f} % of its space is used, {} of {} are free", percent,
 					     format_size(Bytes(free)), format_size(Bytes(size)));

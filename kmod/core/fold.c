@@ -301,11 +301,22 @@ static void drop_space(struct sv_pool *p, struct sv_folding *x)
 	x->fresh = 0;
 }
 
+static u32 target_of(const struct sv_folding *x)
+{
+	return sv_xw_member(x->f.flags & SV_FOLD_SWAP ? x->parent : x->child);
+}
+
+/* Nothing new gets onto a closed member, also if it was closed since begin. */
+static bool is_shut_out(const struct sv_pool *p, const struct sv_folding *x)
+{
+	return p->members[target_of(x)]->closed && ((x->f.flags & SV_FOLD_SWAP) || x->slot != SV_NO_SLOT || x->fresh);
+}
+
 static bool begin_copy(struct sv_pool *p, struct sv_folding *x)
 {
 	bool grow = x->f.flags & SV_FOLD_GROW;
 
-	if (!READ_ONCE(x->off) && is_ready(p, x) && (grow ? add_slot(p, x) : add_places(p, x))) {
+	if (!READ_ONCE(x->off) && is_ready(p, x) && !is_shut_out(p, x) && (grow ? add_slot(p, x) : add_places(p, x))) {
 		x->begun = true;
 		return true;
 	}
@@ -384,11 +395,6 @@ static bool fold_next(struct sv_pool *p, struct sv_copy_run *c)
 static void fold_failed(struct sv_pool *p, u32 of)
 {
 	WRITE_ONCE(p->folds[of].off, true);
-}
-
-static u32 target_of(const struct sv_folding *x)
-{
-	return sv_xw_member(x->f.flags & SV_FOLD_SWAP ? x->parent : x->child);
 }
 
 static u64 fold_targets(const struct sv_pool *p)
@@ -495,7 +501,8 @@ static int fold_finish(struct sv_pool *p, u64 not_flushed)
 		struct sv_folding *x = &p->folds[p->fold_at];
 
 		sv_lock(&p->lock, f);
-		if (!x->off && unchanged(p, x) && !(not_flushed >> target_of(x) & 1) && p->mode < SV_MODE_READ_ONLY) {
+		if (!x->off && unchanged(p, x) && !is_shut_out(p, x) && !(not_flushed >> target_of(x) & 1) &&
+		    p->mode < SV_MODE_READ_ONLY) {
 			if (is_fill(x))
 				fill(p, x);
 			else if (sv_stream_room(p, RECORDS))

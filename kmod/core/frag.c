@@ -149,10 +149,16 @@ u32 sv_frags_take(struct sv_pool *p, u32 member, enum sv_write_class c, u32 n)
 	if (has_gap(m, sv_slots_left(p, c))) {
 		slot = find_gap(m);
 		i = find_run(frags_of(m, slot), n);
+		/* What is too small for several stays for single ones, and the lowest. */
+		if (i == SV_FRAGS && is_gap(frags_of(m, m->run_slot))) {
+			slot = m->run_slot;
+			i = find_run(frags_of(m, slot), n);
+		}
 	}
 	if (i == SV_FRAGS) {
 		if (!p->nr_nodes || !sv_slot_on(p, member, c, &slot))
 			return 0;
+		m->run_slot = slot;
 		i = 0;
 	}
 	set_frags(p, m, slot, frags_of(m, slot) | (u16)(((1u << n) - 1) << i) | never(slot));

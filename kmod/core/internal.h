@@ -123,6 +123,7 @@ struct sv_member {
 	u64 *gap_words;			/* summary of that; pool->lock */
 	u32 nr_gaps;
 	u32 gap_hint;			/* no word of gap_words before it has a bit set */
+	u32 run_slot;			/* the last one that was taken for several fragments of one extent */
 	u32 free;
 	bool closed;			/* none of it may be taken; pool->lock */
 	bool known;			/* what of it is free was granted; pool->lock */

@@ -133,7 +133,8 @@ int sv_move_begin(struct sv_pool *p, const struct sv_move *m, u32 count, u32 *do
 /* In the lock: is it still to be moved? */
 static bool is_on(const struct sv_pool *p, const struct sv_moving *x)
 {
-	return x->marked && !READ_ONCE(x->off) && *sv_xt_word(p, x->m.extent) == x->word;
+	return x->marked && !READ_ONCE(x->off) && *sv_xt_word(p, x->m.extent) == x->word &&
+	       !p->members[x->m.member]->closed;
 }
 
 static bool is_valid(const struct sv_pool *p, u64 word, u32 block)
@@ -156,10 +157,6 @@ static bool next_run(const struct sv_pool *p, struct sv_moving *x, u32 *first, u
 	return *blocks;
 }
 
-/*
- * Until RECYCLE an extent that was moved takes two slots. The last ones, as many again as are kept back for FUA and
- * metadata, are for first writes alone, which would have to wait for it.
- */
 static u16 fragments_of(const struct sv_pool *p, u64 word)
 {
 	const struct sv_places *places = sv_word_places(p, word);
@@ -186,6 +183,10 @@ static bool take_places(struct sv_pool *p, struct sv_moving *x)
 	return true;
 }
 
+/*
+ * Until RECYCLE an extent that was moved takes two slots. The last ones, as many again as are kept back for FUA and
+ * metadata, are for first writes alone, which would have to wait for it.
+ */
 static bool take_space(struct sv_pool *p, struct sv_moving *x)
 {
 	if (p->room <= 2 * p->reserve)
@@ -292,6 +293,9 @@ static void move(struct sv_pool *p, struct sv_moving *x)
 
 	/* Cells come back with what is set aside, by svd: first writes are not to wait for that [I9]. */
 	if (p->pt_nfree < SV_PARTIAL_RESERVE / 2 || !p->numbers_free)
+		return;
+	/* Nor for the number, and the cells, that each free slot is owed: this may have taken none. */
+	if (x->frags && (p->numbers_free <= p->free_slots || !sv_pool_spare_cells(p)))
 		return;
 	for (w = 0; w < SV_VALID_WORDS; w++) {
 		bits[w] = sv_bits_of(p, old, w);

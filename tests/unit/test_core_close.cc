@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <functional>
 #include <random>
 #include <set>
 #include <vector>
@@ -173,6 +174,48 @@ TEST_F(CoreClose, extents_move_off_and_not_on) {
   EXPECT_EQ(2, read(v_, kBlocks + 3));
   p_.checkpoint();
   EXPECT_TRUE(taken(0).empty()) << "it can be taken out";
+}
+
+TEST_F(CoreClose, nothing_is_folded_into_its_space) {
+  write(v_, 0, kBlocks, 1);
+  p_.commit();
+  snapshot(1, 5);
+  const uint32_t base = extent_at(1, 0);
+  ASSERT_EQ(0, close(0));
+  write(v_, 9, 1, 2);
+  const uint32_t child = extent_at(1, 0);
+  ASSERT_EQ(1u, member_at(0));
+  p_.commit();
+  const auto fold = [&](uint32_t flags, const std::function<void()>& meanwhile) {
+    sv_fold f{.extent = child, .parent = base, .gen = sv_xw_gen(*sv_xt_word(p_.pool, child)), .parent_gen = sv_xw_gen(*sv_xt_word(p_.pool, base)), .flags = flags};
+    EXPECT_EQ(0, p_.command(SV_OP_FOLD, &f));
+    copy();
+    meanwhile();
+    EXPECT_EQ(0, sv_fold_steps.finish(p_.pool, 0));
+    p_.commit();
+    return sv_fold_steps.end(p_.pool);
+  };
+  EXPECT_EQ(0u, fold(SV_FOLD_SWAP, [] {})) << "into the slot of what is below";
+  ASSERT_EQ(0, close(0, 0));
+  EXPECT_EQ(0u, fold(SV_FOLD_SWAP, [&] { ASSERT_EQ(0, close(0)); })) << "closed meanwhile";
+  EXPECT_EQ(1u, member_at(0));
+  EXPECT_EQ(1u, fold(0, [] {})) << "the other way round";
+  EXPECT_EQ(1u, member_at(0));
+  EXPECT_EQ(std::pair(int64_t{2}, int64_t{1}), std::pair(read(v_, 9), read(v_, 10)));
+}
+
+TEST_F(CoreClose, a_move_ends_where_it_was_if_its_target_is_closed_meanwhile) {
+  write(v_, 0, kBlocks, 1);
+  p_.commit();
+  sv_move m{.extent = extent_at(1, 0), .gen = sv_xw_gen(word(0)), .member = 1, .flags = 0};
+  ASSERT_EQ(0, p_.command(SV_OP_MOVE, &m));
+  for (sv_copy_run c{}; sv_move_steps.next(p_.pool, &c);) continue;
+  ASSERT_EQ(0, close(1));
+  sv_move_steps.hold(p_.pool);
+  EXPECT_EQ(0, sv_move_steps.finish(p_.pool, 0));
+  EXPECT_EQ(0u, sv_move_steps.end(p_.pool));
+  EXPECT_EQ(0u, member_at(0));
+  EXPECT_TRUE(taken(1).empty());
 }
 
 // A free slot is owed a number and a cell (frag.c), also while nobody may take it.

@@ -184,6 +184,36 @@ TEST_F(CoreMove, fragments_lie_in_one_slot) {
   EXPECT_EQ(4, read(v_, 3 * kBlocks + 2 * SV_FRAG_BLOCKS + 3));
 }
 
+// What is left of a slot is too small for another one, and there are ever more such slots.
+TEST_F(CoreMove, slots_are_filled_as_far_as_fragments_fit) {
+  with_fragments();
+  std::vector<sv_move> all;
+  for (sv_volume* v : {v_, w_})
+    for (uint64_t index = 0; index < sv::test::kExtents; index++)
+      for (uint32_t f = 0; f < 3; f++) write(v, index * kBlocks + f * SV_FRAG_BLOCKS + 3, 1, 1);
+  for (uint32_t volume : {1, 2})
+    for (uint64_t index = 0; index < sv::test::kExtents; index++) all.push_back(to(1, index, SV_MOVE_FRAGS, volume));
+  const uint32_t before = p_.pool->members[1]->free;
+  EXPECT_EQ(16u, move(all));
+  EXPECT_EQ(4u, before - p_.pool->members[1]->free) << "5 of 3 in each";
+  write(v_, 6 * SV_FRAG_BLOCKS, 1, 2);
+  EXPECT_EQ(4u, before - p_.pool->members[1]->free) << "single ones fill what is left";
+}
+
+TEST_F(CoreMove, fragments_leave_the_numbers_that_slots_are_owed) {
+  with_fragments();
+  for (uint64_t index : {0, 1}) write(v_, index * kBlocks + 3, 1, 1);
+  ASSERT_EQ(1u, move({to(1, 0, SV_MOVE_FRAGS)}));
+  const uint32_t numbers = p_.pool->numbers_free;
+  ASSERT_EQ(0, begin_moves({to(1, 1, SV_MOVE_FRAGS)}));
+  copy_all();
+  p_.pool->numbers_free = static_cast<uint32_t>(p_.pool->free_slots);
+  EXPECT_EQ(0u, end_moves());
+  EXPECT_EQ(0u, member_at(1));
+  p_.pool->numbers_free = numbers;
+  EXPECT_EQ(1u, move({to(1, 1, SV_MOVE_FRAGS)}));
+}
+
 TEST_F(CoreMove, places_of_what_is_written_meanwhile_are_given_back) {
   with_fragments();
   write(v_, 3, 1, 1);

@@ -112,18 +112,39 @@ TEST_F(EvacuationTest, passes_in_which_nothing_moves_come_later_and_later)
 	EXPECT_FALSE(e_.wants_checkpoint(now_ + 1s));
 	e_.try_again(now_);
 	EXPECT_TRUE(e_.wants_checkpoint(now_)) << "a device was added";
-	pass(5, 1);
-	EXPECT_FALSE(e_.stalled());
+	ASSERT_TRUE(e_.checkpointed(now_));
+	step(5, 0, 1ms);
+	EXPECT_TRUE(e_.stalled());
+	step(5, 1, 1ms);
+	EXPECT_FALSE(e_.stalled()) << "at once";
 }
 
 TEST_F(EvacuationTest, a_failed_pass_is_begun_anew_later)
 {
-	ASSERT_TRUE(e_.checkpointed(now_));
-	e_.failed(now_);
+	const auto fail = [&](uint64_t moved) {
+		ASSERT_TRUE(e_.checkpointed(now_));
+		step(8, moved, 10ms);
+		e_.failed(now_);
+		EXPECT_FALSE(e_.due(now_ + 1h));
+		EXPECT_FALSE(e_.wants_checkpoint(now_ + 29s));
+		EXPECT_TRUE(e_.wants_checkpoint(now_ + 30s));
+		now_ += 30s;
+	};
+	for (int i = 0; i < 3; i++) {
+		fail(1);
+		EXPECT_FALSE(e_.stalled()) << "the journal was full just then, perhaps";
+	}
+	fail(0);
+	EXPECT_FALSE(e_.stalled());
+	fail(0);
 	EXPECT_TRUE(e_.stalled());
-	EXPECT_FALSE(e_.due(now_ + 1h));
-	EXPECT_FALSE(e_.wants_checkpoint(now_ + 29s));
-	EXPECT_TRUE(e_.wants_checkpoint(now_ + 30s));
+	fail(1);
+	EXPECT_FALSE(e_.stalled());
+	fail(0);
+	pass(5, 5);
+	now_ += 1s;
+	fail(0);
+	EXPECT_FALSE(e_.stalled()) << "the pass between them did not fail";
 }
 
 TEST_F(EvacuationTest, it_rests_as_long_as_it_worked_and_asks_for_what_takes_little_time)

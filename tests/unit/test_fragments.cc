@@ -338,6 +338,9 @@ TEST_F(FoldFragments, if_they_are_more_than_half_of_an_extent_it_gets_a_slot)
 		below.push_back(bits_rec(SV_REC_VALID, 1, 1, i / 4, 1ull << (i % 4 * 16)));
 	}
 	outgrow(below, {fragments_rec(v_, 5, 2, 0), frag_rec(2, 0, 12, place(8, 0)), bits_rec(SV_REC_VALID, 2, 1, 3, 1)});
+	ASSERT_TRUE(b_.c->set_leaving(1).ok());
+	EXPECT_EQ(0u, pairs().size()) << "not on a member that is leaving";
+	ASSERT_TRUE(b_.c->set_leaving(2).ok());
 	ASSERT_EQ(1u, pairs().size());
 	EXPECT_EQ(SV_FOLD_GROW, pairs()[0].flags);
 	sv_rec move = {};

@@ -575,6 +575,28 @@ TEST(Fold, does_not_move_an_extent_to_a_slower_tier)
 	}
 }
 
+TEST(Fold, puts_nothing_onto_a_member_that_is_leaving)
+{
+	for (const uint64_t leaving : {0, 1, 2, 3}) {
+		SnapshotBench b;
+		const VolumeRow v = b.volume("a");
+		sv_rec below = b.map(v, 0, 1);
+		below.member = 0;
+		b.must({below});
+		const SnapshotRow s = b.snapshot(v, "s");
+		sv_rec over = b.over(v, 0, 2, 1);
+		over.member = 1;
+		b.must({over});
+		b.remove(s);
+		ASSERT_TRUE(b.c->set_leaving(leaving).ok());
+		const FoldStep step = b.c->fold_step(0).value();
+		ASSERT_EQ(step.pairs.size(), 1u);
+		EXPECT_EQ(step.pairs.begin()->second.at(0).flags, (leaving & 1) != 0 ? 0u : SV_FOLD_SWAP) << leaving;
+		const std::vector<uint32_t> parents{1};
+		EXPECT_EQ(b.c->fold_step(parents)->pairs.begin()->second.at(0).flags, step.pairs.begin()->second.at(0).flags);
+	}
+}
+
 TEST(Fold, leaves_the_extent_with_the_blocks_of_both)
 {
 	for (const uint8_t flags : {0, 1}) {

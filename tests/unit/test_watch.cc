@@ -201,6 +201,32 @@ TEST_F(Watched, lost_copies_name_their_member)
 	EXPECT_EQ(look(), "+SV-CATALOGUE-COPY-STALE/dev/b");
 }
 
+TEST_F(Watched, a_member_that_does_not_become_empty_is_told_while_that_is_so)
+{
+	facts_.members[1].leaving = true;
+	facts_.members[1].size = 300ull << SV_EXTENT_SHIFT;
+	facts_.members[1].free = 100ull << SV_EXTENT_SHIFT;
+	EXPECT_EQ(look(), "");
+	facts_.members[1].stalled = true;
+	EXPECT_EQ(look(), "+SV-EVACUATION-STALLED/dev/b");
+	EXPECT_EQ(watch_.problems().at(0).what, "/dev/b is to be emptied, and 200.0 MiB cannot be moved off it");
+	facts_.members[1].stalled = false;
+	EXPECT_EQ(look(), "-SV-EVACUATION-STALLED/dev/b");
+}
+
+// What moves from one member to the others is no growth.
+TEST_F(Watched, pool_of_which_a_member_is_emptied_does_not_fill)
+{
+	facts_.members[1].size = 500ull << SV_EXTENT_SHIFT;
+	facts_.members[1].leaving = true;
+	for (uint64_t minute = 0; minute < 100; minute++, later(minutes(1))) {
+		used(minute * 4);
+		facts_.members[1].free = (100 + minute * 4) << SV_EXTENT_SHIFT;
+		EXPECT_EQ(look(), "") << minute;
+	}
+	EXPECT_EQ(watch_.seconds_to_full(), std::nullopt);
+}
+
 TEST_F(Watched, missing_member_has_no_alerts)
 {
 	facts_.members[0].present = false;
