@@ -18,9 +18,10 @@
 //	freeing EXTENT GEN                          the kernel has not heard yet that it is free
 //	end                                         the last line: a text without it was cut off
 //
-// pass: discards are passed down to members. leaving: it is to be emptied; that belongs to the device, as its UUID does. manual: the volume does not come up with its pool. Which volumes are up now is
-// not in it: a pool that is restored comes up anew. A volume's line may end with schedule RULES (base/schedule.h), a snapshot's
-// with scheduled: such a schedule made it.
+// pass: discards are passed down to members. leaving: it is to be emptied; that belongs to the device, as its UUID does, and restore
+// passes over both. manual: the volume does not come up with its pool. Which volumes are up now is not in it: a pool that is
+// restored comes up anew. A volume's line may end with schedule RULES (base/schedule.h), a snapshot's with scheduled: such a
+// schedule made it.
 //
 // WRITTEN: the valid blocks but for those that were copied from PARENT.
 //

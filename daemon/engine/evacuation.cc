@@ -3,7 +3,6 @@
 #include "daemon/engine/evacuation.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <tuple>
 
 namespace svd {

@@ -113,7 +113,6 @@ public:
 	// Nothing new gets onto it, and what lies there moves off in the background; or, not `leaves`, it is as it was before.
 	Status evacuate(uint32_t member, bool leaves);
 	bool is_leaving(uint32_t member) const;
-	const Evacuation &evacuation() const { return evacuation_; }
 
 	// ---- volumes; the pool is up ----
 	Result<VolumeRow> create_volume(const std::string &name, uint64_t size);
