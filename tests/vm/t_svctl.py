@@ -3,7 +3,7 @@
 import json
 
 import vm
-from svctl import Svctl
+from svctl import Svctl, pool_of
 
 
 class Pools(Svctl):
