@@ -25,6 +25,11 @@ class CoreVolumes : public testing::Test {
     p_.activate();
   }
 
+  void fragments(bool on = true) {
+    sv_policy policy{.no_space_ms = 1000, .commit_ms = 1000, .flags = on ? SV_POLICY_FRAGMENTS : 0, .pad = 0};
+    EXPECT_EQ(0, p_.command(SV_OP_POLICY, &policy));
+  }
+
   sv_plan plan_write(sv_volume* v, uint64_t block, uint32_t blocks, sv_piece* piece) {
     sv_plan plan = sv_plan_write(v, block, blocks, SV_WRITE_NORMAL, piece);
     for (int i = 0; i < 2 && plan == SV_PLAN_DEFER; i++) plan = sv_plan_write(v, block, blocks, SV_WRITE_NORMAL, piece);  // as map() and the worker do

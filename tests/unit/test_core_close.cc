@@ -27,11 +27,6 @@ class CoreClose : public sv::test::CoreVolumes {
     return p_.command(SV_OP_CLOSE, &c);
   }
 
-  void fragments() {
-    sv_policy policy{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
-    ASSERT_EQ(0, p_.command(SV_OP_POLICY, &policy));
-  }
-
   uint64_t word(uint64_t index, uint32_t volume = 1) { return *sv_xt_word(p_.pool, extent_at(volume, index)); }
   uint32_t member_at(uint64_t index, uint32_t volume = 1) { return sv_xw_member(word(index, volume)); }
 

@@ -20,11 +20,6 @@ class CoreFrag : public sv::test::CoreVolumes {
  protected:
   CoreFrag() { fragments(true); }
 
-  void fragments(bool on) {
-    sv_policy policy{.no_space_ms = 1000, .commit_ms = 1000, .flags = on ? SV_POLICY_FRAGMENTS : 0, .pad = 0};
-    EXPECT_EQ(0, p_.command(SV_OP_POLICY, &policy));
-  }
-
   sv_extent extent(uint32_t number) {
     for (const sv_extent& e : dump<sv_extent>(SV_OP_DUMP_EXTENTS))
       if (e.extent == number) return e;

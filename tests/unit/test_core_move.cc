@@ -61,11 +61,6 @@ class CoreMove : public sv::test::CoreVolumes {
   }
 
   uint64_t free_slots() { return p_.state().free_slots; }
-
-  void with_fragments() {
-    sv_policy fragments{.no_space_ms = 1000, .commit_ms = 1000, .flags = SV_POLICY_FRAGMENTS, .pad = 0};
-    ASSERT_EQ(0, p_.command(SV_OP_POLICY, &fragments));
-  }
 };
 
 TEST_F(CoreMove, a_whole_extent_gets_another_members_slot) {
@@ -118,7 +113,7 @@ TEST_F(CoreMove, a_partial_extent_takes_along_what_is_valid_and_its_parent) {
 }
 
 TEST_F(CoreMove, an_extent_with_fragments_gets_a_slot) {
-  with_fragments();
+  fragments();
   write(v_, 3, 1, 1);
   write(v_, 40, 20, 2);
   ASSERT_TRUE(*sv_xt_word(p_.pool, extent_at(1, 0)) & SV_XW_FRAGS);
@@ -134,7 +129,7 @@ TEST_F(CoreMove, an_extent_with_fragments_gets_a_slot) {
 }
 
 TEST_F(CoreMove, an_extent_keeps_its_fragments_if_it_is_asked_to) {
-  with_fragments();
+  fragments();
   for (const uint64_t index : {1, 2, 3}) write(v_, index * kBlocks + 3, 1, 7);
   write(w_, 3, 1, 8);
   for (const uint32_t f : {0, 4, 2}) write(v_, f * SV_FRAG_BLOCKS + 3, 5, f + 1);
@@ -167,7 +162,7 @@ TEST_F(CoreMove, an_extent_keeps_its_fragments_if_it_is_asked_to) {
 
 // They are not torn apart: a gap that is too small is left for others.
 TEST_F(CoreMove, fragments_lie_in_one_slot) {
-  with_fragments();
+  fragments();
   const auto scatter = [&](sv_volume* v, uint64_t index, uint32_t count, int64_t value) {
     for (uint32_t f = 0; f < count; f++) write(v, index * kBlocks + f * SV_FRAG_BLOCKS + 3, 1, value);
   };
@@ -186,7 +181,7 @@ TEST_F(CoreMove, fragments_lie_in_one_slot) {
 
 // What is left of a slot is too small for another one, and there are ever more such slots.
 TEST_F(CoreMove, slots_are_filled_as_far_as_fragments_fit) {
-  with_fragments();
+  fragments();
   std::vector<sv_move> all;
   for (sv_volume* v : {v_, w_})
     for (uint64_t index = 0; index < sv::test::kExtents; index++)
@@ -201,7 +196,7 @@ TEST_F(CoreMove, slots_are_filled_as_far_as_fragments_fit) {
 }
 
 TEST_F(CoreMove, fragments_leave_the_numbers_that_slots_are_owed) {
-  with_fragments();
+  fragments();
   for (uint64_t index : {0, 1}) write(v_, index * kBlocks + 3, 1, 1);
   ASSERT_EQ(1u, move({to(1, 0, SV_MOVE_FRAGS)}));
   const uint32_t numbers = p_.pool->numbers_free;
@@ -215,7 +210,7 @@ TEST_F(CoreMove, fragments_leave_the_numbers_that_slots_are_owed) {
 }
 
 TEST_F(CoreMove, places_of_what_is_written_meanwhile_are_given_back) {
-  with_fragments();
+  fragments();
   write(v_, 3, 1, 1);
   const uint64_t free = free_slots();
   ASSERT_EQ(0, begin_moves({to(1, 0, SV_MOVE_FRAGS)}));
@@ -230,7 +225,7 @@ TEST_F(CoreMove, places_of_what_is_written_meanwhile_are_given_back) {
 
 // What it has is overwritten where it is, by way of the one that lies over it.
 TEST_F(CoreMove, what_is_overwritten_meanwhile_in_an_outgrown_extent_stays) {
-  with_fragments();
+  fragments();
   for (uint32_t i = 0; i <= SV_FRAGS_MAX; i++) write(v_, i * SV_FRAG_BLOCKS, 1, 1);
   p_.commit();
   const uint32_t old = sv_partial_at(p_.pool, sv_xw_where(*sv_xt_word(p_.pool, extent_at(1, 0))))->parent;
@@ -286,7 +281,7 @@ TEST_F(CoreMove, a_write_that_goes_on_into_it_is_noticed) {
 
 // The snapshot below goes just when a write to what it had has looked that up: now it is a write in place.
 TEST_F(CoreMove, a_fragment_that_is_added_to_what_became_its_own_is_noticed) {
-  with_fragments();
+  fragments();
   write(v_, 3, 1, 1);
   p_.commit();
   snapshot(1, 5);
