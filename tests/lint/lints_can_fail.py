@@ -78,6 +78,8 @@ FAULTS = [
     ("version.py", "kmod/main.c", lambda old: old.replace('MODULE_VERSION("', 'MODULE_VERSION("9.')),
     ("version.py", "mk/debian/changelog", lambda old: old.replace("svctl (", "svctl (9.")),
     ("next_version.py", "kmod/core/cmd.c", lambda old: old.replace("y->commit_ms < ", "y->commit_ms + 1 <= ")),
+    ("mutations.py", "kmod/core/frag.c", lambda old: old.replace("if (!(frags & run << i))", "if ((frags & run << i) == 0)")),
+    ("mutations.py", "tests/model/caught", lambda old: old.replace("places_given_twice ", "places_given_once ")),
     ("format_md.py", DOC, lambda old: old.replace("| 144 | 8 |", "| 140 | 8 |")),
     ("format_md.py", DOC, lambda old: old.replace("| 152 | 8 | `size`", "| 152 | 4 | `size`")),
     ("format_md.py", DOC, lambda old: old.replace("| 296 | 3800 | `reserved` | |\n", "")),
@@ -118,7 +120,7 @@ def make_tree(top, name):
     if name == "man_pages.py":
         shutil.copytree(TOP / "build/man", top / "build/man")
         (top / "build/bin").symlink_to(TOP / "build/bin")
-    for part in ("kmod", "daemon", "cli", "docs", "mk", *["tests"] * (name == "codes.py")):
+    for part in ("kmod", "daemon", "cli", "docs", "mk", *["tests"] * (name in ("codes.py", "mutations.py"))):
         shutil.copytree(TOP / part, top / part)
 
 

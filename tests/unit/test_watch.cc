@@ -209,7 +209,7 @@ TEST_F(Watched, a_member_that_does_not_become_empty_is_told_while_that_is_so)
 	EXPECT_EQ(look(), "");
 	facts_.members[1].stalled = true;
 	EXPECT_EQ(look(), "+SV-EVACUATION-STALLED/dev/b");
-	EXPECT_EQ(watch_.problems().at(0).what, "/dev/b is to be emptied, and 200.0 MiB cannot be moved off it");
+	EXPECT_EQ(watch_.problems().at(0).what, "/dev/b is to be emptied, and 200 MiB cannot be moved off it");
 	facts_.members[1].stalled = false;
 	EXPECT_EQ(look(), "-SV-EVACUATION-STALLED/dev/b");
 }
