@@ -14,7 +14,7 @@ STAGE = os.path.join(vm.BUILD, "stage")
 
 # Files on /data, written and compared past the page cache until /run/enough is there; VERIFY then says that they and
 # what /root/sums names are on the volume.
-WRITE = """while ! test -e /run/enough; do head -c 512K /dev/urandom > /run/some
+WRITE = """while sleep 0.1; ! test -e /run/enough; do head -c 512K /dev/urandom > /run/some
 dd if=/run/some of=/data/more bs=64k conv=fsync status=none; dd if=/data/more bs=64k iflag=direct status=none | cmp - /run/some
 done
 """

@@ -6,8 +6,8 @@ import os
 import vm
 from host import VERIFY, WRITE, Machine, unmounted_before_svd_stopped
 
-BOOTS = int(os.environ.get("SOAK_BOOTS", "3"))
-ASK = "while ! test -e /run/enough; do svctl list > /dev/null; done"
+BOOTS = int(os.environ.get("SOAK_BOOTS", "2"))
+ASK = "while sleep 0.1; ! test -e /run/enough; do svctl list > /dev/null; done"
 # After a boot volumes are up as they were told to be; what a command changes then, svd keeps however often it is started.
 STATES = """states() { test "$(svctl list -H -t volume -o name,state -s name | tr '\\t\\n' ' ;')" = "tank/data-set active;tank/manual $1;tank/off $2;"; }
 states inactive active; refused test -e /dev/sv/tank/manual; svctl activate tank/manual; svctl deactivate tank/off
@@ -21,7 +21,7 @@ KEPT = """states active inactive; test -b /dev/sv/tank/manual; refused test -e /
 # unit stops, to tank/manual. It holds that open, or lvm2's blk-availability.service would take it away; every block has been
 # written to before, so that it does not need svd. Each has its number, from {first} on, and /share/acked those acknowledged.
 INTO_THE_REBOOT = """cat > /root/writer << 'END'
-while :; do head -c 512K /dev/urandom > /data/written/new; sync /data/written/new
+while sleep 0.1; do head -c 512K /dev/urandom > /data/written/new; sync /data/written/new
 mv /data/written/new /data/written/$(sha256sum < /data/written/new | cut -c 1-64); done
 END
 rm -rf /data/written; mkdir /data/written; systemd-run --quiet --unit=writer -p RequiresMountsFor=/data bash /root/writer
@@ -151,11 +151,12 @@ def test_timer_makes_snapshots_by_schedule(bench):
                   f"systemctl start svd; svctl check tank", timeout=120)
 
 
-@vm.limit(120 + 160 * BOOTS)
+@vm.limit(200 + 160 * BOOTS)
 def test_fstab_mounts_volumes_at_each_boot(bench):
+    """With the guest's own time: systemd gives a device of fstab 90 s, whatever else the host has to do."""
     disks = [bench.disk("fast", "256M"), bench.disk("slow", "512M")]
     machine = Machine(bench, disks)
-    with machine.boot() as guest:
+    with machine.boot(own_time=True) as guest:
         machine.install(guest)
         guest.run(f"svctl create-pool tank --tier fast={disks[0].dev} --tier slow={disks[1].dev}\n"
                   "for v in manual off; do svctl create-volume tank/$v --size 64M; done; svctl set-volume tank/manual --autoactivate no\n"
@@ -167,7 +168,7 @@ def test_fstab_mounts_volumes_at_each_boot(bench):
         writers_run_into_the_reboot(guest, 0)
     for boot in range(BOOTS):
         before = guest
-        with machine.boot() as guest:
+        with machine.boot(own_time=True) as guest:
             print(guest.run("systemctl is-system-running; systemctl --failed --no-pager --quiet\n"
                             "findmnt /data; sha256sum -c /root/sums; svctl list; svctl check tank", timeout=120))
             print(guest.run(SUSPENDED))

@@ -332,15 +332,19 @@ class Guest:
 
     With `system`, a disk with an ext4 file system, it is a full guest: systemd and
     udev on a Debian root of its own (mk/guest-root.sh), whose changes that disk
-    keeps."""
+    keeps.
 
-    def __init__(self, bench, disks, directory, *, cpus=2, mem="1G", icount=False, cmdline="",
+    With `icount` its clock goes by instructions, and leaps over what it idles: for measuring. With `own_time` its clock
+    goes by instructions and waits are real: a host that is busy does not run its time limits out. Both have one CPU."""
+
+    def __init__(self, bench, disks, directory, *, cpus=2, mem="1G", icount=False, own_time=False, cmdline="",
                  system=None, expect=(), kernel=None, accel=None, boot_timeout=60, qemu_args=()):
         self.bench, self.disks, self.dir = bench, disks, directory
-        self.cpus, self.mem, self.icount, self.cmdline, self.system = cpus, mem, icount, cmdline, system
+        self.cpus, self.mem, self.cmdline, self.system = 1 if icount or own_time else cpus, mem, cmdline, system
+        self.icount = "shift=0,sleep=off" if icount else "shift=0,sleep=on" if own_time else ""
         self.kernel = kernel or bench.kernel
         self.qemu_args = list(qemu_args)
-        self.accel = accel or ("tcg" if icount else accelerator(self.kernel))
+        self.accel = accel or ("tcg" if self.icount else accelerator(self.kernel))
         self.expect = [re.compile(e) for e in expect]
         self.commands, self.qemu, self.port, self.received = {}, None, None, b""
         self.at_end = []  # functions: what must hold when the block is left, while the guest still runs
@@ -379,7 +383,7 @@ class Guest:
 
     def _qemu_command(self, port_fd):
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                   "-machine", "q35", "-m", self.mem, "-smp", str(1 if self.icount else self.cpus)]
+                   "-machine", "q35", "-m", self.mem, "-smp", str(self.cpus)]
         command += self._accel_args()
         command += ["-kernel", self.kernel.image, "-initrd", self.kernel.initrd(self.system), "-append", self._cmdline(),
                     "-serial", "file:" + self.console, "-device", "virtio-rng-pci",
@@ -397,7 +401,7 @@ class Guest:
         if self.accel == "kvm":
             return ["-accel", "kvm", "-cpu", "host"]
         if self.icount:
-            return ["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-icount", "shift=0,sleep=off"]
+            return ["-accel", "tcg,thread=single", "-cpu", "max,la57=off", "-icount", self.icount]
         return ["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"]
 
     def _cmdline(self):
