@@ -6,7 +6,7 @@ import os
 import vm
 from host import VERIFY, WRITE, Machine, unmounted_before_svd_stopped
 
-BOOTS = int(os.environ.get("SOAK_BOOTS", "2"))
+BOOTS = int(os.environ.get("SOAK_BOOTS", "3"))
 ASK = "while sleep 0.1; ! test -e /run/enough; do svctl list > /dev/null; done"
 # After a boot volumes are up as they were told to be; what a command changes then, svd keeps however often it is started.
 STATES = """states() { test "$(svctl list -H -t volume -o name,state -s name | tr '\\t\\n' ' ;')" = "tank/data-set active;tank/manual $1;tank/off $2;"; }
