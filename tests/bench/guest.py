@@ -90,13 +90,15 @@ def snapped(target):
     return device
 
 
-def chained(target, snapshots):
+def chained(target, chain):
     device = fill(target)
     blocks = targets.parse_size(workloads.MAPPED) // 4096 // 100
-    for number in range(snapshots):
+    for number in range(chain.snapshots):
         fio(device, f"{workloads.RANDOM_4K}randwrite --size={workloads.MAPPED} --number_ios={blocks} --end_fsync=1 "
                     f"--randrepeat=0 --randseed={number + 1}")     # other blocks each time: with randrepeat the seed is ignored
         target.snapshot(device, number)
+    if chain.at_once:
+        target.hold()
     target.settle()
     time.sleep(1)
     wait_idle()     # what svd does for long chains is done
@@ -119,6 +121,8 @@ def measure(target, name, device, stamps):
     yield "instr", busy_ns(workload.jobs) / ios
     for key, value in after.items():
         yield key, (value - before[key]) / ios
+    if isinstance(workload.on, workloads.Chain):
+        yield from target.chains().items()
 
 
 def agree(one, other, tolerance):
@@ -149,7 +153,12 @@ def run_target(name, wanted, stamps):
             made[on] = fill(target) if on == "mapped" else chained(target, on)
         return made[on]
 
-    for workload in sorted(wanted, key=lambda w: workloads.ALL[w].on != "mapped"):
+    def turn(workload):
+        """What has svd stopped comes last."""
+        on = workloads.ALL[workload].on
+        return (on != "mapped", getattr(on, "at_once", False))
+
+    for workload in sorted(wanted, key=turn):
         def once():
             return dict(measure(target, workload, device_for(workloads.ALL[workload].on), stamps))
 

@@ -16,7 +16,7 @@ TARGETS = ["raw", "linear", "thin64", "thin64nz", "thin1m", "thin1mnz", "sv"]
 WORDS = "clearcpuid=erms,fsrm,395"     # the last is FSRS, which has no name there
 # (kernel's command line, workloads) of each guest
 GUESTS = [("", ["randread4k", "overwrite4k", "randread4k-uring", "overwrite4k-uring", "firstwrite4k",
-                "snapwrite4k", "snapread4k-1", "snapread4k-8", "snapread4k-64"]),
+                "snapwrite4k", "snapread4k-1", "snapread4k-8", "snapread4k-64", "snapread4k-64-at-once"]),
           (WORDS, ["seqread1m", "seqwrite1m", "seqread1m-512k", "seqwrite1m-512k", "overwrite4k-fsync", "firstwrite4k-fsync", "firstwrite4k-fsync8",
                    "firstwrite1m"])]
 WORKLOADS = [workload for _, workloads in GUESTS for workload in workloads]

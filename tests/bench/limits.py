@@ -95,6 +95,7 @@ FIGURES = [
     space("its space, of what thin64 takes", "snapwrite4k"),
     *[Figure(f"4 KiB random read through {n} snapshots, of what it costs without", lambda r, n=n: r.get("sv", f"snapread4k-{n}"),
              lambda r: 1.05 * r.get("sv", "randread4k"), INSTR) for n in (1, 8, 64)],
+    Figure("the same through 64, at once", lambda r: r.get("sv", "snapread4k-64-at-once"), lambda r: 1.25 * r.get("sv", "randread4k"), INSTR),
     whole("1 MiB sequential first write", "firstwrite1m", lambda r: 1.1 * r.get("linear", "firstwrite1m")),
     Figure("linear's gain of 2 jobs on 2 CPUs, over sv's", gain_of_linear, fixed(1 / 0.97), "ratio"),
     Figure("slowdown over 10 TiB on 2 CPUs, of linear's", lambda r: r.get("sv", "randread4k-10t", "slower_than_linear", "realtime"),

@@ -5,7 +5,7 @@ import collections
 import workloads
 
 HEAD = ("suite", "target", "workload", "metric", "value", "unit")
-UNITS = {"instr": "instructions", "journal_bytes": "bytes", "space_bytes": "bytes"}
+UNITS = {"instr": "instructions", "journal_bytes": "bytes", "space_bytes": "bytes", "deepest_chain": "extents"}
 
 
 class Results:

@@ -41,7 +41,7 @@ def instructions(results):
 def counts(results):
     for metric in results.named("metric"):
         if metric != "instr":
-            yield matrix(results, metric + " per I/O", lambda t, w, m=metric: results.get(t, w, m))
+            yield matrix(results, metric + ("" if metric == "deepest_chain" else " per I/O"), lambda t, w, m=metric: results.get(t, w, m))
 
 
 def others(results):

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import signal
 import struct
 import subprocess
 import time
@@ -55,6 +56,13 @@ class Target:
 
     def snapshot(self, device, number):
         """Of a volume; nothing, where there is no such thing."""
+
+    def chains(self):
+        """How long they are, where there are any."""
+        return {}
+
+    def hold(self):
+        """The target does nothing by itself from now on."""
 
     def settle(self):
         """What the target does by itself is done, and of that nothing is due at once."""
@@ -134,6 +142,8 @@ class Thin(Target):
 class Svd(Target):
     """svd, of these disks."""
 
+    held = False
+
     def start_svd(self, disks):
         os.environ["PATH"] = BIN + ":" + os.environ["PATH"]
         os.makedirs("/run/svctl", exist_ok=True)
@@ -141,6 +151,10 @@ class Svd(Target):
             self.svd = subprocess.Popen(["svd", "--devices", ",".join(disk.dev for disk in disks)], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log)
         wait_until(lambda: subprocess.run(["svctl", "list"], capture_output=True, check=False).returncode == 0, 600)
+
+    def hold(self):
+        self.svd.send_signal(signal.SIGSTOP)
+        self.held = True
 
     def show(self, pool="tank"):
         return json.loads(run("svctl", "--json", "show", pool))
@@ -167,6 +181,8 @@ class Sv(Svd):
 
     def settle(self):
         """svd checkpoints every 30 s: right after it did."""
+        if self.held:
+            return
         os.pwrite(self.scratch, bytes(4096), self.written * sv_ioctl.MIB)
         self.written += 1
         os.fsync(self.scratch)
@@ -184,7 +200,20 @@ class Sv(Svd):
     def snapshot(self, device, number):
         run("svctl", "create-snapshot", f"tank/{os.path.basename(device)}@s{number}")
 
+    def chains(self):
+        """Of one extent and those below it, the most: what a read of it may go through."""
+        below = {partial["extent"]: partial["parent"] for partial in self.pool.dump("DUMP_PARTIALS")}
+
+        def length(extent):
+            count = 0
+            while extent:
+                extent, count = below.get(extent, 0), count + 1
+            return count
+        return {"deepest_chain": max(map(length, below), default=1)}
+
     def tear_down(self):
+        if self.held:
+            self.svd.send_signal(signal.SIGCONT)
         os.close(self.scratch)
         self.pool.close()
         run("svctl", "--yes", "delete-pool", "tank")

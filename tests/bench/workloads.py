@@ -1,11 +1,14 @@
 """What fio does, by name. `on`: "mapped" data, written sequentially before; a "fresh" volume; one that is "snapped", all of it
-mapped; or one with a chain of so many snapshots, before each of which 1 % of its blocks was written at random."""
+mapped; or one with a Chain of so many snapshots, before each of which 1 % of its blocks was written at random, and svd has
+done what it does for long chains, or, at once, has been stopped when the last was made."""
 
 import collections
 
 # ios: of each job. scale: of `ios`, for targets that take very long for each. tolerance: how much of the instructions
 # two measurements may differ by; where several threads wake each other, the order in which they run differs.
 Workload = collections.namedtuple("Workload", "on size ios options scale jobs tolerance", defaults=({}, 1, 0.002))
+
+Chain = collections.namedtuple("Chain", "snapshots at_once", defaults=(False,))
 
 MAPPED = "64m"
 FRESH = "4g"  # as many extents of 1 MiB as firstwrite4k has writes
@@ -31,9 +34,10 @@ ALL = {
     "firstwrite4k-fsync": Workload("fresh", FRESH, 1000, FSYNC, SLOW, tolerance=0.03),
     "firstwrite4k-fsync8": Workload("fresh", FRESH, 125, FSYNC + " --thread --numjobs=8", SLOW, jobs=8, tolerance=0.1),
     "snapwrite4k": Workload("snapped", SNAPPED, 1000, RANDOM_4K + "randwrite", SLOW, tolerance=0.005),
-    "snapread4k-1": Workload(1, MAPPED, 10000, RANDOM_4K + "randread"),
-    "snapread4k-8": Workload(8, MAPPED, 10000, RANDOM_4K + "randread"),
-    "snapread4k-64": Workload(64, MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-1": Workload(Chain(1), MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-8": Workload(Chain(8), MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-64": Workload(Chain(64), MAPPED, 10000, RANDOM_4K + "randread"),
+    "snapread4k-64-at-once": Workload(Chain(64, at_once=True), MAPPED, 10000, RANDOM_4K + "randread"),
     "firstwrite1m": Workload("fresh", FRESH, 128, "--bs=1m --rw=write", tolerance=0.005),
 }
 
