@@ -101,7 +101,7 @@ def chained(target, chain):
         target.hold()
     target.settle()
     time.sleep(1)
-    wait_idle()     # what svd does for long chains is done
+    wait_idle()     # what svd does for long chains is done, unless it is held
     return device
 
 

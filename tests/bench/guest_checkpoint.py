@@ -6,7 +6,6 @@ usage: guest_checkpoint.py STAMP_LIBRARY
 """
 
 import os
-import signal
 import sys
 import time
 
@@ -37,11 +36,11 @@ def measure(pool, data, fresh, name, kind, stamps):
     alone = during(data, kind, stamps, lambda: None)
     pool.settle()
     before = pool.state()["records"]
-    pool.svd.send_signal(signal.SIGSTOP)
+    pool.hold()
     guest.fio(fresh, f"--bs=4k --rw=randwrite --size={workloads.FRESH} --number_ios={WRITES}")
     time.sleep(40)
     state, spent = pool.state(), cpu_seconds(pid)
-    disturbed = during(data, kind, stamps, lambda: pool.svd.send_signal(signal.SIGCONT))
+    disturbed = during(data, kind, stamps, pool.release)
     spent = cpu_seconds(pid) - spent
     if pool.state()["tail_seq"] <= state["committed_seq"]:
         raise ValueError("it ended before the checkpoint did")

@@ -156,6 +156,10 @@ class Svd(Target):
         self.svd.send_signal(signal.SIGSTOP)
         self.held = True
 
+    def release(self):
+        self.svd.send_signal(signal.SIGCONT)
+        self.held = False
+
     def show(self, pool="tank"):
         return json.loads(run("svctl", "--json", "show", pool))
 
@@ -212,8 +216,7 @@ class Sv(Svd):
         return {"deepest_chain": max(map(length, below), default=1)}
 
     def tear_down(self):
-        if self.held:
-            self.svd.send_signal(signal.SIGCONT)
+        self.release()
         os.close(self.scratch)
         self.pool.close()
         run("svctl", "--yes", "delete-pool", "tank")

@@ -19,7 +19,7 @@ def main():
     top = lint.root()
     model, faults = load(top / "tests/model/run"), []
     caught = model.read_caught()
-    for name, file, *changes, _ in model.MUTATIONS + model.MOVES + model.CLOSES:
+    for name, file, *changes, _ in model.ALL:
         if model.mutated(lint.text(top / "kmod/core" / file), *changes) is None:
             faults.append(f"tests/model/run: {name} does not apply to kmod/core/{file} any more")
         if not caught.get(name):
